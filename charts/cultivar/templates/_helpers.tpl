@@ -1,0 +1,99 @@
+{{/* The prefix of all names: the release's name, with the chart's name where it is not in it already. */}}
+{{- define "cultivar.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Everything that belongs to the operator as a program. */}}
+{{- define "cultivar.operatorName" -}}
+{{- include "cultivar.fullname" . }}-operator
+{{- end -}}
+
+{{/*
+The prefix of cluster-scoped objects. An operator that watches only some namespaces may have neighbours of the same
+release name in other namespaces, so its own namespace is part of the name.
+*/}}
+{{- define "cultivar.clusterName" -}}
+{{- if .Values.namespaces -}}
+{{- include "cultivar.fullname" . }}-{{ .Release.Namespace }}
+{{- else -}}
+{{- include "cultivar.fullname" . -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "cultivar.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "cultivar.operatorName" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- required "serviceAccount.name is needed when serviceAccount.create is false: name an existing service account" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "cultivar.leaseName" -}}
+{{- default (include "cultivar.operatorName" .) .Values.leaderElection.leaseName -}}
+{{- end -}}
+
+{{- define "cultivar.webhookConfiguration" -}}
+{{- include "cultivar.clusterName" . }}-webhook
+{{- end -}}
+
+{{- define "cultivar.webhookSecret" -}}
+{{- default (printf "%s-webhook" (include "cultivar.fullname" .)) .Values.webhook.secretName -}}
+{{- end -}}
+
+{{- define "cultivar.image" -}}
+{{- if .Values.image.digest -}}
+{{- .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{- .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
+{{- end -}}
+{{- end -}}
+
+{{/* What finds the operator's pods: never changes between versions. */}}
+{{- define "cultivar.selectorLabels" -}}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: operator
+{{- end -}}
+
+{{- define "cultivar.labels" -}}
+{{ include "cultivar.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* What the operator may do to namespaced objects: in every namespace, or in each watched one. */}}
+{{- define "cultivar.operatorRules" -}}
+- apiGroups: [cultivar.dev]
+  resources: [experiments, pipelineruns]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [cultivar.dev]
+  resources: [pipelines]
+  verbs: [get, list, watch]
+- apiGroups: [cultivar.dev]
+  resources: [experiments/status, pipelines/status, pipelineruns/status]
+  verbs: [get, update, patch]
+# What an owner reference with blockOwnerDeletion needs where OwnerReferencesPermissionEnforcement is on.
+- apiGroups: [cultivar.dev]
+  resources: [experiments/finalizers, pipelines/finalizers, pipelineruns/finalizers]
+  verbs: [update]
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, list, watch, create, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end -}}
