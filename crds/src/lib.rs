@@ -1,1 +1,35 @@
-//! Placeholder.
+//! The API types of Cultivar, group `cultivar.dev`, version `v1alpha1`.
+//!
+//! Comes in: nothing. Goes out: one Rust type per kind, from which [`manifest::all`] makes the
+//! CustomResourceDefinitions. Documentation of a field here is what `kubectl explain` prints; the
+//! CEL rules stand beside the field that they guard.
+
+pub mod experiment;
+pub mod labels;
+pub mod manifest;
+pub mod phase;
+pub mod pipeline;
+pub mod pipeline_run;
+pub mod reason;
+pub mod schema;
+pub mod template;
+
+pub use experiment::{
+    Artifact, Attempt, ClonedFrom, Experiment, ExperimentSpec, ExperimentStatus, Metric, PhaseTimes,
+};
+pub use phase::Phase;
+pub use pipeline::{
+    OnFailure, ParamSchema, Pipeline, PipelineSpec, PipelineStatus, RunOn, RunSummary, Stage,
+    StageDependency,
+};
+pub use pipeline_run::{PipelineRun, PipelineRunSpec, PipelineRunStatus, StageStatus};
+pub use reason::Reason;
+pub use template::{
+    Best, ExperimentTemplate, From, Goal, Input, MetricUse, Output, Pick, Require, Retries, Selector,
+    Timeouts,
+};
+
+/// The API group of every kind.
+pub const GROUP: &str = "cultivar.dev";
+/// The served and stored version of every kind.
+pub const VERSION: &str = "v1alpha1";

@@ -1,0 +1,25 @@
+//! Label and annotation keys that the operator writes and reads.
+
+/// On every Experiment, Job and Pod of ours: `cultivar`.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// The value of [`MANAGED_BY`].
+pub const MANAGER: &str = "cultivar";
+/// Name of the Experiment that a Job or Pod belongs to.
+pub const EXPERIMENT: &str = "cultivar.dev/experiment";
+/// Number of the attempt that a Job or Pod plays, from 1.
+pub const ATTEMPT: &str = "cultivar.dev/attempt";
+/// Name of the Pipeline.
+pub const PIPELINE: &str = "cultivar.dev/pipeline";
+/// Name of the PipelineRun.
+pub const PIPELINE_RUN: &str = "cultivar.dev/pipeline-run";
+/// Name of the stage within its pipeline.
+pub const STAGE: &str = "cultivar.dev/stage";
+/// Revision of the Pipeline that a run executes, from 1.
+pub const REVISION: &str = "cultivar.dev/revision";
+
+/// On the Experiment of a stage: JSON `{name, uid, digest}` of the experiment its template came from.
+pub const CLONED_FROM: &str = "cultivar.dev/cloned-from";
+/// On a PipelineRun made by its Pipeline: digest of the part of the spec that starts runs.
+pub const PIPELINE_DIGEST: &str = "cultivar.dev/pipeline-digest";
+/// On a PipelineRun made by its Pipeline: the Pipeline's generation it was made for.
+pub const PIPELINE_GENERATION: &str = "cultivar.dev/pipeline-generation";

@@ -1,0 +1,227 @@
+//! Kind Pipeline: the DAG under version control. Applying it runs it.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+use crate::schema::{self, object_name};
+use crate::template::ExperimentTemplate;
+use crate::Phase;
+
+/// A DAG of stages, each a clone of an experiment that already works or an inline root. A new run
+/// starts when `stages`, `params`, `paramSchema`, `outputs` or `rerun` change.
+#[derive(CustomResource, Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq)]
+#[kube(
+    group = "cultivar.dev",
+    version = "v1alpha1",
+    kind = "Pipeline",
+    plural = "pipelines",
+    shortname = "cvpl",
+    category = "cultivar",
+    namespaced,
+    status = "PipelineStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    doc = "A DAG of stages, each a clone of an experiment that already works or an inline root. Applying it runs it; a new run starts when stages, params, paramSchema, outputs or rerun change.",
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(name = "Revision", type_ = "integer", json_path = ".status.revision"),
+    printcolumn(name = "Run", type_ = "string", json_path = ".status.latestRun.name"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.latestRun.phase"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = "1"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = object_name(40),
+)]
+#[serde(rename_all = "camelCase")]
+pub struct PipelineSpec {
+    /// Parameters and their defaults: any JSON. Stages read them as `${pipeline.params.<name>}`.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[schemars(schema_with = "schema::free_object")]
+    pub params: Map<String, Value>,
+
+    /// What a parameter may be, by name, in words of JSON Schema. A default or a run's value that
+    /// does not fit is refused with its path.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 256))]
+    pub param_schema: BTreeMap<String, ParamSchema>,
+
+    /// The stages. A stage starts when every stage that it refers to, and every stage in its
+    /// `after`, has completed.
+    #[schemars(length(min = 1, max = 100))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub stages: Vec<Stage>,
+
+    /// Values of the run as a whole, by name: strings with references to stages. A run without one
+    /// of them fails with the reason ReferenceUnresolved.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[schemars(schema_with = "schema::free_object")]
+    pub outputs: Map<String, Value>,
+
+    /// What happens when a stage fails: Continue (default) lets stages that do not depend on it
+    /// finish; Stop cancels everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_failure: Option<OnFailure>,
+
+    /// What starts a run: Change (default), or Demand, and then only a PipelineRun does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_on: Option<RunOn>,
+
+    /// Any new value asks for a new run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub rerun: Option<String>,
+
+    /// How many ended runs are kept, with their experiments; 10 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub history_limit: Option<u32>,
+}
+
+/// One node of the DAG; its run becomes an Experiment of its own.
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Stage {
+    /// Name, unique within the pipeline: a DNS label that starts with a letter, at most 40 characters.
+    #[schemars(schema_with = "schema::label_name")]
+    pub name: String,
+
+    /// Stages that must have completed first although nothing here refers to them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["stage".into()]))]
+    pub after: Vec<StageDependency>,
+
+    /// CEL over `params`' outer names, e.g. `stages.train.metrics["val/acc"].max > 0.9`. False skips the stage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub when: Option<String>,
+
+    /// What to run.
+    #[serde(flatten)]
+    pub template: ExperimentTemplate,
+}
+
+/// An edge of the DAG without a reference.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct StageDependency {
+    /// Name of a stage of the same pipeline.
+    #[schemars(schema_with = "schema::label_name")]
+    pub stage: String,
+}
+
+/// What a parameter may be.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ParamSchema {
+    /// string, number, integer, boolean, object, array or null.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub type_: Option<ParamType>,
+    /// The values that are allowed.
+    #[serde(default, rename = "enum", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "any_values")]
+    pub enum_: Option<Vec<Value>>,
+    /// Smallest number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minimum: Option<f64>,
+    /// Largest number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maximum: Option<f64>,
+    /// Regular expression that a string must match somewhere (RE2 syntax).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub pattern: Option<String>,
+    /// What it is, for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub description: Option<String>,
+}
+
+fn any_values(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({"type": "array", "maxItems": 256, "items": {"x-kubernetes-preserve-unknown-fields": true}})
+}
+
+/// A JSON type.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum ParamType {
+    /// Text.
+    String,
+    /// Any number.
+    Number,
+    /// A whole number.
+    Integer,
+    /// true or false.
+    Boolean,
+    /// A map.
+    Object,
+    /// A list.
+    Array,
+    /// null.
+    Null,
+}
+
+/// What happens when a stage fails.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Stages that do not depend on it finish.
+    #[default]
+    Continue,
+    /// Everything is cancelled.
+    Stop,
+}
+
+/// What starts a run.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RunOn {
+    /// A change of what runs.
+    #[default]
+    Change,
+    /// Only a PipelineRun made by somebody.
+    Demand,
+}
+
+/// Where a Pipeline stands.
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct PipelineStatus {
+    /// Generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Accepted, Ready (accepted, and the run for this generation exists), LastRunSucceeded, Reconciling, Stalled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// Why it is not Ready, or how the latest run ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<crate::Reason>,
+    /// The particulars.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Revision of the latest run, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<i64>,
+    /// Digest of the part of the spec that the latest run was made for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// Generation that the latest run was made for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_generation: Option<i64>,
+    /// The latest run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest_run: Option<RunSummary>,
+}
+
+/// The latest run in short.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct RunSummary {
+    /// Name of the PipelineRun.
+    pub name: String,
+    /// Where it stands: Pending or Running is not told apart here until it ends.
+    #[serde(default)]
+    pub phase: Phase,
+}

@@ -1,0 +1,123 @@
+//! Kind PipelineRun: one frozen execution of a Pipeline's revision.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::schema::{self, cancel_is_final, object_name};
+use crate::Phase;
+
+/// One frozen execution of a Pipeline's revision, with its parameters. Made by the Pipeline, or by
+/// hand to run it with other parameters.
+#[derive(CustomResource, Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq)]
+#[kube(
+    group = "cultivar.dev",
+    version = "v1alpha1",
+    kind = "PipelineRun",
+    plural = "pipelineruns",
+    shortname = "cvrun",
+    category = "cultivar",
+    namespaced,
+    status = "PipelineRunStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    doc = "One frozen execution of a Pipeline's revision, with its parameters. Made by the Pipeline, or by hand to run it with other parameters.",
+    printcolumn(name = "Pipeline", type_ = "string", json_path = ".spec.pipeline"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Stages", type_ = "string", json_path = ".status.progress"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = "1"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = object_name(52),
+    validation = cancel_is_final(),
+    validation = Rule::new("self.spec.pipeline == oldSelf.spec.pipeline").message("a run belongs to one pipeline for good: make another PipelineRun").field_path(".spec.pipeline"),
+    validation = Rule::new("has(self.spec.params) == has(oldSelf.spec.params) && (!has(self.spec.params) || self.spec.params == oldSelf.spec.params)").message("the parameters of a run are frozen: make another PipelineRun").field_path(".spec.params"),
+)]
+#[serde(rename_all = "camelCase")]
+pub struct PipelineRunSpec {
+    /// Name of the Pipeline, in the same namespace.
+    #[schemars(schema_with = "schema::label_name")]
+    pub pipeline: String,
+
+    /// Parameters that differ from the Pipeline's defaults; unknown names are refused.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[schemars(schema_with = "schema::free_object")]
+    pub params: Map<String, Value>,
+
+    /// True stops every stage, with the pods' grace period, for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel: Option<bool>,
+}
+
+/// Where a run stands.
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct PipelineRunStatus {
+    /// Pending, Running, Completed, Failed or Cancelled.
+    #[serde(default)]
+    pub phase: Phase,
+    /// Why it stands there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<crate::Reason>,
+    /// The particulars.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Ready, Complete, Failed, Reconciling, Stalled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// Digest of the part of the Pipeline's spec that is frozen here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pipeline_digest: Option<String>,
+    /// The Pipeline's generation that is frozen here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pipeline_generation: Option<i64>,
+    /// The frozen pipeline: effective parameters, and every stage with its template resolved once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::free_object")]
+    pub pipeline_spec: Option<Value>,
+    /// Stages that have ended, of all: "3/5".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<String>,
+    /// One summary per stage, in the pipeline's order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub stages: Vec<StageStatus>,
+    /// The pipeline's outputs, resolved when all stages have ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::free_object")]
+    pub outputs: Option<Value>,
+    /// When the first stage could start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::moment")]
+    pub started_at: Option<String>,
+    /// When the last stage had ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::moment")]
+    pub finished_at: Option<String>,
+}
+
+/// A stage in short.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct StageStatus {
+    /// Name of the stage.
+    pub name: String,
+    /// Where it stands.
+    #[serde(default)]
+    pub phase: Phase,
+    /// Its Experiment, once there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub experiment: Option<String>,
+    /// Why it stands there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<crate::Reason>,
+    /// The particulars.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}

@@ -1,0 +1,145 @@
+//! Why something ended, waits or was refused: one enum for the whole product.
+//!
+//! To add a reason: add the variant here with its documentation and its [`Budget`], then return it
+//! from the place in `cultivar-core` that decides. Numbers and names belong into the message.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Which retry budget the end of an attempt spends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Budget {
+    /// `retries.limit`: the program's own failures.
+    User,
+    /// `retries.infrastructure`: the cluster's failures.
+    Infrastructure,
+    /// None: the attempt is repeated for free.
+    Free,
+    /// Never retried.
+    Final,
+}
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident => $budget:ident,)+) => {
+        /// Machine-readable cause of a phase or condition; the message carries the particulars.
+        #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Reason { $($(#[doc = $doc])+ $name,)+ }
+
+        impl Reason {
+            /// Every reason of the product.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// The reason as users read it.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)+ }
+            }
+
+            /// The retry budget that an attempt which ended for this reason spends.
+            #[must_use]
+            pub const fn budget(self) -> Budget {
+                match self { $(Self::$name => Budget::$budget,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    // Ends of an attempt that spend the user's budget.
+    /// The program ended with a non-zero exit code.
+    Error => User,
+    /// The program ended well but did not report a declared output.
+    OutputMissing => User,
+    /// The kernel killed the program for its memory limit; the same limit would kill it again, so it is not retried.
+    OutOfMemory => Final,
+    /// The program ran longer than `timeouts.run`.
+    DeadlineExceeded => User,
+
+    // Ends of an attempt that spend the infrastructure budget.
+    /// The node or the eviction API removed the pod.
+    Evicted => Infrastructure,
+    /// The node vanished or stopped answering.
+    NodeLost => Infrastructure,
+    /// Somebody deleted the pod or its Job.
+    PodDeleted => Infrastructure,
+    /// The Job is complete but its pod, and with it the result, is gone.
+    ResultLost => Infrastructure,
+
+    // Ends of an attempt that spend nothing.
+    /// A pod of higher priority took the place.
+    Preempted => Free,
+
+    // Final.
+    /// The image could not be pulled within `timeouts.start`.
+    ImagePullFailed => Final,
+    /// No node could take the pod within `timeouts.start`.
+    Unschedulable => Final,
+    /// The pod did not start within `timeouts.start` for another cause, which the message names.
+    StartTimeout => Final,
+    /// The template does not make a valid pod, or the overrides do not fit the source.
+    InvalidTemplate => Final,
+    /// The experiment named in `from` ended without satisfying `require`.
+    TemplateNotCompleted => Final,
+    /// A reference names a value that does not exist.
+    ReferenceUnresolved => Final,
+    /// Somebody asked for the end with `cancel: true`.
+    Cancelled => Final,
+    /// A newer revision took the place of a run that had not started.
+    Superseded => Final,
+    /// The experiment of a stage was deleted before it had ended.
+    ExperimentDeleted => Final,
+    /// A stage that this one depends on did not complete, or a failure stopped the run.
+    StageFailed => Final,
+    /// The stage's `when` is false.
+    ConditionFalse => Final,
+
+    // Waiting.
+    /// Waits until the experiment named in `from` exists.
+    TemplateNotFound => Final,
+    /// Waits until the experiment named in `from` has ended.
+    WaitingForTemplate => Final,
+    /// Waits for stages that have not ended.
+    WaitingForStages => Final,
+    /// Waits for an earlier run of the same pipeline to end.
+    WaitingForRun => Final,
+    /// Waits until the pipeline of the run exists and is accepted.
+    PipelineNotFound => Final,
+    /// Waits before the next attempt.
+    BackingOff => Final,
+    /// Waits for the pod to be placed on a node.
+    WaitingForNode => Final,
+    /// Waits for the container to start (image, volumes).
+    WaitingForContainer => Final,
+    /// Waits for the pods to end after a stop was asked for.
+    Stopping => Final,
+    /// The API server refuses the Job for a quota; tried again from time to time.
+    WaitingForQuota => Final,
+
+    // Conditions.
+    /// The object is valid.
+    Valid => Final,
+    /// The object contradicts itself; the message has the field's path.
+    Invalid => Final,
+    /// Everything that was asked for has been done or is under way.
+    UpToDate => Final,
+    /// The program runs, or stages do.
+    Running => Final,
+    /// Ended well.
+    Succeeded => Final,
+    /// The result message was not used in full; the message says why.
+    ResultMalformed => Final,
+    /// The result message was understood.
+    ResultAccepted => Final,
+    /// A Pipeline, an Experiment or an unfinished run names this in `from`.
+    Referenced => Final,
+    /// Nothing names this in `from`.
+    NotReferenced => Final,
+    /// The newest value that `from.selector` could pick does not exist.
+    NothingSelected => Final,
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

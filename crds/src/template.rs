@@ -1,0 +1,271 @@
+//! `ExperimentTemplate`: what to run. Flattened into an Experiment's spec and into a Pipeline's stage.
+
+use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, ResourceRequirements};
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+use crate::schema;
+
+/// What to run. A root gives an `image`; a clone says where it comes `from`, and every other field is an override.
+///
+/// Every string may hold references: `${params.lr}`, `${inputs.dataset.uri}`, `${run.name}`, and in a
+/// stage also `${pipeline.params.lr}` and `${stages.train.metrics.acc.max}`; `${= expression }` is CEL
+/// over the same names. A string that is one whole reference keeps the value's type. `$${` is a literal `${`.
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.image) || has(self.from)").message("say what to run: set image (a root) or from (a clone of an experiment)"))]
+pub struct ExperimentTemplate {
+    /// Container image of a root, or the override of a clone's. Once a run has ended, its frozen
+    /// template holds the digest that the node ran, where the runtime reports one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub image: Option<String>,
+
+    /// Where the template comes from: a completed experiment, by name or by selector.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<From>,
+
+    /// Paths that the clone removes from its source's template before the overrides, e.g.
+    /// `params.scheduler`, `env.FOO`, `command`. A path that the source does not have is an error.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 256)))]
+    pub unset: Vec<String>,
+
+    /// Entrypoint; the image's own when absent. Kubernetes expands `$(VAR)` in what you write here,
+    /// never in what a reference inserts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(length(max = 65536)))]
+    pub command: Vec<String>,
+
+    /// Arguments to the entrypoint.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 512), inner(length(max = 65536)))]
+    pub args: Vec<String>,
+
+    /// Parameters: any JSON, types are kept, null is a value. The program reads them by reference in
+    /// `args` and `env`, and all of them as JSON in the environment variable CULTIVAR_PARAMS.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[schemars(schema_with = "schema::free_object")]
+    pub params: Map<String, Value>,
+
+    /// Environment variables, as in a Pod's container.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub env: Vec<EnvVar>,
+
+    /// Sources of environment variables, as in a Pod's container.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub env_from: Vec<EnvFromSource>,
+
+    /// What the program reads, by name. The program finds an input's uri as `${inputs.<name>.uri}`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub inputs: Vec<Input>,
+
+    /// Artifacts that the program must report. One that is missing, unless optional, fails the run
+    /// with the reason OutputMissing. Artifacts that are not declared are recorded all the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub outputs: Vec<Output>,
+
+    /// CPU, memory, GPUs and other resources of the container, as in a Pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
+
+    /// How often an attempt that ended badly is repeated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<Retries>,
+
+    /// How long each step of a run may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<Timeouts>,
+
+    /// Strategic-merge patch over the rendered pod template (`metadata` and `spec`); the program's
+    /// container is called `main`. What the pod security rules of the namespace forbid stays forbidden.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::free_object")]
+    pub pod_template: Option<Value>,
+}
+
+/// Where a clone's template comes from.
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.experiment) != has(self.selector)").message("name one source: either experiment or selector"))]
+pub struct From {
+    /// Name of an Experiment in the same namespace. While it does not exist or still runs, the clone
+    /// waits, at most `timeouts.template`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub experiment: Option<String>,
+
+    /// Picks one Experiment of the same namespace by its labels, once, when the clone starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<Selector>,
+
+    /// What the source must have reached. Completed (default) takes only what ended well; Ended takes
+    /// any terminal source, which is how a failed run is fixed by cloning it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub require: Option<Require>,
+}
+
+/// What the source of a clone must have reached.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Require {
+    /// Only what ended well.
+    #[default]
+    Completed,
+    /// Anything that has ended and has a frozen template.
+    Ended,
+}
+
+/// Picks an Experiment by labels.
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("(has(self.pick) && self.pick == 'Best') == has(self.best)").message("pick: Best needs best.metric, and best belongs to pick: Best only"))]
+pub struct Selector {
+    /// Labels that the Experiment must carry, all of them.
+    #[schemars(extend("minProperties" = 1, "maxProperties" = 16))]
+    pub match_labels: BTreeMap<String, String>,
+    /// Latest (default): the one that ended last. Best: the one with the best metric.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pick: Option<Pick>,
+    /// What best means.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best: Option<Best>,
+}
+
+/// Which of the matching experiments is picked.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pick {
+    /// The one that ended last.
+    #[default]
+    Latest,
+    /// The one with the best metric.
+    Best,
+}
+
+/// What best means.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Best {
+    /// Name of the metric, e.g. `val/acc`. An experiment without it is not considered.
+    #[schemars(length(min = 1, max = 256))]
+    pub metric: String,
+    /// Whether more or less is better; Maximize by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub goal: Option<Goal>,
+    /// Which value of the metric counts; Last by default.
+    #[serde(default, rename = "use", skip_serializing_if = "Option::is_none")]
+    pub use_: Option<MetricUse>,
+}
+
+/// Whether more or less is better.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Goal {
+    /// More is better.
+    #[default]
+    Maximize,
+    /// Less is better.
+    Minimize,
+}
+
+/// Which value of a metric counts.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MetricUse {
+    /// The last value.
+    #[default]
+    Last,
+    /// The smallest value.
+    Min,
+    /// The largest value.
+    Max,
+}
+
+/// Something that the program reads.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Input {
+    /// Name of the input, unique within the experiment.
+    #[schemars(schema_with = "schema::part_name")]
+    pub name: String,
+    /// Where it is, e.g. `s3://lake/digits.npz`, or a reference to an artifact of another stage:
+    /// `${stages.prepare.artifacts.dataset.uri}`. Handed to the program, which reads it.
+    #[schemars(length(min = 1, max = 4096))]
+    pub uri: String,
+}
+
+/// An artifact that the program must report.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Output {
+    /// Name of the artifact, unique within the experiment.
+    #[schemars(schema_with = "schema::part_name")]
+    pub name: String,
+    /// Kind of the artifact, such as Model or Dataset; recorded where the program reports none.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub type_: Option<String>,
+    /// Whether the run may end without it; false by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub optional: Option<bool>,
+}
+
+/// How often an attempt is repeated; two budgets, since a lost node is not the program's fault.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Retries {
+    /// Retries after failures of the program (Error, OutputMissing, DeadlineExceeded); 0 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub limit: Option<u32>,
+    /// Retries after failures of the cluster (Evicted, NodeLost, PodDeleted, ResultLost); 3 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub infrastructure: Option<u32>,
+    /// How long to wait before a retry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backoff: Option<Backoff>,
+}
+
+/// Waiting time before a retry: `initial * factor^(retries so far)`, at most `max`, with up to 10 % jitter.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Backoff {
+    /// Before the first retry; 10s by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub initial: Option<String>,
+    /// Growth from retry to retry, from 1 to 10; 2 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10))]
+    pub factor: Option<u32>,
+    /// Longest wait; 5m by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub max: Option<String>,
+}
+
+/// How long each step may take.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Timeouts {
+    /// Wait for the experiment named in `from`; 1h by default. Then: TemplateNotFound or WaitingForTemplate, Failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub template: Option<String>,
+    /// From the Job's creation until the program runs; 30m by default. Then: ImagePullFailed, Unschedulable or StartTimeout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub start: Option<String>,
+    /// From the program's start to its end; none by default. Then: DeadlineExceeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub run: Option<String>,
+}
