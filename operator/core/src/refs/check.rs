@@ -1,0 +1,173 @@
+//! Finds references without resolving them, and refuses those that can never be resolved.
+//!
+//! In: a stage or experiment as JSON, and which names exist. Out: the references with their fields; errors with theirs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::error::{Located, RefError, list, quote};
+use super::expression::Expression;
+use super::field::FieldPath;
+use super::path::{Head, PathRef, Scope};
+use super::template::{Part, Template};
+
+/// A reference found in a string.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reference {
+    /// `${head.path}`.
+    Path(PathRef),
+    /// `${= expression}`.
+    Cel(Box<Expression>),
+}
+
+impl Reference {
+    /// When it is resolved.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        match self {
+            Reference::Path(path) => path.head.scope(),
+            Reference::Cel(expression) => expression.scope(),
+        }
+    }
+
+    /// The paths it reads; see [`Expression::uses`].
+    #[must_use]
+    pub fn uses(&self) -> &[PathRef] {
+        match self {
+            Reference::Path(path) => std::slice::from_ref(path),
+            Reference::Cel(expression) => expression.uses(),
+        }
+    }
+}
+
+/// All references in the strings of `value`, keys excluded, each with its field; a malformed one as its error.
+///
+/// A bare expression such as a stage's `when` is not a reference: parse that with [`Expression::parse`].
+#[must_use]
+pub fn scan(value: &Value, at: &FieldPath) -> Vec<(FieldPath, Result<Reference, RefError>)> {
+    let mut found = Vec::new();
+    visit(value, at, &mut found);
+    found
+}
+
+fn visit(value: &Value, at: &FieldPath, found: &mut Vec<(FieldPath, Result<Reference, RefError>)>) {
+    match value {
+        Value::String(text) if text.contains("${") => match Template::parse(text) {
+            Ok(template) => found.extend(template.parts.into_iter().filter_map(|part| match part {
+                Part::Path { path, .. } => Some((at.clone(), Ok(Reference::Path(path)))),
+                Part::Cel { expression, .. } => Some((at.clone(), Ok(Reference::Cel(expression)))),
+                Part::Text(_) | Part::Escape => None,
+            })),
+            Err(error) => found.push((at.clone(), Err(error))),
+        },
+        Value::Array(items) => items.iter().enumerate().for_each(|(i, item)| visit(item, &at.index(i), found)),
+        Value::Object(map) => map.iter().for_each(|(key, value)| visit(value, &at.key(key), found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// The names that references may use in some place. A head that is not listed cannot be used there.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    heads: BTreeMap<Head, Option<BTreeSet<String>>>,
+    pipeline_params: Option<BTreeSet<String>>,
+}
+
+impl Known {
+    /// Nothing may be used.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self::default()
+    }
+
+    /// The own names of a complete template: its params, inputs and outputs, and `run` with whatever it holds.
+    #[must_use]
+    pub fn of_template(template: &Value) -> Self {
+        let named = |field: &str| -> Vec<&str> {
+            let members = template.get(field).and_then(Value::as_array);
+            members.into_iter().flatten().filter_map(|member| member.get("name")?.as_str()).collect()
+        };
+        let params = template.get("params").and_then(Value::as_object);
+        Known::nothing()
+            .allow(Head::Params, params.into_iter().flat_map(|params| params.keys()))
+            .allow(Head::Inputs, named("inputs"))
+            .allow(Head::Outputs, named("outputs"))
+            .allow_any(Head::Run)
+    }
+
+    /// `head` may be used with these names after it.
+    #[must_use]
+    pub fn allow<S: AsRef<str>>(mut self, head: Head, names: impl IntoIterator<Item = S>) -> Self {
+        self.heads.insert(head, Some(names.into_iter().map(|name| name.as_ref().to_owned()).collect()));
+        self
+    }
+
+    /// `head` may be used with any name after it.
+    #[must_use]
+    pub fn allow_any(mut self, head: Head) -> Self {
+        self.heads.insert(head, None);
+        self
+    }
+
+    /// `pipeline` may be used, and under `pipeline.params` these names.
+    #[must_use]
+    pub fn pipeline_params<S: AsRef<str>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.pipeline_params = Some(names.into_iter().map(|name| name.as_ref().to_owned()).collect());
+        self.allow_any(Head::Pipeline)
+    }
+
+    /// What is wrong with a path here, if anything. A path that is not spelled out is taken on trust.
+    ///
+    /// # Errors
+    /// A head that cannot be used here, or a name that is not among its names.
+    pub fn check(&self, path: &PathRef) -> Result<(), RefError> {
+        let Some(names) = self.heads.get(&path.head) else {
+            return Err(RefError::Unavailable { reference: quote(&path.to_string()), head: path.head });
+        };
+        member(path.head.as_str(), path.key(0), names.as_ref())?;
+        if path.head == Head::Pipeline && path.key(0) == Some("params") {
+            member("pipeline.params", path.key(1), self.pipeline_params.as_ref())?;
+        }
+        Ok(())
+    }
+}
+
+fn member(place: &str, name: Option<&str>, names: Option<&BTreeSet<String>>) -> Result<(), RefError> {
+    match (name, names) {
+        (Some(name), Some(names)) if !names.contains(name) => {
+            let name = Value::from(quote(name));
+            Err(RefError::Missing(format!("{place} has no {name}; it has: {}", list(names))))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses references in `value` that are malformed or use names that do not exist.
+#[must_use]
+pub fn check(value: &Value, at: &FieldPath, known: &Known) -> Vec<Located<RefError>> {
+    let mut errors = Vec::new();
+    for (path, found) in scan(value, at) {
+        let checked = found.and_then(|reference| reference.uses().iter().try_for_each(|used| known.check(used)));
+        errors.extend(checked.err().map(|error| Located::new(path, error)));
+    }
+    errors
+}
+
+/// The params of a template that none of its references reads.
+#[must_use]
+pub fn unused_params(template: &Value) -> Vec<String> {
+    let Some(params) = template.get("params").and_then(Value::as_object) else { return Vec::new() };
+    let mut unused: BTreeSet<&str> = params.keys().map(String::as_str).collect();
+    for (_, found) in scan(template, &FieldPath::root()) {
+        let paths = found.as_ref().map(Reference::uses).unwrap_or_default();
+        for path in paths.iter().filter(|path| path.head == Head::Params) {
+            match path.key(0) {
+                Some(name) => drop(unused.remove(name)),
+                // The whole of params is read.
+                None => unused.clear(),
+            }
+        }
+    }
+    unused.into_iter().map(str::to_owned).collect()
+}
