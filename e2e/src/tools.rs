@@ -93,7 +93,7 @@ impl Tool {
         once(&path, || {
             let bin = path.with_extension("build");
             let mut go = Command::new(go()?);
-            go.args(["install", "-v", "-trimpath", &format!("{}@{}", self.package, self.version)]);
+            go.args(["install", "-v", &format!("{}@{}", self.package, self.version)]);
             go.env("GOBIN", &bin).current_dir(std::env::temp_dir());
             build(&mut go, self.name, note)?;
             let built = fs::read_dir(&bin).doing(|| format!("{} built nothing", self.name))?;

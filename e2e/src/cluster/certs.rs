@@ -48,9 +48,9 @@ pub(crate) fn ensure(layout: &Layout) -> Result<()> {
     for (name, user, group) in CLIENTS {
         leaf(&dir, &issuer, name, user, group, &[])?;
     }
-    // The key that signs service account tokens; Kubernetes reads the public half out of it.
-    key(&dir, "service-accounts")?;
-    Ok(())
+    // The key that signs service account tokens, and its public half, which checks them.
+    let tokens = key(&dir, "service-accounts")?;
+    write(&dir.join("service-accounts.pub"), &tokens.public_key_pem())
 }
 
 /// Writes every kubeconfig, pointing to `server`.

@@ -121,7 +121,7 @@ fn api_server(layout: &Layout, settings: &Settings, bin: &Path) -> Spec {
         "--allow-privileged=true".to_owned(),
         format!("--service-cluster-ip-range={}", layout.services()),
         "--service-account-issuer=https://kubernetes.default.svc.cluster.local".to_owned(),
-        format!("--service-account-key-file={}", pem(layout, "service-accounts.key")),
+        format!("--service-account-key-file={}", pem(layout, "service-accounts.pub")),
         format!("--service-account-signing-key-file={}", pem(layout, "service-accounts.key")),
         "--endpoint-reconciler-type=lease".to_owned(),
         "--profiling=false".to_owned(),
