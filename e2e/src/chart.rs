@@ -85,9 +85,13 @@ pub fn test_chart() -> Result<Summary> {
     for (name, file) in values_files(&root, "ci/refused")? {
         summary.check(format!("refuse {name}"), helm.refuses(&file));
     }
-    for (path, wanted) in generated(&root, &helm)? {
-        let shown = path.display().to_string();
-        summary.check(format!("{shown} is up to date"), same(&root.join(path), &wanted));
+    match generated(&root, &helm) {
+        Ok(files) => {
+            for (path, wanted) in files {
+                summary.check(format!("{} is up to date", path.display()), same(&root.join(&path), &wanted));
+            }
+        }
+        Err(error) => summary.check("generated files", Err(error)),
     }
     Ok(summary)
 }
@@ -99,17 +103,21 @@ pub fn test_chart() -> Result<Summary> {
 pub fn generate() -> Result<Vec<PathBuf>> {
     let root = repository();
     let helm = Helm { program: tools::helm()?, root: root.clone() };
-    let mut changed = Vec::new();
     // The copies of the definitions come first: the kustomize base is rendered from them.
-    for files in [definitions(&root)?, rendered(&root, &helm)?] {
-        for (path, text) in files {
-            let file = root.join(&path);
-            if fs::read_to_string(&file).is_ok_and(|old| old == text) {
-                continue;
-            }
-            fs::write(&file, text).doing(|| format!("cannot write {}", file.display()))?;
-            changed.push(path);
+    let mut changed = write_changed(&root, definitions(&root)?)?;
+    changed.extend(write_changed(&root, rendered(&root, &helm)?)?);
+    Ok(changed)
+}
+
+fn write_changed(root: &Path, files: Vec<(PathBuf, String)>) -> Result<Vec<PathBuf>> {
+    let mut changed = Vec::new();
+    for (path, text) in files {
+        let file = root.join(&path);
+        if fs::read_to_string(&file).is_ok_and(|old| old == text) {
+            continue;
         }
+        fs::write(&file, text).doing(|| format!("cannot write {}", file.display()))?;
+        changed.push(path);
     }
     Ok(changed)
 }
