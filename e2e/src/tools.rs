@@ -92,10 +92,7 @@ impl Tool {
         let path = self.path();
         once(&path, || {
             let bin = path.with_extension("build");
-            let mut go = Command::new(go()?);
-            go.args(["install", "-v", &format!("{}@{}", self.package, self.version)]);
-            go.env("GOBIN", &bin).current_dir(std::env::temp_dir());
-            build(&mut go, self.name, note)?;
+            build(self.recipe(&bin)?.current_dir(std::env::temp_dir()), self.name, note)?;
             let built = fs::read_dir(&bin).doing(|| format!("{} built nothing", self.name))?;
             for file in built.flatten() {
                 fs::rename(file.path(), &path).doing(|| format!("cannot keep {}", self.name))?;
@@ -104,6 +101,28 @@ impl Tool {
             Ok(())
         })?;
         Ok(path)
+    }
+
+    /// The Go command that builds the tool into the folder `bin`.
+    fn recipe(&self, bin: &Path) -> Result<Command> {
+        let (module, package) = match self.package.split_once("/cmd/") {
+            Some((module, command)) => (module, format!("./cmd/{command}")),
+            None => (self.package, ".".to_owned()),
+        };
+        let program = go()?;
+        let said = exec::run(&program, &["mod", "download", "-json", &format!("{module}@{}", self.version)])?;
+        let said: serde_json::Value = serde_json::from_str(&said).doing(|| format!("cannot read where {module} is"))?;
+        let folder = said["Dir"].as_str().unwrap_or_default();
+        let text = fs::read_to_string(Path::new(folder).join("go.mod")).unwrap_or_default();
+        let mut go = Command::new(program);
+        // `go install` refuses a module with replace lines; built in its own folder, it is the main module and may have them.
+        if text.lines().any(|line| line.starts_with("replace") || line.starts_with("exclude")) {
+            fs::create_dir_all(bin).doing(|| format!("cannot make {}", bin.display()))?;
+            go.args(["build", "-C", folder, "-v", "-o"]).arg(bin).arg(package);
+        } else {
+            go.args(["install", "-v", &format!("{}@{}", self.package, self.version)]).env("GOBIN", bin);
+        }
+        Ok(go)
     }
 }
 
