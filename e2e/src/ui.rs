@@ -26,12 +26,21 @@ pub struct Ui {
 /// The step that is running: say what it is doing.
 pub struct Step {
     note: Arc<Mutex<String>>,
+    silent: bool,
 }
 
 impl Step {
     /// Replaces what is shown behind the step's name.
     pub fn note(&self, text: impl Display) {
         *lock(&self.note) = text.to_string();
+    }
+
+    /// Writes a line that stays, above the live one.
+    pub fn say(&self, line: impl Display) {
+        if !self.silent {
+            let wipe = if std::io::stderr().is_terminal() { "\r\x1b[2K" } else { "" };
+            let _ = writeln!(std::io::stderr(), "{wipe}  {line}");
+        }
     }
 }
 
@@ -53,7 +62,7 @@ impl Ui {
     /// # Errors
     /// Whatever the work returns.
     pub fn step<T>(&self, name: &str, work: impl FnOnce(&Step) -> Result<T>) -> Result<T> {
-        let step = Step { note: Arc::default() };
+        let step = Step { note: Arc::default(), silent: self.silent };
         if self.silent {
             return work(&step);
         }

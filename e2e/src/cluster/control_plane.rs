@@ -16,9 +16,6 @@ use crate::ui::Step;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The components, in the order in which they start; they stop in the reverse one.
-pub(crate) const COMPONENTS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
-
 /// Starts what does not run yet, and waits until pods can be created.
 pub(crate) fn start(layout: &Layout, settings: &Settings, bin: &Path, step: &Step) -> Result<()> {
     step.note("etcd");

@@ -6,8 +6,14 @@
 //! `up` on a running cluster changes only what differs, so it is also the repair.
 
 mod certs;
+mod cgroup;
+mod containerd;
 mod control_plane;
+mod dns;
 mod layout;
+mod network;
+mod node;
+mod packages;
 mod process;
 mod simulated;
 
@@ -18,9 +24,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::containerd::BUSYBOX;
+use self::layout::Layout;
+pub use self::node::GPUS as REAL_GPUS;
 pub use self::process::State;
 pub use self::simulated::GPUS as SIMULATED_GPUS;
-use self::layout::Layout;
 use crate::error::{Context as _, Error, Result};
 use crate::tools;
 use crate::ui::{Step, Ui};
@@ -111,12 +119,9 @@ impl Builder {
             fs::create_dir_all(&dir).doing(|| format!("cannot make {}", dir.display()))?;
         }
         save(&layout, &settings)?;
-        let tools = ui.step("programs", |step| Programs::ensure(&layout, step))?;
+        let tools = ui.step("programs", |step| Programs::ensure(&layout, &settings, step))?;
         let cluster = Cluster { layout, settings, bin: tools.bin.clone() };
-        let (layout, settings) = (&cluster.layout, &cluster.settings);
-        ui.step("certificates", |_| control_plane::prepare(layout, settings))?;
-        ui.step("control plane", |step| control_plane::start(layout, settings, &tools.bin, step))?;
-        ui.step("simulated nodes", |step| simulated::start(layout, settings, &tools.bin, &tools.kwok, step))?;
+        cluster.start(&tools, ui)?;
         Ok(cluster)
     }
 
@@ -126,7 +131,11 @@ impl Builder {
             Some(settings) => settings.slot,
             None => free_slot(&self.name)?,
         };
-        let real_node = self.real_node.or(before.as_ref().map(|b| b.real_node)).unwrap_or(false);
+        let before_node = before.as_ref().map(|b| b.real_node);
+        let real_node = self.real_node.or(before_node).unwrap_or_else(|| node::possible().is_ok());
+        if real_node && let Err(why) = node::possible() {
+            return Err(Error::new("cannot add a real node").why(why).hint("`--simulated-only` leaves it out"));
+        }
         let keep = |new: &Option<Vec<String>>, old: fn(&Settings) -> &Vec<String>| {
             new.clone().or_else(|| before.as_ref().map(|b| old(b).clone())).unwrap_or_default()
         };
@@ -161,6 +170,40 @@ impl Cluster {
                 .hint(format!("`cargo cluster up --name {name}` starts it{}", others()))
         })?;
         Ok(Self { layout: Layout::new(name, settings.slot), settings, bin: tools::control_plane(&|_| ())? })
+    }
+
+    fn start(&self, programs: &Programs, ui: &Ui) -> Result<()> {
+        let (layout, settings, bin) = (&self.layout, &self.settings, &programs.bin);
+        ui.step("certificates", |_| control_plane::prepare(layout, settings))?;
+        if settings.real_node {
+            ui.step("packages", |step| packages::ensure(&|line| step.say(line)))?;
+            ui.step("network", |step| node::prepare(layout, step))?;
+        } else if process::recorded(layout).iter().any(|name| name == "containerd") {
+            ui.step("real node leaves", |step| node::stop(layout, step))?;
+        }
+        ui.step("control plane", |step| control_plane::start(layout, settings, bin, step))?;
+        ui.step("simulated nodes", |step| simulated::start(layout, settings, bin, &programs.kwok, step))?;
+        if let Some(coredns) = &programs.coredns {
+            return ui.step("real node", |step| node::start(layout, bin, coredns, step));
+        }
+        match node::possible() {
+            Ok(()) => ui.say("  no real node, as asked: every pod is simulated"),
+            Err(why) => ui.say(format!("  left out: the real node ({why}); every pod is simulated")),
+        }
+        self.kubectl(&["delete", "node", &layout.node_name(), "--ignore-not-found"]).map(|_| ())
+    }
+
+    /// Imports an image (a tar file: OCI layout, or `docker save`) into the real node. Simulated nodes need none.
+    ///
+    /// # Errors
+    /// There is no real node, or the file is no image.
+    pub fn load_image(&self, tar: &Path) -> Result<()> {
+        if !self.settings.real_node {
+            return Err(Error::new(format!("cannot load {}", tar.display()))
+                .why("the cluster has no real node")
+                .hint("simulated nodes run any image without it; `cargo cluster up --real-node` adds a real one"));
+        }
+        containerd::load(&self.layout, tar)
     }
 
     /// The cluster's name.
@@ -285,6 +328,9 @@ impl Cluster {
         let _lock = lock(name)?;
         let Some(settings) = load(name) else { return Ok(()) };
         let layout = Layout::new(name, settings.slot);
+        if settings.real_node {
+            ui.step("real node", |step| node::stop(&layout, step))?;
+        }
         ui.step("control plane", |step| stop_all(&layout, step))?;
         let dir = layout.dir();
         ui.step("state", |_| fs::remove_dir_all(&dir).doing(|| format!("cannot remove {}", dir.display())))
@@ -316,17 +362,20 @@ fn stop_all(layout: &Layout, step: &Step) -> Result<()> {
 struct Programs {
     bin: PathBuf,
     kwok: PathBuf,
+    /// Only with a real node: a simulated pod asks for no name.
+    coredns: Option<PathBuf>,
 }
 
 impl Programs {
-    fn ensure(layout: &Layout, step: &Step) -> Result<Self> {
+    fn ensure(layout: &Layout, settings: &Settings, step: &Step) -> Result<Self> {
         let note = |text: &str| step.note(text);
         let bin = tools::control_plane(&note)?;
         let kwok = tools::KWOK.ensure(&note)?;
         let helm = tools::HELM.ensure(&note)?;
+        let coredns = settings.real_node.then(|| tools::COREDNS.ensure(&note)).transpose()?;
         tools::link(&bin.join("kubectl"), &layout.bin().join("kubectl"))?;
         tools::link(&helm, &layout.bin().join("helm"))?;
-        Ok(Self { bin, kwok })
+        Ok(Self { bin, kwok, coredns })
     }
 }
 

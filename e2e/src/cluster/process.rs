@@ -117,10 +117,19 @@ pub(crate) fn wait(layout: &Layout, name: &str, limit: Duration, mut ready: impl
     }
 }
 
-/// Sends a signal to a process of which only the id is known, found through our own files or cgroup.
+/// Kills a process that was found, just now, in our own cgroup or by our own socket.
 pub(crate) fn kill(pid: i32) {
+    send(pid, Signal::KILL);
+}
+
+/// Asks such a process to end.
+pub(crate) fn ask(pid: i32) {
+    send(pid, Signal::TERM);
+}
+
+fn send(pid: i32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid) {
-        let _ = rustix::process::kill_process(pid, Signal::KILL);
+        let _ = rustix::process::kill_process(pid, signal);
     }
 }
 

@@ -1,0 +1,204 @@
+//! containerd for the real node: its own root, state, socket and CNI configuration, all in the cluster's
+//! folder.
+//!
+//! In: the layout; images as tar files. Out: a container runtime with the pause image in it. `stop` ends
+//! the shims too, which outlive containerd by design: they are found by the socket in their arguments.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+use super::certs::write;
+use super::layout::Layout;
+use super::{node, process};
+use crate::error::{Context as _, Error, Result};
+use crate::exec;
+
+/// The images that every real node has: busybox, once as what keeps a pod's namespaces, once by name.
+pub const PAUSE: &str = "cultivar.dev/pause:local";
+/// A shell and its tools for tests: never pulled, always there on the real node.
+pub const BUSYBOX: &str = "cultivar.dev/busybox:local";
+/// The longest path of a socket that Linux takes.
+pub(crate) const SOCKET_LIMIT: usize = 108;
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Starts containerd and gives it the pause image.
+pub(crate) fn start(layout: &Layout) -> Result<()> {
+    let config = layout.conf().join("containerd.toml");
+    write(&config, &configuration(layout))?;
+    cni(layout)?;
+    if !matches!(process::state(layout, "containerd"), process::State::Running(_)) && shims(layout).is_empty() {
+        // What a containerd that was killed, or a machine that was switched off, believed to be running.
+        unmount(&state_dir(layout))?;
+        let _ = fs::remove_dir_all(state_dir(layout));
+    }
+    let program = exec::find("containerd").ok_or_else(|| Error::new("containerd is missing"))?;
+    let args = vec![format!("--config={}", config.display())];
+    process::ensure(layout, &node::inside(layout, "containerd", program, args, vec![config]))?;
+    process::wait(layout, "containerd", LIMIT, || ctr(layout, &["version"]).is_ok())?;
+    let images = ctr(layout, &["images", "list", "--quiet"])?;
+    if [PAUSE, BUSYBOX].iter().all(|image| images.lines().any(|line| line == *image)) {
+        return Ok(());
+    }
+    let tar = busybox_image(&layout.dir().join("busybox"))?;
+    load(layout, &tar)
+}
+
+/// Imports an image from a tar file (OCI layout or `docker save`).
+pub(crate) fn load(layout: &Layout, tar: &Path) -> Result<()> {
+    ctr(layout, &["images", "import", &tar.display().to_string()]).map(|_| ())
+}
+
+/// Stops containerd and every shim of it.
+pub(crate) fn stop(layout: &Layout) -> Result<()> {
+    process::stop(layout, "containerd", Duration::from_secs(5))?;
+    let begun = Instant::now();
+    loop {
+        let left = shims(layout);
+        if left.is_empty() {
+            return Ok(());
+        }
+        let late = begun.elapsed();
+        // A shim that is asked to end removes its socket; one that is killed leaves it.
+        for pid in &left {
+            if late < Duration::from_secs(3) { process::ask(*pid) } else { process::kill(*pid) }
+        }
+        if late > Duration::from_secs(10) {
+            return Err(Error::new("containerd's shims do not end").why(format!("{left:?}")).hint("run `down` again"));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Unmounts everything below a folder, the deepest first.
+pub(crate) fn unmount(dir: &Path) -> Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    let mut below: Vec<PathBuf> = points.map(|p| PathBuf::from(p.replace("\\040", " "))).filter(|p| p.starts_with(dir)).collect();
+    below.sort();
+    for point in below.iter().rev() {
+        let path = point.display().to_string();
+        // Lazily if it is busy: the last process that holds it may still be on its way out.
+        exec::run("umount", &[&path]).or_else(|_| exec::run("umount", &["--lazy", &path]))?;
+    }
+    Ok(())
+}
+
+fn ctr(layout: &Layout, args: &[&str]) -> Result<String> {
+    let socket = layout.containerd_socket().display().to_string();
+    exec::run("ctr", &[&["--address", socket.as_str(), "--namespace", "k8s.io"], args].concat())
+}
+
+fn state_dir(layout: &Layout) -> PathBuf {
+    layout.dir().join("containerd/state")
+}
+
+fn configuration(layout: &Layout) -> String {
+    let home = layout.dir().join("containerd");
+    format!(
+        r#"version = 2
+root = "{home}/root"
+state = "{state}"
+oom_score = 0
+disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.devmapper"]
+
+[grpc]
+  address = "{socket}"
+
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{PAUSE}"
+  # Without CAP_SYS_RESOURCE runc dies when a pod asks for a lower score than ours.
+  restrict_oom_score_adj = true
+  # Pods' network namespaces are mounts: here they go with the cluster's folder.
+  netns_mounts_under_state_dir = true
+  enable_selinux = false
+
+[plugins."io.containerd.grpc.v1.cri".containerd]
+  snapshotter = "overlayfs"
+  default_runtime_name = "runc"
+
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+  SystemdCgroup = false
+
+[plugins."io.containerd.grpc.v1.cri".cni]
+  bin_dir = "/usr/lib/cni"
+  conf_dir = "{cni}"
+"#,
+        home = home.display(),
+        state = state_dir(layout).display(),
+        socket = layout.containerd_socket().display(),
+        cni = layout.conf().join("cni").display(),
+    )
+}
+
+/// Pods are joined to the node by a pair of interfaces each, not by a bridge: so all traffic passes the
+/// node's routing, and kube-proxy's rules hold without the kernel's bridge filter.
+fn cni(layout: &Layout) -> Result<()> {
+    let dir = layout.conf().join("cni");
+    fs::create_dir_all(&dir).doing(|| format!("cannot make {}", dir.display()))?;
+    let conflist = json!({
+        "cniVersion": "0.4.0",
+        "name": layout.netns(),
+        "plugins": [
+            {"type": "ptp", "ipMasq": false, "ipam": {
+                "type": "host-local",
+                "dataDir": layout.dir().join("ipam"),
+                "ranges": [[{"subnet": layout.pods()}]],
+                "routes": [{"dst": "0.0.0.0/0"}],
+            }},
+            {"type": "portmap", "capabilities": {"portMappings": true}, "snat": true},
+        ],
+    });
+    write(&dir.join("10-cultivar.conflist"), &conflist.to_string())
+}
+
+/// The shims of this containerd: their arguments name its socket.
+fn shims(layout: &Layout) -> Vec<i32> {
+    let socket = layout.containerd_socket().display().to_string();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let mut words = line.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+        if words.next().is_some_and(|program| program.contains("containerd-shim")) && words.any(|word| word == socket) {
+            found.push(pid);
+        }
+    }
+    found
+}
+
+/// Writes an image of the machine's static busybox, as `docker save` would, and returns its tar file.
+fn busybox_image(dir: &Path) -> Result<PathBuf> {
+    let failed = || "cannot build the pause image".to_owned();
+    let root = dir.join("root/bin");
+    fs::create_dir_all(&root).doing(failed)?;
+    fs::create_dir_all(dir.join("root/tmp")).doing(failed)?;
+    fs::copy("/bin/busybox", root.join("busybox")).doing(failed)?;
+    for applet in exec::run("/bin/busybox", &["--list"])?.lines().filter(|name| *name != "busybox") {
+        crate::tools::link(Path::new("busybox"), &root.join(applet))?;
+    }
+    let path = |name: &str| dir.join(name).display().to_string();
+    exec::run("tar", &["--create", "--owner=0", "--group=0", "--file", &path("layer.tar"), "--directory", &path("root"), "."])?;
+    let layer = fs::read(dir.join("layer.tar")).doing(failed)?;
+    let digest: String = Sha256::digest(&layer).iter().map(|byte| format!("{byte:02x}")).collect();
+    let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    let config = json!({
+        "architecture": arch,
+        "os": "linux",
+        "config": {"Env": ["PATH=/bin"], "Entrypoint": ["/bin/sleep", "2147483647"]},
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
+        "history": [],
+    });
+    fs::write(dir.join("config.json"), config.to_string()).doing(failed)?;
+    let manifest = json!([{"Config": "config.json", "RepoTags": [PAUSE, BUSYBOX], "Layers": ["layer.tar"]}]);
+    fs::write(dir.join("manifest.json"), manifest.to_string()).doing(failed)?;
+    let tar = path("image.tar");
+    exec::run("tar", &["--create", "--file", &tar, "--directory", &dir.display().to_string(), "manifest.json", "config.json", "layer.tar"])?;
+    Ok(tar.into())
+}
