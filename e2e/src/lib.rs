@@ -7,5 +7,6 @@ pub mod chart;
 pub mod cluster;
 pub mod error;
 pub mod exec;
+pub mod image;
 pub mod tools;
 pub mod ui;
