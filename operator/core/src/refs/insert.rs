@@ -29,9 +29,11 @@ impl Insert {
         match value {
             Value::String(text) => Value::String(self.text(text)),
             Value::Array(items) => items.iter().map(|item| self.value(item)).collect(),
-            Value::Object(map) => {
-                Value::Object(map.iter().map(|(key, value)| (key.clone(), self.value(value))).collect::<Map<_, _>>())
-            }
+            Value::Object(map) => Value::Object(
+                map.iter()
+                    .map(|(key, value)| (key.clone(), self.value(value)))
+                    .collect::<Map<_, _>>(),
+            ),
             Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
         }
     }
@@ -49,7 +51,9 @@ impl Insert {
     pub(super) fn before(self, text: &str) -> String {
         match self {
             Insert::Plain => text.to_owned(),
-            Insert::Escaped if opens_reference(text) || !kubelet_openers(text).is_empty() => format!("{text}${{=\"\"}}"),
+            Insert::Escaped if opens_reference(text) || !kubelet_openers(text).is_empty() => {
+                format!("{text}${{=\"\"}}")
+            }
             Insert::Escaped => text.to_owned(),
             Insert::Doubled => {
                 let mut out = String::with_capacity(text.len() + 1);

@@ -38,4 +38,3 @@ pub use params::resolve_params;
 pub use path::{Head, PathRef, Scope, Segment};
 pub use resolve::{Names, resolve, resolve_text};
 pub use template::{Part, Template};
-

@@ -24,8 +24,12 @@ pub fn resolve_params(
     at: &FieldPath,
     names: &Names<'_>,
 ) -> Result<Map<String, Value>, Vec<Located<RefError>>> {
-    let reads = params.iter().map(|(name, value)| (name.as_str(), read_params(value, params))).collect();
-    let order = order(&reads).map_err(|(name, circle)| vec![Located::new(at.key(name), RefError::Cycle(circle))])?;
+    let reads = params
+        .iter()
+        .map(|(name, value)| (name.as_str(), read_params(value, params)))
+        .collect();
+    let order = order(&reads)
+        .map_err(|(name, circle)| vec![Located::new(at.key(name), RefError::Cycle(circle))])?;
     let mut errors = Vec::new();
     let mut resolved = Value::Object(Map::new());
     // Those that read nothing stay as written until it is their turn; a missing one is named with all that exist.
@@ -33,7 +37,9 @@ pub fn resolve_params(
         map.clone_from(params);
     }
     for name in order {
-        let Some(value) = params.get(name) else { continue };
+        let Some(value) = params.get(name) else {
+            continue;
+        };
         let scope = names.clone().with(Head::Params, &resolved);
         match resolve(value, &at.key(name), Scope::Own, &scope, Insert::Plain) {
             Ok(value) => resolved[name] = value,
@@ -53,7 +59,9 @@ fn read_params<'a>(value: &Value, params: &'a Map<String, Value>) -> Vec<&'a str
         let paths = found.as_ref().map(Reference::uses).unwrap_or_default();
         for path in paths.iter().filter(|path| path.head == Head::Params) {
             match path.key(0) {
-                Some(name) => read.extend(params.get_key_value(name).map(|(name, _)| name.as_str())),
+                Some(name) => {
+                    read.extend(params.get_key_value(name).map(|(name, _)| name.as_str()))
+                }
                 None => read.extend(params.keys().map(String::as_str)),
             }
         }
@@ -71,7 +79,10 @@ fn order<'a>(reads: &Reads<'a>) -> Result<Vec<&'a str>, (&'a str, Vec<String>)> 
         let mut way: Vec<(&str, usize)> = vec![(start, 0)];
         while let Some((name, position)) = way.last_mut() {
             let name = *name;
-            let next = reads.get(name).and_then(|reads| reads.get(*position)).copied();
+            let next = reads
+                .get(name)
+                .and_then(|reads| reads.get(*position))
+                .copied();
             *position += 1;
             match next {
                 _ if done.contains(&name) => drop(way.pop()),
@@ -93,5 +104,9 @@ fn order<'a>(reads: &Reads<'a>) -> Result<Vec<&'a str>, (&'a str, Vec<String>)> 
 }
 
 fn path_of(name: &str) -> String {
-    PathRef { head: Head::Params, segments: vec![super::path::Segment::Key(name.to_owned())] }.to_string()
+    PathRef {
+        head: Head::Params,
+        segments: vec![super::path::Segment::Key(name.to_owned())],
+    }
+    .to_string()
 }

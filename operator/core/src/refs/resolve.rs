@@ -56,16 +56,35 @@ pub fn resolve(
     insert: Insert,
 ) -> Result<Value, Vec<Located<RefError>>> {
     let mut errors = Vec::new();
-    let resolved = Pass { scope, names, insert }.value(value, at, &mut errors);
-    if errors.is_empty() { Ok(resolved) } else { Err(errors) }
+    let resolved = Pass {
+        scope,
+        names,
+        insert,
+    }
+    .value(value, at, &mut errors);
+    if errors.is_empty() {
+        Ok(resolved)
+    } else {
+        Err(errors)
+    }
 }
 
 /// [`resolve`] for one string.
 ///
 /// # Errors
 /// The first reference that is malformed, leads nowhere or does not belong here.
-pub fn resolve_text(text: &str, scope: Scope, names: &Names<'_>, insert: Insert) -> Result<Value, RefError> {
-    Pass { scope, names, insert }.text(text)
+pub fn resolve_text(
+    text: &str,
+    scope: Scope,
+    names: &Names<'_>,
+    insert: Insert,
+) -> Result<Value, RefError> {
+    Pass {
+        scope,
+        names,
+        insert,
+    }
+    .text(text)
 }
 
 struct Pass<'a> {
@@ -81,11 +100,15 @@ impl Pass<'_> {
                 errors.push(Located::new(at.clone(), error));
                 Value::Null
             }),
-            Value::Array(items) => {
-                items.iter().enumerate().map(|(i, item)| self.value(item, &at.index(i), errors)).collect()
-            }
+            Value::Array(items) => items
+                .iter()
+                .enumerate()
+                .map(|(i, item)| self.value(item, &at.index(i), errors))
+                .collect(),
             Value::Object(map) => Value::Object(
-                map.iter().map(|(k, v)| (k.clone(), self.value(v, &at.key(k), errors))).collect::<Map<_, _>>(),
+                map.iter()
+                    .map(|(k, v)| (k.clone(), self.value(v, &at.key(k), errors)))
+                    .collect::<Map<_, _>>(),
             ),
             Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
         }
@@ -116,7 +139,9 @@ impl Pass<'_> {
                     out.push_str(part.source());
                     before.clear();
                 }
-                None if *part == Part::Escape && self.insert != Insert::Escaped => before.push_str("${"),
+                None if *part == Part::Escape && self.insert != Insert::Escaped => {
+                    before.push_str("${")
+                }
                 None => before.push_str(part.source()),
             }
         }
@@ -126,9 +151,15 @@ impl Pass<'_> {
 
     /// The value of a part of this scope; `None` for a part that stays as it is.
     fn lookup(&self, part: &Part) -> Result<Option<Value>, RefError> {
-        let Some(scope) = part.scope() else { return Ok(None) };
+        let Some(scope) = part.scope() else {
+            return Ok(None);
+        };
         if scope != self.scope {
-            return if self.insert == Insert::Escaped { Ok(None) } else { Err(unavailable(part)) };
+            return if self.insert == Insert::Escaped {
+                Ok(None)
+            } else {
+                Err(unavailable(part))
+            };
         }
         match part {
             Part::Path { path, .. } => {
@@ -145,10 +176,16 @@ impl Pass<'_> {
 fn unavailable(part: &Part) -> RefError {
     let head = match part {
         Part::Path { path, .. } => path.head,
-        Part::Cel { expression, .. } => expression.uses().first().map_or(Head::Params, |path| path.head),
+        Part::Cel { expression, .. } => expression
+            .uses()
+            .first()
+            .map_or(Head::Params, |path| path.head),
         Part::Text(_) | Part::Escape => Head::Params,
     };
-    RefError::Unavailable { reference: super::error::quote(part.source()), head }
+    RefError::Unavailable {
+        reference: super::error::quote(part.source()),
+        head,
+    }
 }
 
 /// A value inside text: strings as they are, everything else as compact JSON.
