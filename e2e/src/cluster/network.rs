@@ -45,13 +45,22 @@ pub(crate) fn remove(layout: &Layout) -> Result<()> {
     if file(layout).exists() {
         ip(&["netns", "delete", &layout.netns()])?;
     }
-    // What the CNI plugins remember of pods that were killed rather than deleted.
-    for entry in fs::read_dir("/var/lib/cni/results").into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(&format!("{}-", layout.netns())) {
+    forget_pods(&layout.netns());
+    Ok(())
+}
+
+/// Removes what the CNI library remembers of pods that were killed rather than deleted. Its files are
+/// `NETWORK-SANDBOX-INTERFACE`; the loopback network, which all clusters share, has one a sandbox too.
+fn forget_pods(network: &str) {
+    let dir = Path::new("/var/lib/cni/results");
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let sandbox = name.strip_prefix(network).and_then(|rest| rest.strip_prefix('-')?.strip_suffix("-eth0"));
+        if let Some(sandbox) = sandbox.filter(|id| !id.contains('-')) {
             let _ = fs::remove_file(entry.path());
+            let _ = fs::remove_file(dir.join(format!("cni-loopback-{sandbox}-lo")));
         }
     }
-    Ok(())
 }
 
 fn file(layout: &Layout) -> PathBuf {
