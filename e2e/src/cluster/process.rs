@@ -48,19 +48,18 @@ pub enum State {
     Stopped,
 }
 
-/// Starts a component, unless it runs already with this very command. True if it was started.
-pub(crate) fn ensure(layout: &Layout, spec: &Spec) -> Result<bool> {
-    let command = command_line(spec);
-    if let Some(record) = read(layout, spec.name)
-        && alive(&record)
-    {
-        if record.command == command {
-            return Ok(false);
-        }
-        stop(layout, spec.name, Duration::from_secs(10))?;
+/// Starts a component, unless it runs already with this very command; one with another is replaced.
+pub(crate) fn ensure(layout: &Layout, spec: &Spec) -> Result<()> {
+    if runs(layout, spec) {
+        return Ok(());
     }
-    start(layout, spec, command)?;
-    Ok(true)
+    stop(layout, spec.name, Duration::from_secs(3))?;
+    start(layout, spec)
+}
+
+/// Whether a component runs with this very command.
+pub(crate) fn runs(layout: &Layout, spec: &Spec) -> bool {
+    read(layout, spec.name).is_some_and(|record| alive(&record) && record.command == command_line(spec))
 }
 
 /// Stops a component if it runs: asks, waits up to `grace`, then kills.
@@ -133,7 +132,7 @@ fn send(pid: i32, signal: Signal) {
     }
 }
 
-fn start(layout: &Layout, spec: &Spec, command: String) -> Result<()> {
+fn start(layout: &Layout, spec: &Spec) -> Result<()> {
     let failed = || format!("cannot start {}", spec.name);
     let log = layout.logs().join(format!("{}.log", spec.name));
     // The log of the run before says why it ended.
@@ -165,7 +164,7 @@ fn start(layout: &Layout, spec: &Spec, command: String) -> Result<()> {
         .doing(failed)?;
     let pid = i32::try_from(child.id()).doing(failed)?;
     let start = started_at(pid).ok_or_else(|| Error::new(failed()).why("it ended at once").log(tail(&log, 12)))?;
-    let record = Record { pid, start, command };
+    let record = Record { pid, start, command: command_line(spec) };
     let text = serde_json::to_string_pretty(&record).doing(failed)?;
     fs::write(record_file(layout, spec.name), text).doing(failed)
 }

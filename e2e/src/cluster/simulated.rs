@@ -39,6 +39,10 @@ pub(crate) fn start(layout: &Layout, settings: &Settings, bin: &Path, kwok: &Pat
         format!("--server-address=127.0.0.1:{}", layout.port(Port::Kwok)),
     ];
     let spec = Spec { name: "kwok", program: kwok.to_owned(), args, netns: None, reads: vec![stages, client] };
+    if !process::runs(layout, &spec) {
+        process::stop(layout, spec.name, Duration::from_secs(3))?;
+        release(layout, bin)?;
+    }
     process::ensure(layout, &spec)?;
     step.note(format!("{} simulated nodes", settings.nodes));
     remove_surplus(layout, settings, bin)?;
@@ -52,6 +56,18 @@ pub(crate) fn start(layout: &Layout, settings: &Settings, bin: &Path, kwok: &Pat
     exec::output(&mut apply, Some(&list))?;
     let wanted = usize::try_from(settings.nodes).unwrap_or(usize::MAX);
     process::wait(layout, "kwok", Duration::from_secs(60), || ready(layout, bin) >= wanted)
+}
+
+/// Removes the leases of the simulated nodes. A new KWOK has a new identity, and would leave the nodes
+/// that the one before held alone until their leases expire: 40 seconds in which no pod is played.
+fn release(layout: &Layout, bin: &Path) -> Result<()> {
+    let namespace = "--namespace=kube-node-lease";
+    let leases = kubectl(layout, bin, &["get", "leases", namespace, "-o", "name"])?;
+    let held: Vec<&str> = leases.lines().filter(|name| name.contains("/sim-")).collect();
+    if held.is_empty() {
+        return Ok(());
+    }
+    kubectl(layout, bin, &[&["delete", namespace, "--ignore-not-found"], held.as_slice()].concat()).map(|_| ())
 }
 
 fn ready(layout: &Layout, bin: &Path) -> usize {
