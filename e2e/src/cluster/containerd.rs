@@ -9,24 +9,23 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
 use super::certs::write;
 use super::layout::Layout;
 use super::{node, process};
 use crate::error::{Context as _, Error, Result};
 use crate::exec;
+use crate::image::{BUSYBOX, Entry, ImageSpec, Layer, busybox_image, write_oci_tar};
+use crate::ui::Step;
 
-/// The images that every real node has: busybox, once as what keeps a pod's namespaces, once by name.
-pub const PAUSE: &str = "cultivar.dev/pause:local";
-/// A shell and its tools for tests: never pulled, always there on the real node.
-pub const BUSYBOX: &str = "cultivar.dev/busybox:local";
+/// The image that keeps a pod's namespaces.
+const PAUSE: &str = "cultivar.dev/e2e/pause:1";
 /// The longest path of a socket that Linux takes.
 pub(crate) const SOCKET_LIMIT: usize = 108;
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Starts containerd and gives it the pause image.
-pub(crate) fn start(layout: &Layout) -> Result<()> {
+/// Starts containerd and gives it the pause image, and busybox, which tests and people need first.
+pub(crate) fn start(layout: &Layout, step: &Step) -> Result<()> {
     let config = layout.conf().join("containerd.toml");
     write(&config, &configuration(layout))?;
     cni(layout)?;
@@ -40,11 +39,16 @@ pub(crate) fn start(layout: &Layout) -> Result<()> {
     process::ensure(layout, &node::inside(layout, "containerd", program, args, vec![config]))?;
     process::wait(layout, "containerd", LIMIT, || ctr(layout, &["version"]).is_ok())?;
     let images = ctr(layout, &["images", "list", "--quiet"])?;
-    if [PAUSE, BUSYBOX].iter().all(|image| images.lines().any(|line| line == *image)) {
-        return Ok(());
+    let missing = |image: &str| !images.lines().any(|line| line == image);
+    if missing(PAUSE) {
+        let tar = layout.dir().join("pause.tar");
+        pause_image(&tar)?;
+        load(layout, &tar)?;
     }
-    let tar = busybox_image(&layout.dir().join("busybox"))?;
-    load(layout, &tar)
+    if missing(BUSYBOX) {
+        load(layout, &busybox_image(&|line| step.say(line))?)?;
+    }
+    Ok(())
 }
 
 /// Imports an image from a tar file (OCI layout or `docker save`).
@@ -174,32 +178,16 @@ fn shims(layout: &Layout) -> Vec<i32> {
     found
 }
 
-/// Writes an image of the machine's static busybox, as `docker save` would, and returns its tar file.
-fn busybox_image(dir: &Path) -> Result<PathBuf> {
-    let failed = || "cannot build the pause image".to_owned();
-    let root = dir.join("root/bin");
-    fs::create_dir_all(&root).doing(failed)?;
-    fs::create_dir_all(dir.join("root/tmp")).doing(failed)?;
-    fs::copy("/bin/busybox", root.join("busybox")).doing(failed)?;
-    for applet in exec::run("/bin/busybox", &["--list"])?.lines().filter(|name| *name != "busybox") {
-        crate::tools::link(Path::new("busybox"), &root.join(applet))?;
-    }
-    let path = |name: &str| dir.join(name).display().to_string();
-    exec::run("tar", &["--create", "--owner=0", "--group=0", "--file", &path("layer.tar"), "--directory", &path("root"), "."])?;
-    let layer = fs::read(dir.join("layer.tar")).doing(failed)?;
-    let digest: String = Sha256::digest(&layer).iter().map(|byte| format!("{byte:02x}")).collect();
-    let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-    let config = json!({
-        "architecture": arch,
-        "os": "linux",
-        "config": {"Env": ["PATH=/bin"], "Entrypoint": ["/bin/sleep", "2147483647"]},
-        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
-        "history": [],
-    });
-    fs::write(dir.join("config.json"), config.to_string()).doing(failed)?;
-    let manifest = json!([{"Config": "config.json", "RepoTags": [PAUSE, BUSYBOX], "Layers": ["layer.tar"]}]);
-    fs::write(dir.join("manifest.json"), manifest.to_string()).doing(failed)?;
-    let tar = path("image.tar");
-    exec::run("tar", &["--create", "--file", &tar, "--directory", &dir.display().to_string(), "manifest.json", "config.json", "layer.tar"])?;
-    Ok(tar.into())
+/// The pause image: busybox's `sleep` keeps a pod's namespaces as well as any other program.
+fn pause_image(path: &Path) -> Result<()> {
+    let content = fs::read("/bin/busybox").doing(|| "cannot read /bin/busybox")?;
+    let program = Entry::File { path: "sleep".to_owned(), mode: 0o755, content };
+    let spec = ImageSpec {
+        reference: PAUSE.to_owned(),
+        layers: vec![Layer::Entries(vec![program])],
+        // busybox has no "infinity"; 68 years will do.
+        entrypoint: vec!["/sleep".to_owned(), "2147483647".to_owned()],
+        ..ImageSpec::default()
+    };
+    write_oci_tar(&spec, path).map(drop)
 }

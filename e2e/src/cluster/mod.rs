@@ -24,7 +24,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::containerd::BUSYBOX;
 use self::layout::Layout;
 pub use self::node::GPUS as REAL_GPUS;
 pub use self::process::State;

@@ -43,7 +43,7 @@ pub(crate) fn start(layout: &Layout, bin: &Path, coredns: &Path, step: &Step) ->
     step.note("name server");
     dns::start(layout, coredns)?;
     step.note("containerd");
-    containerd::start(layout)?;
+    containerd::start(layout, step)?;
     step.note("kubelet");
     process::ensure(layout, &kubelet(layout, bin)?)?;
     process::ensure(layout, &kube_proxy(layout, bin)?)?;
