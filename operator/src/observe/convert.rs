@@ -1,0 +1,151 @@
+//! From API objects to slim records. Whole objects are dropped at once: most of them is bookkeeping.
+
+use cultivar_core::domain::{
+    ContainerState, Disruption, JobRecord, JobState, Meta, Owner, PodPhase, PodRecord, Record, Terminated,
+};
+use cultivar_crds::labels;
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::core::DynamicObject;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// An object of ours as a record.
+///
+/// # Errors
+/// A status that this version cannot read: it was written by a newer one, and must not be taken for
+/// an empty one, which would start everything again.
+pub fn record<S: DeserializeOwned + Default>(mut object: DynamicObject) -> Result<Record<S>, serde_json::Error> {
+    let spec = object.data.get_mut("spec").map_or(Value::Null, Value::take);
+    let status = match object.data.get_mut("status").map(Value::take) {
+        None | Some(Value::Null) => S::default(),
+        Some(status) => serde_json::from_value(status)?,
+    };
+    Ok(Record { meta: meta(object.metadata), spec: Arc::new(spec), status: Arc::new(status) })
+}
+
+fn meta(meta: ObjectMeta) -> Meta {
+    Meta {
+        namespace: meta.namespace.unwrap_or_default(),
+        name: meta.name.unwrap_or_default(),
+        uid: meta.uid.unwrap_or_default(),
+        resource_version: meta.resource_version.unwrap_or_default(),
+        generation: meta.generation.unwrap_or_default(),
+        labels: meta.labels.unwrap_or_default(),
+        annotations: meta
+            .annotations
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|(key, _)| key.starts_with("cultivar.dev/"))
+            .collect(),
+        created: meta.creation_timestamp.map(|time| time.0),
+        deleting: meta.deletion_timestamp.is_some(),
+        owner: controller(meta.owner_references.as_deref()),
+    }
+}
+
+fn controller(references: Option<&[OwnerReference]>) -> Option<Owner> {
+    let owner = references?.iter().find(|owner| owner.controller == Some(true))?;
+    Some(Owner { kind: owner.kind.clone(), name: owner.name.clone(), uid: owner.uid.clone() })
+}
+
+fn attempt(meta: &ObjectMeta) -> u32 {
+    label(meta, labels::ATTEMPT).parse().unwrap_or(0)
+}
+
+fn label(meta: &ObjectMeta, key: &str) -> String {
+    meta.labels.as_ref().and_then(|labels| labels.get(key)).cloned().unwrap_or_default()
+}
+
+/// A Job as a record.
+#[must_use]
+pub fn job(job: Job) -> JobRecord {
+    let conditions = job.status.and_then(|status| status.conditions).unwrap_or_default();
+    let mut state = JobState::Active;
+    for condition in conditions.into_iter().filter(|condition| condition.status == "True") {
+        state = match condition.type_.as_str() {
+            "Complete" | "SuccessCriteriaMet" => JobState::Complete,
+            "Failed" | "FailureTarget" => JobState::Failed {
+                reason: condition.reason.unwrap_or_default(),
+                message: condition.message.unwrap_or_default(),
+            },
+            _ => continue,
+        };
+    }
+    let meta = job.metadata;
+    JobRecord {
+        owner_uid: controller(meta.owner_references.as_deref()).map(|owner| owner.uid).unwrap_or_default(),
+        experiment: label(&meta, labels::EXPERIMENT),
+        attempt: attempt(&meta),
+        created: meta.creation_timestamp.as_ref().map(|time| time.0),
+        deleting: meta.deletion_timestamp.is_some(),
+        namespace: meta.namespace.unwrap_or_default(),
+        name: meta.name.unwrap_or_default(),
+        uid: meta.uid.unwrap_or_default(),
+        state,
+    }
+}
+
+/// A Pod as a record; `gone` says that this is its last state.
+#[must_use]
+pub fn pod(pod: Pod, gone: bool) -> PodRecord {
+    let status = pod.status.unwrap_or_default();
+    let meta = pod.metadata;
+    let conditions = status.conditions.unwrap_or_default();
+    let condition = |kind: &str, value: &str| conditions.iter().find(|c| c.type_ == kind && c.status == value);
+    let containers = status.container_statuses.unwrap_or_default();
+    let main = containers.into_iter().find(|container| container.name == "main");
+    PodRecord {
+        job_uid: controller(meta.owner_references.as_deref()).map(|owner| owner.uid).unwrap_or_default(),
+        experiment: label(&meta, labels::EXPERIMENT),
+        attempt: attempt(&meta),
+        node: pod.spec.and_then(|spec| spec.node_name),
+        created: meta.creation_timestamp.as_ref().map(|time| time.0),
+        deleting: meta.deletion_timestamp.is_some(),
+        gone,
+        phase: match status.phase.as_deref() {
+            Some("Running") => PodPhase::Running,
+            Some("Succeeded") => PodPhase::Succeeded,
+            Some("Failed") => PodPhase::Failed,
+            _ => PodPhase::Pending,
+        },
+        reason: status.reason.unwrap_or_default(),
+        message: status.message.unwrap_or_default(),
+        unschedulable: condition("PodScheduled", "False").and_then(|condition| condition.message.clone()),
+        disruption: condition("DisruptionTarget", "True").map(|condition| Disruption {
+            reason: condition.reason.clone().unwrap_or_default(),
+            message: condition.message.clone().unwrap_or_default(),
+        }),
+        image_id: main.as_ref().map(|main| main.image_id.clone()).filter(|id| !id.is_empty()),
+        main: main.map_or(ContainerState::Unknown, container),
+        namespace: meta.namespace.unwrap_or_default(),
+        name: meta.name.unwrap_or_default(),
+        uid: meta.uid.unwrap_or_default(),
+    }
+}
+
+fn container(status: ContainerStatus) -> ContainerState {
+    let state = status.state.unwrap_or_default();
+    if let Some(end) = state.terminated {
+        return ContainerState::Terminated(Terminated {
+            exit_code: end.exit_code,
+            reason: end.reason.unwrap_or_default(),
+            message: end.message.unwrap_or_default(),
+            started: end.started_at.map(|time| time.0).filter(|moment| *moment > Timestamp::UNIX_EPOCH),
+            finished: end.finished_at.map(|time| time.0).filter(|moment| *moment > Timestamp::UNIX_EPOCH),
+        });
+    }
+    if let Some(running) = state.running {
+        return ContainerState::Running(running.started_at.map(|time| time.0));
+    }
+    match state.waiting {
+        Some(waiting) => ContainerState::Waiting {
+            reason: waiting.reason.unwrap_or_default(),
+            message: waiting.message.unwrap_or_default(),
+        },
+        None => ContainerState::Unknown,
+    }
+}

@@ -1,0 +1,76 @@
+//! Links between objects by name: who names whom in `from`. Kept so that a change wakes whom it concerns.
+
+use cultivar_core::decide::pipeline_run::FrozenPipeline;
+use serde_json::Value;
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use super::index::{Key, Kind};
+
+/// Who names which experiments in `from`.
+#[derive(Default)]
+pub struct Links {
+    // By experiment (namespace, name): who names it.
+    namers: HashMap<(String, String), HashSet<Key>>,
+    // By who: the experiments it names.
+    named: HashMap<Key, BTreeSet<String>>,
+}
+
+impl Links {
+    /// Sets what `who` names; returns the experiments for which this is news.
+    pub fn set(&mut self, who: &Key, names: BTreeSet<String>) -> Vec<Key> {
+        let before = self.named.get(who).cloned().unwrap_or_default();
+        let changed: Vec<String> = before.symmetric_difference(&names).cloned().collect();
+        for name in &changed {
+            let entry = self.namers.entry((who.namespace.clone(), name.clone())).or_default();
+            if names.contains(name) {
+                entry.insert(who.clone());
+            } else {
+                entry.remove(who);
+                if entry.is_empty() {
+                    self.namers.remove(&(who.namespace.clone(), name.clone()));
+                }
+            }
+        }
+        if names.is_empty() {
+            self.named.remove(who);
+        } else {
+            self.named.insert(who.clone(), names);
+        }
+        changed.into_iter().map(|name| Key::new(Kind::Experiment, &who.namespace, &name)).collect()
+    }
+
+    /// Which kinds name this experiment, in words that change only when the kinds do.
+    pub fn in_use(&self, namespace: &str, name: &str) -> Option<String> {
+        let namers = self.namers.get(&(namespace.to_owned(), name.to_owned()))?;
+        let kinds: BTreeSet<&str> = namers
+            .iter()
+            .map(|who| match who.kind {
+                Kind::Experiment => "an Experiment",
+                Kind::Pipeline => "a Pipeline",
+                Kind::PipelineRun => "an unfinished PipelineRun",
+            })
+            .collect();
+        (!kinds.is_empty()).then(|| kinds.into_iter().collect::<Vec<_>>().join(" and "))
+    }
+}
+
+fn from_experiment(spec: &Value) -> Option<String> {
+    spec.get("from")?.get("experiment")?.as_str().map(str::to_owned)
+}
+
+/// The experiments that an Experiment's spec names.
+pub fn of_experiment(spec: &Value) -> BTreeSet<String> {
+    from_experiment(spec).into_iter().collect()
+}
+
+/// The experiments that a Pipeline's spec names.
+pub fn of_pipeline(spec: &Value) -> BTreeSet<String> {
+    let stages = spec.get("stages").and_then(Value::as_array);
+    stages.into_iter().flatten().filter_map(from_experiment).collect()
+}
+
+/// The experiments that a frozen run was made from.
+pub fn of_frozen(frozen: Option<&Value>) -> BTreeSet<String> {
+    let frozen = frozen.and_then(|frozen| serde_json::from_value::<FrozenPipeline>(frozen.clone()).ok());
+    frozen.into_iter().flat_map(|frozen| frozen.stages).filter_map(|stage| stage.cloned_from).map(|from| from.name).collect()
+}

@@ -1,0 +1,13 @@
+//! Observing: one watch per kind in a task of its own, slim records in an index of ours, wake-ups.
+//!
+//! Comes in: watch events and the answers to our own writes. Goes out: snapshots for deciding, and the
+//! keys of every object that a change touches.
+
+pub mod convert;
+pub mod index;
+mod links;
+pub mod snapshot;
+mod store;
+pub mod watch;
+
+pub use index::{Index, Key, Kind};

@@ -1,0 +1,132 @@
+//! Snapshots: everything that deciding about one object looks at, taken under one lock.
+
+use cultivar_core::decide::freeze::{Query, Sources, query};
+use cultivar_core::decide::pipeline_run::queries;
+use cultivar_core::decide::{experiment, pipeline, pipeline_run};
+use cultivar_core::domain::Record;
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::index::{Index, Key, State};
+
+/// A snapshot, and the record as the API server stores it.
+pub struct View<Snapshot, Status> {
+    /// For deciding.
+    pub snapshot: Snapshot,
+    /// For comparing and for conditional writes.
+    pub stored: Arc<Record<Status>>,
+}
+
+fn place(key: &Key) -> (String, String) {
+    (key.namespace.clone(), key.name.clone())
+}
+
+impl Index {
+    /// An experiment, or nothing if it is gone.
+    pub fn experiment(&self, key: &Key, now: Timestamp) -> Option<View<experiment::Snapshot, cultivar_crds::ExperimentStatus>> {
+        let state = self.lock();
+        let slot = state.experiments.get(&place(key))?;
+        let record = slot.current();
+        let uid = &record.meta.uid;
+        let frozen = record.status.template.is_some();
+        let jobs = state.jobs.get(&place(key)).into_iter().flat_map(BTreeMap::values);
+        let jobs: Vec<_> = jobs.filter(|job| job.owner_uid == *uid).cloned().collect();
+        let pods = state.pods.get(&place(key)).into_iter().flat_map(BTreeMap::values);
+        let snapshot = experiment::Snapshot {
+            experiment: (**record).clone(),
+            sources: if frozen { Sources::new() } else { state.sources(&key.namespace, query(&record.spec)) },
+            jobs,
+            pods: pods.cloned().collect(),
+            in_use: state.links.in_use(&key.namespace, &key.name),
+            confirmed: state.confirmed.get(key).and_then(|confirmed| confirmed.attempt),
+            refusal: state.refusals.get(key).cloned(),
+            now,
+        };
+        Some(View { snapshot, stored: Arc::clone(&slot.stored) })
+    }
+
+    /// A run, or nothing if it is gone.
+    pub fn pipeline_run(&self, key: &Key, now: Timestamp) -> Option<View<pipeline_run::Snapshot, cultivar_crds::PipelineRunStatus>> {
+        let state = self.lock();
+        let slot = state.runs.get(&place(key))?;
+        let run = slot.current();
+        let name = run.spec.get("pipeline").and_then(|name| name.as_str()).unwrap_or_default();
+        let of = (key.namespace.clone(), name.to_owned());
+        let pipeline = state.pipelines.get(&of).map(|slot| Arc::clone(slot.current()));
+        let sources = match &pipeline {
+            Some(pipeline) if run.status.pipeline_spec.is_none() => state.sources(&key.namespace, queries(&pipeline.spec)),
+            _ => Sources::new(),
+        };
+        let siblings = state.runs_of.get(&of).into_iter().flatten().filter(|sibling| **sibling != key.name);
+        let siblings = siblings.filter_map(|name| state.runs.get(&(key.namespace.clone(), name.clone())));
+        let stages = state.stages.get(&run.meta.uid).into_iter().flatten().filter_map(|(stage, name)| {
+            let slot = state.experiments.get(&(key.namespace.clone(), name.clone()))?;
+            Some((stage.clone(), Arc::clone(slot.current())))
+        });
+        let confirmed = state.confirmed.get(key).cloned().unwrap_or_default();
+        let snapshot = pipeline_run::Snapshot {
+            run: (**run).clone(),
+            pipeline,
+            sources,
+            siblings: siblings.map(|slot| Arc::clone(slot.current())).collect(),
+            stages: stages.collect(),
+            confirmed_gone: confirmed.stages,
+            refusals: confirmed.refused_stages,
+            now,
+        };
+        Some(View { snapshot, stored: Arc::clone(&slot.stored) })
+    }
+
+    /// A pipeline, or nothing if it is gone.
+    pub fn pipeline(&self, key: &Key, now: Timestamp) -> Option<View<pipeline::Snapshot, cultivar_crds::PipelineStatus>> {
+        let state = self.lock();
+        let slot = state.pipelines.get(&place(key))?;
+        let runs = state.runs_of.get(&place(key)).into_iter().flatten();
+        let runs: Vec<_> = runs
+            .filter_map(|name| state.runs.get(&(key.namespace.clone(), name.clone())))
+            .map(|slot| Arc::clone(slot.current()))
+            .collect();
+        let in_use = runs
+            .iter()
+            .filter(|run| run.status.phase.is_terminal())
+            .map(|run| (run.meta.uid.clone(), state.stages_in_use(&key.namespace, &run.meta.uid)))
+            .filter(|(_, names)| !names.is_empty());
+        let snapshot =
+            pipeline::Snapshot { pipeline: (**slot.current()).clone(), in_use: in_use.collect(), runs: runs.clone(), now };
+        Some(View { snapshot, stored: Arc::clone(&slot.stored) })
+    }
+}
+
+impl State {
+    // A query by labels looks at every experiment of the namespace: it is asked once per clone, when it freezes.
+    fn sources(&self, namespace: &str, queries: impl IntoIterator<Item = Query>) -> Sources {
+        let answer = |query: &Query| match query {
+            Query::Name(name) => {
+                let slot = self.experiments.get(&(namespace.to_owned(), name.clone()));
+                slot.filter(|slot| !slot.stored.meta.deleting).map(|slot| Arc::clone(slot.current())).into_iter().collect()
+            }
+            Query::Labels(labels) => self
+                .experiments
+                .iter()
+                .map(|slot| slot.current())
+                .filter(|record| record.meta.namespace == namespace && !record.meta.deleting)
+                .filter(|record| labels.iter().all(|(key, value)| record.meta.label(key) == Some(value)))
+                .cloned()
+                .collect(),
+        };
+        queries.into_iter().map(|query| { let found = answer(&query); (query, found) }).collect()
+    }
+
+    fn stages_in_use(&self, namespace: &str, run_uid: &str) -> Vec<String> {
+        let names = self.stages.get(run_uid).into_iter().flat_map(BTreeMap::values);
+        names
+            .filter(|name| self.links.in_use(namespace, name).is_some())
+            .filter(|name| {
+                let slot = self.experiments.get(&(namespace.to_owned(), (*name).clone()));
+                slot.is_some_and(|slot| slot.stored.meta.owner.is_some())
+            })
+            .cloned()
+            .collect()
+    }
+}

@@ -1,0 +1,119 @@
+//! A store of records of one kind of ours: what was stored, and the status that is about to be.
+
+use cultivar_core::domain::Record;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Namespace and name.
+pub type Name = (String, String);
+
+/// One object.
+pub struct Slot<S> {
+    /// As the API server stores it.
+    pub stored: Arc<Record<S>>,
+    /// With the decided status, while that is not stored yet.
+    pub decided: Option<Arc<Record<S>>>,
+    /// Since when the decided status waits to be stored.
+    pub dirty_since: Option<Instant>,
+}
+
+impl<S> Slot<S> {
+    /// What deciding continues from.
+    pub fn current(&self) -> &Arc<Record<S>> {
+        self.decided.as_ref().unwrap_or(&self.stored)
+    }
+}
+
+/// All objects of one kind.
+pub struct Store<S> {
+    slots: HashMap<Name, Slot<S>>,
+    listing: Option<HashSet<Name>>,
+}
+
+impl<S> Default for Store<S> {
+    fn default() -> Self {
+        Self { slots: HashMap::new(), listing: None }
+    }
+}
+
+// Resource versions are comparable numbers; one that is not parses as nothing and is always news.
+fn version(text: &str) -> Option<u64> {
+    text.parse().ok()
+}
+
+impl<S: Clone + PartialEq> Store<S> {
+    pub fn get(&self, name: &Name) -> Option<&Slot<S>> {
+        self.slots.get(name)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Slot<S>> {
+        self.slots.values()
+    }
+
+    /// Takes in what was read; true when it is news.
+    pub fn apply(&mut self, record: Record<S>) -> bool {
+        let name = (record.meta.namespace.clone(), record.meta.name.clone());
+        if let Some(listing) = &mut self.listing {
+            listing.insert(name.clone());
+        }
+        if let Some(slot) = self.slots.get_mut(&name) {
+            if slot.stored.meta.uid == record.meta.uid {
+                let (old, new) = (version(&slot.stored.meta.resource_version), version(&record.meta.resource_version));
+                if old.is_some() && new <= old {
+                    return false;
+                }
+                if slot.decided.as_ref().is_some_and(|decided| decided.status == record.status) {
+                    slot.decided = None;
+                    slot.dirty_since = None;
+                } else if let Some(decided) = &mut slot.decided {
+                    // What was decided stays, over the newer spec and metadata.
+                    *decided = Arc::new(Record { status: Arc::clone(&decided.status), ..record.clone() });
+                }
+                slot.stored = Arc::new(record);
+                return true;
+            }
+        }
+        self.slots.insert(name, Slot { stored: Arc::new(record), decided: None, dirty_since: None });
+        true
+    }
+
+    /// Notes a decided status; true when it differs from what was known.
+    pub fn decide(&mut self, name: &Name, uid: &str, status: &S) -> bool {
+        let Some(slot) = self.slots.get_mut(name).filter(|slot| slot.stored.meta.uid == uid) else { return false };
+        let changed = *slot.current().status != *status;
+        if *slot.stored.status == *status {
+            slot.decided = None;
+            slot.dirty_since = None;
+        } else if changed || slot.decided.is_none() {
+            let record = Record { status: Arc::new(status.clone()), ..(*slot.stored).clone() };
+            slot.decided = Some(Arc::new(record));
+            slot.dirty_since.get_or_insert_with(Instant::now);
+        }
+        changed
+    }
+
+    /// Forgets what was decided: the next pass starts from what is stored.
+    pub fn forget(&mut self, name: &Name) {
+        if let Some(slot) = self.slots.get_mut(name) {
+            slot.decided = None;
+            slot.dirty_since = None;
+        }
+    }
+
+    pub fn remove(&mut self, name: &Name) -> Option<Arc<Record<S>>> {
+        self.slots.remove(name).map(|slot| slot.stored)
+    }
+
+    /// A list begins: what it does not name, and what is not written meanwhile, is gone at its end.
+    pub fn begin(&mut self) {
+        self.listing = Some(HashSet::new());
+    }
+
+    /// The list is complete; returns what is gone.
+    pub fn finish(&mut self, within: Option<&str>) -> Vec<Name> {
+        let Some(seen) = self.listing.take() else { return Vec::new() };
+        let here = |name: &&Name| within.is_none_or(|namespace| name.0 == namespace);
+        self.slots.keys().filter(here).filter(|name| !seen.contains(*name)).cloned().collect()
+    }
+}

@@ -1,0 +1,257 @@
+//! The watches: one task, one backoff and one first-sync flag each, so that one that fails slows no other.
+
+use cultivar_crds::labels;
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
+use kube::api::{Api, DynamicObject};
+use kube::core::ApiResource;
+use kube_runtime::WatchStreamExt;
+use kube_runtime::watcher::{self, Event, watcher};
+use serde::de::DeserializeOwned;
+use std::collections::HashSet;
+use std::fmt::Debug;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+use super::convert;
+use super::index::{Index, Key, Kind};
+use crate::telemetry::WatchHealth;
+
+/// What a watch does with its events.
+trait Sink<K>: Send {
+    /// A list begins.
+    fn begin(&mut self);
+    /// An object of the list, or a change.
+    fn apply(&mut self, object: K);
+    /// The list is complete.
+    fn finish(&mut self);
+    /// An object is gone.
+    fn delete(&mut self, object: K);
+}
+
+/// Follows one stream of events until it is told to stop.
+async fn follow<K>(api: Api<K>, config: watcher::Config, mut sink: impl Sink<K>, health: WatchHealth, stop: CancellationToken)
+where
+    K: kube::Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let name = health.name().to_owned();
+    let events = watcher(api, config).default_backoff().into_stream();
+    let mut events = std::pin::pin!(events);
+    loop {
+        let event = tokio::select! {
+            () = stop.cancelled() => return,
+            event = events.next() => event,
+        };
+        match event {
+            None => return,
+            Some(Err(error)) => tracing::warn!(watch = name, %error, "the watch broke; it is set up again"),
+            Some(Ok(Event::Init)) => sink.begin(),
+            Some(Ok(Event::InitApply(object) | Event::Apply(object))) => sink.apply(object),
+            Some(Ok(Event::InitDone)) => {
+                sink.finish();
+                health.synced();
+            }
+            Some(Ok(Event::Delete(object))) => sink.delete(object),
+        }
+    }
+}
+
+/// Objects of one of our kinds.
+struct Ours {
+    index: Arc<Index>,
+    kind: Kind,
+    within: Option<String>,
+}
+
+impl Ours {
+    fn convert_and_apply(&self, object: DynamicObject) -> Result<(), serde_json::Error> {
+        match self.kind {
+            Kind::Experiment => self.index.apply_experiment(convert::record(object)?),
+            Kind::PipelineRun => self.index.apply_run(convert::record(object)?),
+            Kind::Pipeline => self.index.apply_pipeline(convert::record(object)?),
+        }
+        Ok(())
+    }
+}
+
+impl Sink<DynamicObject> for Ours {
+    fn begin(&mut self) {
+        self.index.begin_list(self.kind);
+    }
+
+    fn apply(&mut self, object: DynamicObject) {
+        let name = object.metadata.name.clone().unwrap_or_default();
+        let namespace = object.metadata.namespace.clone().unwrap_or_default();
+        if let Err(error) = self.convert_and_apply(object) {
+            tracing::error!(kind = self.kind.as_str(), namespace, name, %error, "this object's status cannot be read, probably since a newer operator wrote it; the object is left alone");
+        }
+    }
+
+    fn finish(&mut self) {
+        self.index.finish_list(self.kind, self.within.as_deref());
+    }
+
+    fn delete(&mut self, object: DynamicObject) {
+        let meta = object.metadata;
+        self.index.remove(&Key::new(self.kind, &meta.namespace.unwrap_or_default(), &meta.name.unwrap_or_default()));
+    }
+}
+
+/// Jobs of ours.
+struct Jobs {
+    index: Arc<Index>,
+    within: Option<String>,
+    unseen: HashSet<((String, String), String)>,
+}
+
+impl Sink<Job> for Jobs {
+    fn begin(&mut self) {
+        self.unseen = self.index.job_names(self.within.as_deref());
+    }
+
+    fn apply(&mut self, job: Job) {
+        let job = convert::job(job);
+        self.unseen.remove(&((job.namespace.clone(), job.experiment.clone()), job.name.clone()));
+        self.index.apply_job(job);
+    }
+
+    fn finish(&mut self) {
+        for (experiment, job) in self.unseen.drain() {
+            self.index.remove_job(&experiment, &job);
+        }
+    }
+
+    fn delete(&mut self, job: Job) {
+        let job = convert::job(job);
+        self.index.remove_job(&(job.namespace, job.experiment), &job.name);
+    }
+}
+
+/// Pods of ours.
+struct Pods {
+    index: Arc<Index>,
+    within: Option<String>,
+    unseen: HashSet<(String, String)>,
+}
+
+impl Sink<Pod> for Pods {
+    fn begin(&mut self) {
+        let known = self.index.live_pods(self.within.as_deref());
+        self.unseen = known.iter().map(|pod| (pod.namespace.clone(), pod.name.clone())).collect();
+    }
+
+    fn apply(&mut self, pod: Pod) {
+        let pod = convert::pod(pod, false);
+        self.unseen.remove(&(pod.namespace.clone(), pod.name.clone()));
+        self.index.apply_pod(pod);
+    }
+
+    fn finish(&mut self) {
+        for pod in self.index.live_pods(self.within.as_deref()) {
+            if self.unseen.remove(&(pod.namespace.clone(), pod.name.clone())) {
+                self.index.apply_pod(cultivar_core::domain::PodRecord { gone: true, ..(*pod).clone() });
+            }
+        }
+    }
+
+    fn delete(&mut self, pod: Pod) {
+        // The last state of a pod says how it ended, even if nobody saw it before.
+        self.index.apply_pod(convert::pod(pod, true));
+    }
+}
+
+/// A watch to be spawned: its name and its life.
+pub type Watch = (String, futures::future::BoxFuture<'static, ()>);
+
+/// Every watch, cluster-wide or one per namespace.
+pub fn all(
+    client: &Client,
+    namespaces: &[String],
+    index: &Arc<Index>,
+    health: &crate::telemetry::Health,
+    stop: &CancellationToken,
+) -> Vec<Watch> {
+    let scopes: Vec<Option<String>> = match namespaces {
+        [] => vec![None],
+        some => some.iter().cloned().map(Some).collect(),
+    };
+    let mut watches: Vec<Watch> = Vec::new();
+    for within in scopes {
+        let named = |what: &str| within.as_ref().map_or_else(|| what.to_owned(), |namespace| format!("{what}/{namespace}"));
+        for kind in [Kind::Experiment, Kind::PipelineRun, Kind::Pipeline] {
+            let resource = resource(kind);
+            let api = match &within {
+                None => Api::<DynamicObject>::all_with(client.clone(), &resource),
+                Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+            };
+            let name = named(&resource.plural);
+            let sink = Ours { index: Arc::clone(index), kind, within: within.clone() };
+            let life = follow_dynamic(api, sink, health.watch(&name), stop.clone());
+            watches.push((format!("watch {name}"), Box::pin(life)));
+        }
+        let ours = watcher::Config::default().labels(labels::EXPERIMENT);
+        let name = named("jobs");
+        let sink = Jobs { index: Arc::clone(index), within: within.clone(), unseen: HashSet::new() };
+        let life = follow(api(client, within.as_deref()), ours.clone(), sink, health.watch(&name), stop.clone());
+        watches.push((format!("watch {name}"), Box::pin(life)));
+        let name = named("pods");
+        let sink = Pods { index: Arc::clone(index), within: within.clone(), unseen: HashSet::new() };
+        let life = follow(api(client, within.as_deref()), ours, sink, health.watch(&name), stop.clone());
+        watches.push((format!("watch {name}"), Box::pin(life)));
+    }
+    watches
+}
+
+fn api<K>(client: &Client, within: Option<&str>) -> Api<K>
+where
+    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+    K::DynamicType: Default,
+{
+    match within {
+        None => Api::all(client.clone()),
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+    }
+}
+
+// Dynamic objects have a dynamic type, which `follow` cannot default.
+async fn follow_dynamic(api: Api<DynamicObject>, mut sink: Ours, health: WatchHealth, stop: CancellationToken) {
+    let name = health.name().to_owned();
+    let events = watcher(api, watcher::Config::default()).default_backoff().into_stream();
+    let mut events = std::pin::pin!(events);
+    loop {
+        let event = tokio::select! {
+            () = stop.cancelled() => return,
+            event = events.next() => event,
+        };
+        match event {
+            None => return,
+            Some(Err(error)) => tracing::warn!(watch = name, %error, "the watch broke; it is set up again"),
+            Some(Ok(Event::Init)) => sink.begin(),
+            Some(Ok(Event::InitApply(object) | Event::Apply(object))) => sink.apply(object),
+            Some(Ok(Event::InitDone)) => {
+                sink.finish();
+                health.synced();
+            }
+            Some(Ok(Event::Delete(object))) => sink.delete(object),
+        }
+    }
+}
+
+/// The API resource of a kind of ours.
+pub fn resource(kind: Kind) -> ApiResource {
+    let plural = match kind {
+        Kind::Experiment => "experiments",
+        Kind::PipelineRun => "pipelineruns",
+        Kind::Pipeline => "pipelines",
+    };
+    ApiResource {
+        group: cultivar_crds::GROUP.to_owned(),
+        version: cultivar_crds::VERSION.to_owned(),
+        api_version: cultivar_core::render::api_version(),
+        kind: kind.as_str().to_owned(),
+        plural: plural.to_owned(),
+        ..ApiResource::erase::<Job>(&())
+    }
+}
