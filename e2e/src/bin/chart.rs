@@ -1,16 +1,19 @@
-//! Tests the Helm chart (`test`), or writes what is generated from it (`generate`).
+//! Tests the Helm chart (`test`, or `test-on CLUSTER` with an API server), or writes what is generated from it (`generate`).
 
 use std::process::ExitCode;
 
 use cultivar_e2e::chart;
+use cultivar_e2e::cluster::Cluster;
 use cultivar_e2e::error::Result;
 
 fn main() -> ExitCode {
-    let done = match std::env::args().nth(1).as_deref() {
-        Some("test") => test(),
-        Some("generate") => generate(),
+    let mut args = std::env::args().skip(1);
+    let done = match (args.next().as_deref(), args.next()) {
+        (Some("test"), None) => chart::test_chart().map(show),
+        (Some("test-on"), Some(name)) => Cluster::find(&name).and_then(|cluster| chart::test_on(&cluster)).map(show),
+        (Some("generate"), None) => generate(),
         _ => {
-            eprintln!("usage: chart test|generate");
+            eprintln!("usage: chart test|test-on CLUSTER|generate");
             return ExitCode::from(2);
         }
     };
@@ -20,10 +23,9 @@ fn main() -> ExitCode {
     })
 }
 
-fn test() -> Result<ExitCode> {
-    let summary = chart::test_chart()?;
+fn show(summary: chart::Summary) -> ExitCode {
     println!("{summary}");
-    Ok(if summary.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if summary.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn generate() -> Result<ExitCode> {

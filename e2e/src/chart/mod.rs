@@ -5,6 +5,8 @@
 //! generated files are the chart's README, the chart's copies of the definitions, and the kustomize base; `generate`
 //! writes them and `test_chart` says which differ.
 
+mod live;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
@@ -15,6 +17,8 @@ use serde_yaml::Value;
 
 use crate::error::{Context as _, Error, Result};
 use crate::{exec, tools};
+
+pub use live::test_on;
 
 const CHART: &str = "charts/cultivar";
 const DEFINITIONS: &str = "crds/generated";
