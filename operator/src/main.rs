@@ -1,7 +1,49 @@
-#![allow(dead_code)] // until the wiring uses them
+//! The Cultivar operator.
+
+mod act;
+mod app;
+mod control;
 mod leader;
+mod observe;
 mod settings;
 mod shutdown;
 mod telemetry;
 
-fn main() {}
+use std::process::ExitCode;
+
+use settings::Settings;
+use shutdown::Tasks;
+use telemetry::Metrics;
+
+fn main() -> ExitCode {
+    let settings = match Settings::from_process() {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("cultivar-operator: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    if let Err(error) = telemetry::logs::install(&settings) {
+        eprintln!("cultivar-operator: {error}");
+        return ExitCode::from(2);
+    }
+    match run(&settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error, "the operator ends");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn run(settings: &Settings) -> Result<(), String> {
+    let config = kube::Config::infer().await.map_err(|error| {
+        format!("no cluster to talk to: {error}; run inside one, or set KUBECONFIG")
+    })?;
+    let client = kube::Client::try_from(config).map_err(|error| format!("the cluster's configuration: {error}"))?;
+    let metrics = Metrics::new().map_err(|error| format!("metrics: {error}"))?;
+    let mut tasks = Tasks::new();
+    app::start(client, settings, metrics, &mut tasks);
+    tasks.run().await.map_err(|error| error.to_string())
+}

@@ -4,7 +4,7 @@
 
 use cultivar_core::decide::experiment::Refusal;
 use cultivar_core::domain::{ExperimentRecord, JobRecord, JobState, PipelineRecord, PodRecord, RunRecord};
-use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus};
+use cultivar_crds::{ExperimentStatus, PipelineRunStatus, PipelineStatus};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -245,12 +245,12 @@ impl Index {
     }
 
     /// A list of a kind begins.
-    pub fn begin_list(&self, kind: Kind) {
+    pub fn begin_list(&self, kind: Kind, within: Option<&str>) {
         let mut state = self.lock();
         match kind {
-            Kind::Experiment => state.experiments.begin(),
-            Kind::PipelineRun => state.runs.begin(),
-            Kind::Pipeline => state.pipelines.begin(),
+            Kind::Experiment => state.experiments.begin(within),
+            Kind::PipelineRun => state.runs.begin(within),
+            Kind::Pipeline => state.pipelines.begin(within),
         }
     }
 

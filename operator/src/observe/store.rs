@@ -28,12 +28,13 @@ impl<S> Slot<S> {
 /// All objects of one kind.
 pub struct Store<S> {
     slots: HashMap<Name, Slot<S>>,
-    listing: Option<HashSet<Name>>,
+    // By the namespace that is being listed (empty: all): what the list has named so far.
+    listing: HashMap<String, HashSet<Name>>,
 }
 
 impl<S> Default for Store<S> {
     fn default() -> Self {
-        Self { slots: HashMap::new(), listing: None }
+        Self { slots: HashMap::new(), listing: HashMap::new() }
     }
 }
 
@@ -54,7 +55,7 @@ impl<S: Clone + PartialEq> Store<S> {
     /// Takes in what was read; true when it is news.
     pub fn apply(&mut self, record: Record<S>) -> bool {
         let name = (record.meta.namespace.clone(), record.meta.name.clone());
-        if let Some(listing) = &mut self.listing {
+        for listing in self.listing.values_mut() {
             listing.insert(name.clone());
         }
         if let Some(slot) = self.slots.get_mut(&name) {
@@ -106,13 +107,13 @@ impl<S: Clone + PartialEq> Store<S> {
     }
 
     /// A list begins: what it does not name, and what is not written meanwhile, is gone at its end.
-    pub fn begin(&mut self) {
-        self.listing = Some(HashSet::new());
+    pub fn begin(&mut self, within: Option<&str>) {
+        self.listing.insert(within.unwrap_or_default().to_owned(), HashSet::new());
     }
 
     /// The list is complete; returns what is gone.
     pub fn finish(&mut self, within: Option<&str>) -> Vec<Name> {
-        let Some(seen) = self.listing.take() else { return Vec::new() };
+        let Some(seen) = self.listing.remove(within.unwrap_or_default()) else { return Vec::new() };
         let here = |name: &&Name| within.is_none_or(|namespace| name.0 == namespace);
         self.slots.keys().filter(here).filter(|name| !seen.contains(*name)).cloned().collect()
     }

@@ -1,12 +1,13 @@
 //! The watches: one task, one backoff and one first-sync flag each, so that one that fails slows no other.
 
 use cultivar_crds::labels;
-use futures::{StreamExt, TryStreamExt};
+use futures::future::BoxFuture;
+use futures::{Stream, StreamExt};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use kube::Client;
 use kube::api::{Api, DynamicObject};
-use kube::core::ApiResource;
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::{Client, Resource};
 use kube_runtime::WatchStreamExt;
 use kube_runtime::watcher::{self, Event, watcher};
 use serde::de::DeserializeOwned;
@@ -17,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::convert;
 use super::index::{Index, Key, Kind};
-use crate::telemetry::WatchHealth;
+use crate::telemetry::Health;
+use crate::telemetry::health::Synced;
 
 /// What a watch does with its events.
 trait Sink<K>: Send {
@@ -32,12 +34,13 @@ trait Sink<K>: Send {
 }
 
 /// Follows one stream of events until it is told to stop.
-async fn follow<K>(api: Api<K>, config: watcher::Config, mut sink: impl Sink<K>, health: WatchHealth, stop: CancellationToken)
-where
-    K: kube::Resource + Clone + Debug + DeserializeOwned + Send + 'static,
-{
-    let name = health.name().to_owned();
-    let events = watcher(api, config).default_backoff().into_stream();
+async fn follow<K>(
+    name: &'static str,
+    events: impl Stream<Item = watcher::Result<Event<K>>> + Send,
+    mut sink: impl Sink<K>,
+    synced: Synced,
+    stop: CancellationToken,
+) {
     let mut events = std::pin::pin!(events);
     loop {
         let event = tokio::select! {
@@ -51,7 +54,7 @@ where
             Some(Ok(Event::InitApply(object) | Event::Apply(object))) => sink.apply(object),
             Some(Ok(Event::InitDone)) => {
                 sink.finish();
-                health.synced();
+                synced.set();
             }
             Some(Ok(Event::Delete(object))) => sink.delete(object),
         }
@@ -78,7 +81,7 @@ impl Ours {
 
 impl Sink<DynamicObject> for Ours {
     fn begin(&mut self) {
-        self.index.begin_list(self.kind);
+        self.index.begin_list(self.kind, self.within.as_deref());
     }
 
     fn apply(&mut self, object: DynamicObject) {
@@ -163,95 +166,73 @@ impl Sink<Pod> for Pods {
 }
 
 /// A watch to be spawned: its name and its life.
-pub type Watch = (String, futures::future::BoxFuture<'static, ()>);
+pub type Watch = (&'static str, BoxFuture<'static, ()>);
 
 /// Every watch, cluster-wide or one per namespace.
-pub fn all(
-    client: &Client,
-    namespaces: &[String],
-    index: &Arc<Index>,
-    health: &crate::telemetry::Health,
-    stop: &CancellationToken,
-) -> Vec<Watch> {
-    let scopes: Vec<Option<String>> = match namespaces {
+pub fn all(client: &Client, namespaces: &[String], index: &Arc<Index>, health: &Health, stop: &CancellationToken) -> Vec<Watch> {
+    let scopes: Vec<Option<&str>> = match namespaces {
         [] => vec![None],
-        some => some.iter().cloned().map(Some).collect(),
+        some => some.iter().map(|namespace| Some(namespace.as_str())).collect(),
     };
-    let mut watches: Vec<Watch> = Vec::new();
-    for within in scopes {
-        let named = |what: &str| within.as_ref().map_or_else(|| what.to_owned(), |namespace| format!("{what}/{namespace}"));
+    scopes.into_iter().flat_map(|within| Scope { client, within, index, health, stop }.watches()).collect()
+}
+
+/// What the watches of one namespace, or of the whole cluster, share.
+struct Scope<'a> {
+    client: &'a Client,
+    within: Option<&'a str>,
+    index: &'a Arc<Index>,
+    health: &'a Health,
+    stop: &'a CancellationToken,
+}
+
+impl Scope<'_> {
+    fn watches(&self) -> Vec<Watch> {
+        let (index, within) = (|| Arc::clone(self.index), || self.within.map(str::to_owned));
+        let mut watches: Vec<Watch> = Vec::new();
         for kind in [Kind::Experiment, Kind::PipelineRun, Kind::Pipeline] {
             let resource = resource(kind);
-            let api = match &within {
-                None => Api::<DynamicObject>::all_with(client.clone(), &resource),
-                Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+            let api = match self.within {
+                None => Api::<DynamicObject>::all_with(self.client.clone(), &resource),
+                Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
             };
-            let name = named(&resource.plural);
-            let sink = Ours { index: Arc::clone(index), kind, within: within.clone() };
-            let life = follow_dynamic(api, sink, health.watch(&name), stop.clone());
-            watches.push((format!("watch {name}"), Box::pin(life)));
+            let sink = Ours { index: index(), kind, within: within() };
+            watches.push(self.watch(&resource.plural, api, watcher::Config::default(), sink));
         }
-        let ours = watcher::Config::default().labels(labels::EXPERIMENT);
-        let name = named("jobs");
-        let sink = Jobs { index: Arc::clone(index), within: within.clone(), unseen: HashSet::new() };
-        let life = follow(api(client, within.as_deref()), ours.clone(), sink, health.watch(&name), stop.clone());
-        watches.push((format!("watch {name}"), Box::pin(life)));
-        let name = named("pods");
-        let sink = Pods { index: Arc::clone(index), within: within.clone(), unseen: HashSet::new() };
-        let life = follow(api(client, within.as_deref()), ours, sink, health.watch(&name), stop.clone());
-        watches.push((format!("watch {name}"), Box::pin(life)));
+        let ours = || watcher::Config::default().labels(labels::EXPERIMENT);
+        let jobs = Jobs { index: index(), within: within(), unseen: HashSet::new() };
+        watches.push(self.watch("jobs", self.api::<Job>(), ours(), jobs));
+        let pods = Pods { index: index(), within: within(), unseen: HashSet::new() };
+        watches.push(self.watch("pods", self.api::<Pod>(), ours(), pods));
+        watches
     }
-    watches
-}
 
-fn api<K>(client: &Client, within: Option<&str>) -> Api<K>
-where
-    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
-    K::DynamicType: Default,
-{
-    match within {
-        None => Api::all(client.clone()),
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-    }
-}
-
-// Dynamic objects have a dynamic type, which `follow` cannot default.
-async fn follow_dynamic(api: Api<DynamicObject>, mut sink: Ours, health: WatchHealth, stop: CancellationToken) {
-    let name = health.name().to_owned();
-    let events = watcher(api, watcher::Config::default()).default_backoff().into_stream();
-    let mut events = std::pin::pin!(events);
-    loop {
-        let event = tokio::select! {
-            () = stop.cancelled() => return,
-            event = events.next() => event,
+    fn watch<K>(&self, what: &str, api: Api<K>, config: watcher::Config, sink: impl Sink<K> + 'static) -> Watch
+    where
+        K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+    {
+        // A name per watch lives as long as the process; there are as many as namespaces are given.
+        let name: &'static str = match self.within {
+            None => what.to_owned().leak(),
+            Some(namespace) => format!("{what}/{namespace}").leak(),
         };
-        match event {
-            None => return,
-            Some(Err(error)) => tracing::warn!(watch = name, %error, "the watch broke; it is set up again"),
-            Some(Ok(Event::Init)) => sink.begin(),
-            Some(Ok(Event::InitApply(object) | Event::Apply(object))) => sink.apply(object),
-            Some(Ok(Event::InitDone)) => {
-                sink.finish();
-                health.synced();
-            }
-            Some(Ok(Event::Delete(object))) => sink.delete(object),
+        let events = watcher(api, config).default_backoff();
+        (name, Box::pin(follow(name, events, sink, self.health.watch(name), self.stop.clone())))
+    }
+
+    fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        match self.within {
+            None => Api::all(self.client.clone()),
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
         }
     }
 }
 
 /// The API resource of a kind of ours.
 pub fn resource(kind: Kind) -> ApiResource {
-    let plural = match kind {
-        Kind::Experiment => "experiments",
-        Kind::PipelineRun => "pipelineruns",
-        Kind::Pipeline => "pipelines",
-    };
-    ApiResource {
-        group: cultivar_crds::GROUP.to_owned(),
-        version: cultivar_crds::VERSION.to_owned(),
-        api_version: cultivar_core::render::api_version(),
-        kind: kind.as_str().to_owned(),
-        plural: plural.to_owned(),
-        ..ApiResource::erase::<Job>(&())
-    }
+    ApiResource::from_gvk(&GroupVersionKind::gvk(cultivar_crds::GROUP, cultivar_crds::VERSION, kind.as_str()))
 }

@@ -1,0 +1,289 @@
+//! Attempts: one Job each, started, judged, timed out, retried within two budgets.
+
+use cultivar_crds::reason::Budget;
+use cultivar_crds::schema::MAX_ATTEMPTS;
+use cultivar_crds::{Attempt, ExperimentStatus, Output, Phase, Reason};
+use serde_json::Value;
+use std::time::Duration;
+
+use super::judge::{End, Standing, judge, vanished};
+use super::{Snapshot, end, fail, result, times, wait};
+use crate::clone;
+use crate::decide::{Action, Event, Plan, Urgency};
+use crate::domain::conditions::{Conditions, kind};
+use crate::domain::{JobState, names, settings, text, time};
+
+/// How long to wait before a Job is offered again that the API server refused for a quota.
+const QUOTA_RETRY: Duration = Duration::from_secs(30);
+
+/// Takes the newest attempt one step further, or starts the next one.
+pub fn advance(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
+    match plan.status.attempts.last() {
+        Some(attempt) if attempt.finished_at.is_none() => {
+            let number = attempt.number;
+            follow(snapshot, plan, number);
+        }
+        last => {
+            let number = last.map_or(1, |attempt| attempt.number + 1);
+            if snapshot.job(number).is_some() {
+                // Created before a crash, and not recorded yet.
+                record(snapshot, plan, number);
+                follow(snapshot, plan, number);
+            } else {
+                begin(snapshot, plan, number);
+            }
+        }
+    }
+}
+
+fn begin(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, number: u32) {
+    let mut earlier_live = snapshot.pods.iter().any(|pod| !pod.is_over());
+    for job in &snapshot.jobs {
+        if job.state == JobState::Active {
+            earlier_live = true;
+            if !job.deleting {
+                plan.actions.push(Action::StopAttempt { job: job.name.clone() });
+            }
+        }
+    }
+    let retry_at = retry_at(snapshot, plan);
+    if let Some(moment) = retry_at.filter(|moment| snapshot.now < *moment) {
+        plan.wake(moment);
+        return;
+    }
+    if earlier_live {
+        wait(plan, Reason::Stopping, format!("attempt {number} waits until the pods of the one before have ended"));
+        return;
+    }
+    if let Some(refusal) = &snapshot.refusal {
+        if refusal.reason != Reason::WaitingForQuota {
+            return fail(snapshot, plan, refusal.reason, refusal.message.clone());
+        }
+        let again = time::after(refusal.at, QUOTA_RETRY);
+        if snapshot.now < again {
+            wait(plan, Reason::WaitingForQuota, format!("the API server refuses the Job for now: {}", refusal.message));
+            return plan.wake(again);
+        }
+    }
+    let Some(template) = plan.status.template.clone() else { return };
+    plan.actions.push(Action::StartAttempt { number, template });
+    record(snapshot, plan, number);
+    plan.status.phase = Phase::Starting;
+    plan.status.reason = None;
+    plan.status.message = None;
+    let deadline = time::after(snapshot.now, timeouts(plan).start);
+    plan.wake(deadline);
+}
+
+fn timeouts(plan: &Plan<ExperimentStatus>) -> settings::EffectiveTimeouts {
+    settings::timeouts(plan.status.template.as_ref().unwrap_or(&Value::Null))
+}
+
+fn record(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, number: u32) {
+    let meta = &snapshot.experiment.meta;
+    let created = snapshot.job(number).and_then(|job| job.created).unwrap_or(snapshot.now);
+    let status = &mut plan.status;
+    status.attempt = Some(number);
+    status.attempts.push(Attempt {
+        number,
+        job: names::job(&meta.name, &meta.uid, number),
+        created_at: Some(time::stamp(created)),
+        ..Attempt::default()
+    });
+    let excess = status.attempts.len().saturating_sub(MAX_ATTEMPTS);
+    status.attempts.drain(..excess);
+}
+
+fn follow(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, number: u32) {
+    let pods = snapshot.pods_of(number);
+    if let (Some(pod), Some(attempt)) = (pods.first(), plan.status.attempts.last_mut()) {
+        attempt.node = pod.node.clone().or(attempt.node.take());
+    }
+    if let Some(image_id) = pods.iter().find_map(|pod| pod.image_id.clone()) {
+        plan.status.image_id = Some(image_id);
+    }
+    let confirmed = snapshot.confirmed == Some(number);
+    match judge(snapshot.job(number), &pods) {
+        Standing::Starting { timeout, waits, message } => starting(snapshot, plan, timeout, waits, &message),
+        Standing::Running { since } => running(snapshot, plan, since.unwrap_or(snapshot.now)),
+        Standing::Ended(end) => finish(snapshot, plan, end),
+        Standing::Vanished(end) if confirmed => finish(snapshot, plan, end),
+        Standing::Absent if confirmed => {
+            let job = plan.status.attempts.last().map(|attempt| attempt.job.clone()).unwrap_or_default();
+            finish(snapshot, plan, vanished(&job));
+        }
+        Standing::Vanished(_) | Standing::Absent => plan.actions.push(Action::Confirm { number }),
+    }
+}
+
+fn starting(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, timeout: Reason, waits: Reason, message: &str) {
+    let attempt = plan.status.attempts.last();
+    let created = attempt.and_then(|attempt| time::read(attempt.created_at.as_deref())).unwrap_or(snapshot.now);
+    let deadline = time::after(created, timeouts(plan).start);
+    if snapshot.now < deadline {
+        plan.status.phase = Phase::Starting;
+        wait(plan, waits, message);
+        return plan.wake(deadline);
+    }
+    stop_current(plan);
+    let end = End { reason: Some(timeout), message: format!("{message}; gave up after timeouts.start"), ..End::default() };
+    finish(snapshot, plan, end);
+}
+
+fn running(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, since: jiff::Timestamp) {
+    if let Some(attempt) = plan.status.attempts.last_mut() {
+        attempt.started_at.get_or_insert_with(|| time::stamp(since));
+    }
+    times(plan).running.get_or_insert_with(|| time::stamp(since));
+    plan.status.phase = Phase::Running;
+    plan.status.reason = None;
+    plan.status.message = None;
+    let Some(limit) = timeouts(plan).run else { return };
+    let deadline = time::after(since, limit);
+    if snapshot.now < deadline {
+        return plan.wake(deadline);
+    }
+    stop_current(plan);
+    let end = End {
+        reason: Some(Reason::DeadlineExceeded),
+        message: format!("the program ran longer than timeouts.run, {}", time::human(limit)),
+        started: Some(since),
+        ..End::default()
+    };
+    finish(snapshot, plan, end);
+}
+
+fn stop_current(plan: &mut Plan<ExperimentStatus>) {
+    if let Some(attempt) = plan.status.attempts.last() {
+        plan.actions.push(Action::StopAttempt { job: attempt.job.clone() });
+    }
+}
+
+fn outputs(plan: &Plan<ExperimentStatus>) -> Vec<Output> {
+    let declared = plan.status.template.as_ref().and_then(|template| template.get("outputs")).cloned();
+    declared.and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default()
+}
+
+// Records the end of the newest attempt, and what follows from it.
+fn finish(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, mut over: End) {
+    let declared = outputs(plan);
+    let reported = result::parse(&over.output, &declared);
+    if over.reason.is_none() {
+        let missing = result::missing(&declared, &reported);
+        if !missing.is_empty() {
+            over.reason = Some(Reason::OutputMissing);
+            over.message = format!(
+                "the program ended well but did not report the declared output {}: write it to the termination log, or declare it optional",
+                text::some_of(&missing, 8)
+            );
+        }
+    }
+    // The tail of a failed program's log arrives in the same place as a result does.
+    let is_result = over.exit_code == Some(0) || over.output.trim_start().starts_with('{') && reported.problems.is_empty();
+    if let Some(attempt) = plan.status.attempts.last_mut() {
+        attempt.finished_at = Some(time::stamp(over.finished.unwrap_or(snapshot.now)));
+        attempt.exit_code = over.exit_code;
+        attempt.reason = over.reason;
+        attempt.message = over.reason.map(|_| text::message(over.message.clone()));
+        attempt.tail = (over.reason.is_some() && !is_result && !over.output.is_empty()).then(|| text::tail(&over.output));
+        if let Some(started) = over.started {
+            attempt.started_at.get_or_insert_with(|| time::stamp(started));
+        }
+    }
+    if let Some(started) = over.started {
+        times(plan).running.get_or_insert_with(|| time::stamp(started));
+    }
+    plan.urge(Urgency::Now);
+    if is_result {
+        keep_result(snapshot, plan, reported);
+    }
+    match over.reason {
+        None => complete(snapshot, plan),
+        Some(reason) => retry_or_fail(snapshot, plan, reason, &over.message),
+    }
+}
+
+fn keep_result(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, reported: result::RunResult) {
+    if reported.reported {
+        let accepted = reported.problems.is_empty();
+        let (reason, message) = if accepted {
+            (Reason::ResultAccepted, String::new())
+        } else {
+            (Reason::ResultMalformed, text::some_of(&reported.problems, 8))
+        };
+        Conditions::new(&mut plan.status.conditions, snapshot.experiment.meta.generation, snapshot.now)
+            .set(kind::RESULT_ACCEPTED, accepted, reason, message.clone());
+        if !accepted {
+            plan.events.push(Event { warning: true, reason, message: text::message(message) });
+        }
+    }
+    plan.status.metrics = reported.metrics;
+    plan.status.artifacts = reported.artifacts;
+}
+
+fn complete(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
+    pin_image(plan);
+    end(snapshot, plan, Phase::Completed, None, "");
+}
+
+// Clones of what ran must run the same bytes: where the runtime reports a repository digest, the
+// template names it from now on.
+fn pin_image(plan: &mut Plan<ExperimentStatus>) {
+    let Some(image_id) = &plan.status.image_id else { return };
+    let reference = image_id.split_once("://").map_or(image_id.as_str(), |(_, rest)| rest);
+    let pinned = reference.split_once('@').is_some_and(|(repository, digest)| !repository.is_empty() && digest.starts_with("sha256:"));
+    let Some(template) = plan.status.template.as_mut().filter(|_| pinned) else { return };
+    if template.get("image").and_then(Value::as_str).is_some_and(|image| !image.contains('@')) {
+        template["image"] = Value::String(reference.to_owned());
+        plan.status.digest = Some(clone::digest(template));
+    }
+}
+
+fn retry_or_fail(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, reason: Reason, message: &str) {
+    let retries = settings::retries(plan.status.template.as_ref().unwrap_or(&Value::Null));
+    let spent = plan.status.retries.get_or_insert_default();
+    let (again, budget) = match reason.budget() {
+        Budget::User if spent.user < retries.limit => {
+            spent.user += 1;
+            (true, format!("retry {} of {} (retries.limit)", spent.user, retries.limit))
+        }
+        Budget::Infrastructure if spent.infrastructure < retries.infrastructure => {
+            spent.infrastructure += 1;
+            (true, format!("retry {} of {} (retries.infrastructure)", spent.infrastructure, retries.infrastructure))
+        }
+        Budget::Free => (true, "which spends no retry".to_owned()),
+        Budget::User if retries.limit > 0 => (false, format!("all {} retries are spent", retries.limit)),
+        Budget::Infrastructure => (false, format!("all {} retries are spent (retries.infrastructure)", retries.infrastructure)),
+        Budget::User | Budget::Final => (false, String::new()),
+    };
+    if plan.status.retries == Some(cultivar_crds::experiment::SpentRetries::default()) {
+        plan.status.retries = None;
+    }
+    let number = plan.status.attempt.unwrap_or(1);
+    if !again {
+        let message = if budget.is_empty() { message.to_owned() } else { format!("{message}; {budget}") };
+        pin_image(plan);
+        return fail(snapshot, plan, reason, message);
+    }
+    plan.status.phase = Phase::Starting;
+    wait(plan, Reason::BackingOff, format!("attempt {number} ended with {reason}: {message}; {budget}"));
+    plan.events.push(Event {
+        warning: true,
+        reason,
+        message: text::message(format!("attempt {number}: {message}; {budget}")),
+    });
+    if let Some(moment) = retry_at(snapshot, plan) {
+        plan.wake(moment);
+    }
+}
+
+// When the next attempt may start, from what is recorded alone: a restart changes nothing.
+fn retry_at(snapshot: &Snapshot, plan: &Plan<ExperimentStatus>) -> Option<jiff::Timestamp> {
+    let last = plan.status.attempts.last()?;
+    let finished = time::read(last.finished_at.as_deref())?;
+    let retries = settings::retries(plan.status.template.as_ref().unwrap_or(&Value::Null));
+    let spent = plan.status.retries.unwrap_or_default();
+    let before = (spent.user + spent.infrastructure).saturating_sub(1);
+    let seed = format!("{}/{}", snapshot.experiment.meta.uid, last.number);
+    Some(time::after(finished, retries.delay(before, &seed)))
+}

@@ -1,0 +1,246 @@
+//! Kind Experiment: freeze, start attempts, judge them, record the end, tidy up.
+//!
+//! Comes in: [`Snapshot`]. Goes out: a plan whose status is the whole wanted status. The order of the
+//! steps is the life of an experiment: validate → stop? → freeze → attempts → ended.
+
+mod attempts;
+mod ended;
+mod judge;
+pub mod result;
+
+use cultivar_crds::{ClonedFrom, ExperimentSpec, ExperimentStatus, Phase, PhaseTimes, Reason, labels};
+use jiff::Timestamp;
+use std::sync::Arc;
+
+use super::freeze::{self, Frozen, Sources};
+use super::{Action, Event, Plan, Urgency};
+use crate::clone;
+use crate::domain::conditions::{self, Conditions, kind};
+use crate::domain::{ExperimentRecord, JobRecord, JobState, PodRecord, settings, text, time};
+use crate::validate;
+
+/// Everything that deciding about one experiment looks at.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// The experiment.
+    pub experiment: ExperimentRecord,
+    /// What its `from` may mean.
+    pub sources: Sources,
+    /// Its Jobs, of every attempt.
+    pub jobs: Vec<Arc<JobRecord>>,
+    /// Its pods, also those that are gone but not yet recorded.
+    pub pods: Vec<Arc<PodRecord>>,
+    /// What names it in `from`, such as "a Pipeline".
+    pub in_use: Option<String>,
+    /// The attempt whose absence the API server itself confirmed.
+    pub confirmed: Option<u32>,
+    /// Why the API server would not take the next attempt's Job.
+    pub refusal: Option<Refusal>,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// Why an attempt's Job could not be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// WaitingForQuota when trying again can help; else why the attempt can never start.
+    pub reason: Reason,
+    /// The API server's words.
+    pub message: String,
+    /// When it said so.
+    pub at: Timestamp,
+}
+
+impl Snapshot {
+    fn job(&self, attempt: u32) -> Option<&JobRecord> {
+        self.jobs.iter().find(|job| job.attempt == attempt).map(AsRef::as_ref)
+    }
+
+    fn pods_of(&self, attempt: u32) -> Vec<&PodRecord> {
+        self.pods.iter().filter(|pod| pod.attempt == attempt).map(AsRef::as_ref).collect()
+    }
+
+    // A stage's experiment: its run froze the template already, and holds it as the spec.
+    fn is_stage(&self) -> bool {
+        self.experiment.meta.owner.as_ref().is_some_and(|owner| owner.kind == "PipelineRun")
+    }
+}
+
+/// Decides about one experiment.
+#[must_use]
+pub fn decide(snapshot: &Snapshot) -> Plan<ExperimentStatus> {
+    let mut plan = Plan::new((*snapshot.experiment.status).clone());
+    if snapshot.experiment.meta.deleting {
+        return plan;
+    }
+    plan.status.observed_generation = Some(snapshot.experiment.meta.generation);
+    if plan.status.phase.is_terminal() {
+        ended::tend(snapshot, &mut plan);
+    } else {
+        live(snapshot, &mut plan);
+    }
+    set_conditions(snapshot, &mut plan);
+    plan
+}
+
+fn live(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
+    let cancel = match serde_json::from_value::<ExperimentSpec>((*snapshot.experiment.spec).clone()) {
+        Ok(spec) => spec.cancel.unwrap_or(false),
+        Err(error) => return invalid(plan, format!("spec: {error}")),
+    };
+    if cancel {
+        return stop(snapshot, plan);
+    }
+    if plan.status.template.is_none() && !freeze(snapshot, plan) {
+        return;
+    }
+    attempts::advance(snapshot, plan);
+}
+
+// An object of the user's own that contradicts itself waits for its change; nothing is lost.
+fn invalid(plan: &mut Plan<ExperimentStatus>, message: String) {
+    plan.status.phase = Phase::Pending;
+    wait(plan, Reason::Invalid, message);
+}
+
+/// Freezes the template; false when there is nothing more to do in this pass.
+fn freeze(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) -> bool {
+    let record = &snapshot.experiment;
+    if snapshot.is_stage() {
+        let copy_of = record.meta.annotations.get(labels::CLONED_FROM);
+        let cloned_from = copy_of.and_then(|json| serde_json::from_str::<ClonedFrom>(json).ok());
+        frozen(snapshot, plan, freeze::overrides(&record.spec), cloned_from);
+        return true;
+    }
+    let report = validate::experiment(&record.spec);
+    if let Some(faults) = report.refusal() {
+        invalid(plan, faults);
+        return false;
+    }
+    match freeze::freeze(&record.spec, &snapshot.sources, None) {
+        Frozen::Ready { template, cloned_from } => {
+            frozen(snapshot, plan, template, cloned_from);
+            plan.urge(Urgency::First);
+        }
+        Frozen::Refused { reason, message } => fail(snapshot, plan, reason, message),
+        Frozen::Waiting { reason, message } => {
+            let deadline = record
+                .meta
+                .created
+                .map(|created| time::after(created, settings::timeouts(&record.spec).template))
+                .unwrap_or(snapshot.now);
+            if snapshot.now >= deadline {
+                fail(snapshot, plan, reason, format!("{message}; gave up after timeouts.template"));
+            } else {
+                wait(plan, reason, message);
+                plan.wake(deadline);
+            }
+        }
+    }
+    false
+}
+
+fn frozen(
+    snapshot: &Snapshot,
+    plan: &mut Plan<ExperimentStatus>,
+    template: serde_json::Value,
+    cloned_from: Option<ClonedFrom>,
+) {
+    plan.status.digest = Some(clone::digest(&template));
+    plan.status.template = Some(template);
+    plan.status.cloned_from = cloned_from;
+    plan.status.phase = Phase::Starting;
+    plan.status.reason = None;
+    plan.status.message = None;
+    times(plan).starting = Some(time::stamp(snapshot.now));
+}
+
+fn times(plan: &mut Plan<ExperimentStatus>) -> &mut PhaseTimes {
+    plan.status.times.get_or_insert_default()
+}
+
+fn wait(plan: &mut Plan<ExperimentStatus>, reason: Reason, message: impl Into<String>) {
+    plan.status.reason = Some(reason);
+    plan.status.message = Some(text::message(message));
+}
+
+fn fail(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, reason: Reason, message: impl Into<String>) {
+    end(snapshot, plan, Phase::Failed, Some(reason), message);
+}
+
+fn end(
+    snapshot: &Snapshot,
+    plan: &mut Plan<ExperimentStatus>,
+    phase: Phase,
+    reason: Option<Reason>,
+    message: impl Into<String>,
+) {
+    let message = text::message(message);
+    plan.status.phase = phase;
+    plan.status.reason = reason;
+    plan.status.message = (!message.is_empty()).then(|| message.clone());
+    times(plan).finished = Some(time::stamp(snapshot.now));
+    // A good end is told by the status; an event would be one more write per stage.
+    if phase == Phase::Failed {
+        plan.events.push(Event { warning: true, reason: reason.unwrap_or(Reason::Error), message });
+    }
+    plan.urge(Urgency::Now);
+}
+
+// `cancel: true`: every live Job goes, and the experiment ends when no process can run any more.
+fn stop(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
+    for job in &snapshot.jobs {
+        if job.state == JobState::Active && !job.deleting {
+            plan.actions.push(Action::StopAttempt { job: job.name.clone() });
+        }
+    }
+    let live_jobs = snapshot.jobs.iter().any(|job| job.state == JobState::Active);
+    if live_jobs || snapshot.pods.iter().any(|pod| !pod.is_over()) {
+        wait(plan, Reason::Stopping, "cancel was asked for; the pods end with their grace period");
+        return;
+    }
+    if let Some(attempt) = plan.status.attempts.last_mut().filter(|attempt| attempt.finished_at.is_none()) {
+        attempt.finished_at = Some(time::stamp(snapshot.now));
+        attempt.reason = Some(Reason::Cancelled);
+    }
+    end(snapshot, plan, Phase::Cancelled, Some(Reason::Cancelled), "cancel was asked for");
+}
+
+fn set_conditions(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
+    let status = &mut plan.status;
+    let (phase, reason) = (status.phase, status.reason);
+    let message = status.message.clone().unwrap_or_default();
+    let was_in_use = conditions::is_true(&status.conditions, kind::IN_USE);
+    let mut set = Conditions::new(&mut status.conditions, snapshot.experiment.meta.generation, snapshot.now);
+    let invalid = reason == Some(Reason::Invalid);
+    if invalid {
+        set.set(kind::ACCEPTED, false, Reason::Invalid, message.clone());
+    } else {
+        set.set(kind::ACCEPTED, true, Reason::Valid, "");
+    }
+    match phase {
+        Phase::Completed => {
+            set.set(kind::COMPLETE, true, Reason::Succeeded, message).clear(kind::RECONCILING).clear(kind::STALLED);
+        }
+        phase if phase.is_terminal() => {
+            let reason = reason.unwrap_or(Reason::Error);
+            set.set(kind::FAILED, true, reason, message.clone());
+            set.set(kind::STALLED, true, reason, message).clear(kind::RECONCILING);
+        }
+        _ if invalid => {
+            set.set(kind::STALLED, true, Reason::Invalid, message).clear(kind::RECONCILING);
+        }
+        _ => {
+            set.set(kind::RECONCILING, true, reason.unwrap_or(Reason::Running), message).clear(kind::STALLED);
+        }
+    }
+    match &snapshot.in_use {
+        Some(by) => {
+            set.set(kind::IN_USE, true, Reason::Referenced, format!("{by} names it in from: it is kept"));
+        }
+        None if was_in_use => {
+            set.set(kind::IN_USE, false, Reason::NotReferenced, "nothing names it in from any more");
+        }
+        None => {}
+    }
+}

@@ -1,0 +1,182 @@
+//! Deciding: a snapshot and a time in, a plan out.
+//!
+//! One file or folder per kind, with the same names as the controllers that call it. A [`Plan`] has
+//! ordered actions in words a person would use, the wanted status, events, and the next wake-up.
+
+pub mod experiment;
+pub mod freeze;
+pub mod pipeline;
+pub mod pipeline_run;
+
+use cultivar_crds::{ClonedFrom, Reason};
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+/// When a changed status must be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// Soon: progress for a person to see; several changes may share one write.
+    Soon,
+    /// Now, beside or after the actions.
+    Now,
+    /// Before anything else is done: the next pass continues from what was stored.
+    First,
+}
+
+/// What to do about one object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan<S> {
+    /// In order; each safe to repeat.
+    pub actions: Vec<Action>,
+    /// The wanted status.
+    pub status: S,
+    /// How soon a changed status must be stored.
+    pub urgency: Urgency,
+    /// For `kubectl describe`.
+    pub events: Vec<Event>,
+    /// When to look again if nothing happens.
+    pub wake_at: Option<Timestamp>,
+}
+
+impl<S> Plan<S> {
+    /// A plan that changes nothing yet.
+    pub fn new(status: S) -> Self {
+        Self { actions: Vec::new(), status, urgency: Urgency::Soon, events: Vec::new(), wake_at: None }
+    }
+
+    /// Looks again at `moment`, or earlier if that was asked for already.
+    pub fn wake(&mut self, moment: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(moment, |earlier| earlier.min(moment)));
+    }
+
+    /// Stores the status at least this soon.
+    pub fn urge(&mut self, urgency: Urgency) {
+        self.urgency = self.urgency.max(urgency);
+    }
+}
+
+/// An event for `kubectl describe`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Whether something is wrong.
+    pub warning: bool,
+    /// Machine-readable cause.
+    pub reason: Reason,
+    /// For a person.
+    pub message: String,
+}
+
+/// One thing to do. Names are within the namespace of the object that the plan is about.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Create the Job of an attempt.
+    StartAttempt {
+        /// Number of the attempt, from 1.
+        number: u32,
+        /// The frozen template.
+        template: Value,
+    },
+    /// Delete a Job whose attempt must end; its pods get their grace period.
+    StopAttempt {
+        /// Name of the Job.
+        job: String,
+    },
+    /// Delete a Job whose end has been recorded for a while.
+    DeleteJob {
+        /// Name of the Job.
+        job: String,
+    },
+    /// Ask the API server itself for an attempt's Job and pods, before absence is believed.
+    Confirm {
+        /// Number of the attempt.
+        number: u32,
+    },
+    /// Ask the API server itself for a stage's experiment, before absence is believed.
+    ConfirmStage {
+        /// Name of the stage.
+        stage: String,
+        /// Name of the Experiment.
+        experiment: String,
+    },
+    /// Delete an Experiment whose time to live is over.
+    DeleteExperiment {
+        /// Name.
+        name: String,
+        /// Uid: a later namesake is left alone.
+        uid: String,
+    },
+    /// Create the Experiment of a stage.
+    CreateStage(Box<NewStage>),
+    /// Ask an Experiment to end.
+    CancelExperiment {
+        /// Name.
+        name: String,
+    },
+    /// Create the next run of a pipeline.
+    CreateRun(NewRun),
+    /// Delete a run beyond the history limit.
+    DeleteRun {
+        /// Name.
+        name: String,
+        /// Uid.
+        uid: String,
+    },
+    /// Take an Experiment out of its run's ownership, since something names it in `from`.
+    ReleaseExperiment {
+        /// Name.
+        name: String,
+    },
+}
+
+impl Action {
+    /// What is done, in a word.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::StartAttempt { .. } => "StartAttempt",
+            Self::StopAttempt { .. } => "StopAttempt",
+            Self::DeleteJob { .. } => "DeleteJob",
+            Self::Confirm { .. } => "Confirm",
+            Self::ConfirmStage { .. } => "ConfirmStage",
+            Self::DeleteExperiment { .. } => "DeleteExperiment",
+            Self::CreateStage(_) => "CreateStage",
+            Self::CancelExperiment { .. } => "CancelExperiment",
+            Self::CreateRun(_) => "CreateRun",
+            Self::DeleteRun { .. } => "DeleteRun",
+            Self::ReleaseExperiment { .. } => "ReleaseExperiment",
+        }
+    }
+}
+
+/// The Experiment of a stage, to be made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewStage {
+    /// Name of the Experiment.
+    pub name: String,
+    /// Name of the stage.
+    pub stage: String,
+    /// Name of the pipeline.
+    pub pipeline: String,
+    /// Its spec: the effective template, outer references resolved.
+    pub spec: Value,
+    /// Whose copy it is.
+    pub cloned_from: Option<ClonedFrom>,
+}
+
+/// A run, to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewRun {
+    /// Name of the PipelineRun.
+    pub name: String,
+    /// Its revision.
+    pub revision: i64,
+    /// Digest of the part of the pipeline's spec that starts runs.
+    pub digest: String,
+    /// Generation of the pipeline.
+    pub generation: i64,
+}
+
+/// JSON of an object, or an empty one.
+pub(crate) fn object(value: Option<&Value>) -> Map<String, Value> {
+    value.and_then(Value::as_object).cloned().unwrap_or_default()
+}

@@ -1,0 +1,190 @@
+//! Kind Pipeline: validate, start a run when what runs has changed, report the latest, keep history short.
+//!
+//! Comes in: [`Snapshot`]. Goes out: a plan with at most one new run.
+
+use cultivar_crds::{Phase, PipelineStatus, Reason, RunSummary, labels};
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Action, Event, NewRun, Plan, Urgency};
+use crate::clone;
+use crate::domain::conditions::{Conditions, kind};
+use crate::domain::{PipelineRecord, RunRecord, names, text, time};
+use crate::validate;
+
+/// How many ended runs are kept unless `historyLimit` says otherwise.
+const HISTORY_LIMIT: u64 = 10;
+
+/// Everything that deciding about one pipeline looks at.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// The pipeline.
+    pub pipeline: PipelineRecord,
+    /// Its runs, those made by hand too.
+    pub runs: Vec<Arc<RunRecord>>,
+    /// By a run's uid: its experiments that something names in `from`.
+    pub in_use: BTreeMap<String, Vec<String>>,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// Digest of the part of a pipeline's stored spec that starts runs. Absent stays absent, so that a
+/// newer operator with more fields finds the same digest.
+#[must_use]
+pub fn digest(spec: &Value) -> String {
+    let part: Map<String, Value> = ["stages", "params", "paramSchema", "outputs", "rerun"]
+        .into_iter()
+        .filter_map(|key| spec.get(key).map(|value| (key.to_owned(), value.clone())))
+        .collect();
+    format!("v1:{}", clone::digest(&Value::Object(part)))
+}
+
+/// Generation and digest that a run was made for, where it is known.
+fn made_for(run: &RunRecord) -> Option<(i64, String)> {
+    let status = &run.status;
+    if let (Some(generation), Some(digest)) = (status.pipeline_generation, &status.pipeline_digest) {
+        return Some((generation, digest.clone()));
+    }
+    let generation = run.meta.annotations.get(labels::PIPELINE_GENERATION)?.parse().ok()?;
+    Some((generation, run.meta.annotations.get(labels::PIPELINE_DIGEST)?.clone()))
+}
+
+/// Revision of a run that a pipeline made; runs made by hand have none.
+#[must_use]
+pub fn revision(run: &RunRecord) -> Option<i64> {
+    run.meta.label(labels::REVISION)?.parse().ok()
+}
+
+/// Order of a pipeline's runs: who came first. Creation times have whole seconds.
+#[must_use]
+pub fn order(run: &RunRecord) -> (Option<Timestamp>, i64, &str) {
+    (run.meta.created, revision(run).unwrap_or(0), &run.meta.name)
+}
+
+/// Decides about one pipeline.
+#[must_use]
+pub fn decide(snapshot: &Snapshot) -> Plan<PipelineStatus> {
+    let pipeline = &snapshot.pipeline;
+    let mut plan = Plan::new((*pipeline.status).clone());
+    if pipeline.meta.deleting {
+        return plan;
+    }
+    plan.status.observed_generation = Some(pipeline.meta.generation);
+    let report = validate::pipeline(&pipeline.spec);
+    if let Some(faults) = report.refusal() {
+        refuse(snapshot, &mut plan, &faults);
+    } else {
+        accept(snapshot, &mut plan);
+    }
+    summarise(snapshot, &mut plan);
+    trim_history(snapshot, &mut plan);
+    plan
+}
+
+fn refuse(snapshot: &Snapshot, plan: &mut Plan<PipelineStatus>, faults: &str) {
+    let message = text::message(faults);
+    if plan.status.message.as_deref() != Some(&message) {
+        plan.events.push(Event { warning: true, reason: Reason::Invalid, message: message.clone() });
+    }
+    plan.status.reason = Some(Reason::Invalid);
+    plan.status.message = Some(message.clone());
+    Conditions::new(&mut plan.status.conditions, snapshot.pipeline.meta.generation, snapshot.now)
+        .set(kind::ACCEPTED, false, Reason::Invalid, message.clone())
+        .set(kind::READY, false, Reason::Invalid, message.clone())
+        .set(kind::STALLED, true, Reason::Invalid, message)
+        .clear(kind::RECONCILING);
+    plan.urge(Urgency::Now);
+}
+
+fn accept(snapshot: &Snapshot, plan: &mut Plan<PipelineStatus>) {
+    let pipeline = &snapshot.pipeline;
+    let digest = digest(&pipeline.spec);
+    let on_demand = pipeline.spec.get("runOn").and_then(Value::as_str) == Some("Demand");
+    if !on_demand && needs_run(snapshot, &digest) {
+        let known = snapshot.runs.iter().filter_map(|run| revision(run));
+        let revision = known.chain(plan.status.revision).max().unwrap_or(0) + 1;
+        let name = names::run(&pipeline.meta.name, revision);
+        plan.status.revision = Some(revision);
+        plan.status.digest = Some(digest.clone());
+        plan.status.run_generation = Some(pipeline.meta.generation);
+        plan.status.latest_run = Some(RunSummary { name: name.clone(), phase: Phase::Running });
+        plan.actions.push(Action::CreateRun(NewRun { name, revision, digest, generation: pipeline.meta.generation }));
+        plan.urge(Urgency::Now);
+    }
+    let ready = if on_demand { "runs on demand: make a PipelineRun" } else { "the run for this generation exists" };
+    Conditions::new(&mut plan.status.conditions, pipeline.meta.generation, snapshot.now)
+        .set(kind::ACCEPTED, true, Reason::Valid, "")
+        .set(kind::READY, true, Reason::UpToDate, ready)
+        .clear(kind::STALLED)
+        .clear(kind::RECONCILING);
+}
+
+// A run starts only when what runs differs from the latest run's, and the generation is newer: an
+// upgrade of the operator, or a restored backup, reruns nothing.
+fn needs_run(snapshot: &Snapshot, digest: &str) -> bool {
+    let status = &snapshot.pipeline.status;
+    let remembered = status.run_generation.zip(status.digest.clone());
+    let latest = snapshot.runs.iter().filter_map(|run| made_for(run)).chain(remembered).max_by_key(|(generation, _)| *generation);
+    latest.is_none_or(|(generation, made_for)| snapshot.pipeline.meta.generation > generation && made_for != digest)
+}
+
+fn summarise(snapshot: &Snapshot, plan: &mut Plan<PipelineStatus>) {
+    let being_made = plan.actions.iter().any(|action| matches!(action, Action::CreateRun(_)));
+    let latest = snapshot.runs.iter().max_by_key(|run| order(run));
+    if let Some(run) = latest.filter(|_| !being_made) {
+        let phase = if run.status.phase.is_terminal() { run.status.phase } else { Phase::Running };
+        plan.status.latest_run = Some(RunSummary { name: run.meta.name.clone(), phase });
+        if let Some(revision) = revision(run) {
+            plan.status.revision = plan.status.revision.max(Some(revision));
+        }
+    }
+    let invalid = plan.status.reason == Some(Reason::Invalid) && !plan.actions.iter().any(|a| matches!(a, Action::CreateRun(_)))
+        && plan.status.conditions.iter().any(|c| c.type_ == kind::ACCEPTED && c.status == "False");
+    let ended = snapshot.runs.iter().filter(|run| matches!(run.status.phase, Phase::Completed | Phase::Failed));
+    let last = ended.max_by_key(|run| (run.status.finished_at.clone(), revision(run)));
+    let Some(last) = last else {
+        if !invalid {
+            (plan.status.reason, plan.status.message) = (None, None);
+        }
+        return;
+    };
+    let succeeded = last.status.phase == Phase::Completed;
+    let reason = if succeeded { Reason::Succeeded } else { last.status.reason.unwrap_or(Reason::Error) };
+    let words = match &last.status.message {
+        Some(message) if !succeeded => format!("run {}: {message}", last.meta.name),
+        _ => format!("run {} {}", last.meta.name, last.status.phase),
+    };
+    Conditions::new(&mut plan.status.conditions, snapshot.pipeline.meta.generation, snapshot.now).set(
+        kind::LAST_RUN_SUCCEEDED,
+        succeeded,
+        reason,
+        words.clone(),
+    );
+    if !invalid {
+        plan.status.reason = (!succeeded).then_some(reason);
+        plan.status.message = (!succeeded).then(|| text::message(words));
+    }
+}
+
+// Ended runs beyond the limit go, oldest first, with the experiments they own; an experiment that
+// something names in `from` leaves its run's ownership first.
+fn trim_history(snapshot: &Snapshot, plan: &mut Plan<PipelineStatus>) {
+    let limit = snapshot.pipeline.spec.get("historyLimit").and_then(Value::as_u64).unwrap_or(HISTORY_LIMIT);
+    let mut ended: Vec<&Arc<RunRecord>> =
+        snapshot.runs.iter().filter(|run| run.status.phase.is_terminal() && !run.meta.deleting).collect();
+    ended.sort_by_key(|run| {
+        let finished = time::read(run.status.finished_at.as_deref()).or(run.meta.created);
+        (finished, revision(run), run.meta.name.clone())
+    });
+    let excess = ended.len().saturating_sub(usize::try_from(limit).unwrap_or(usize::MAX));
+    for run in ended.into_iter().take(excess) {
+        match snapshot.in_use.get(&run.meta.uid).filter(|kept| !kept.is_empty()) {
+            Some(kept) => {
+                plan.actions.extend(kept.iter().map(|name| Action::ReleaseExperiment { name: name.clone() }));
+            }
+            None => plan.actions.push(Action::DeleteRun { name: run.meta.name.clone(), uid: run.meta.uid.clone() }),
+        }
+    }
+}

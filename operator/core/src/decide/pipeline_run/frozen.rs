@@ -1,0 +1,126 @@
+//! The frozen pipeline: what a run executes, resolved once and stored in its status as JSON.
+
+use cultivar_crds::schema::MAX_FROZEN_PIPELINE;
+use cultivar_crds::{ClonedFrom, OnFailure, Reason};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::time::Duration;
+
+use crate::clone;
+use crate::dag;
+use crate::decide::freeze::{self, Frozen, Query, Sources};
+use crate::domain::{PipelineRecord, settings};
+
+/// What a run executes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FrozenPipeline {
+    /// Effective parameters.
+    #[serde(default)]
+    pub params: Map<String, Value>,
+    /// In the pipeline's order.
+    pub stages: Vec<FrozenStage>,
+    /// Values of the run as a whole.
+    #[serde(default)]
+    pub outputs: Map<String, Value>,
+    /// What a failure does.
+    #[serde(default)]
+    pub on_failure: OnFailure,
+}
+
+/// A stage with its template.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FrozenStage {
+    /// Name of the stage.
+    pub name: String,
+    /// Stages that must have completed first: those it refers to, and its `after`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<String>,
+    /// CEL; false skips the stage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+    /// Effective template; references of both scopes kept.
+    pub template: Value,
+    /// Whose copy it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloned_from: Option<ClonedFrom>,
+}
+
+/// The outcome of freezing a pipeline.
+pub enum Outcome {
+    /// The frozen pipeline as JSON.
+    Ready(Value),
+    /// A stage's source is waited for.
+    Waiting {
+        /// Which wait.
+        reason: Reason,
+        /// For what.
+        message: String,
+    },
+    /// It never will be.
+    Refused {
+        /// Which refusal.
+        reason: Reason,
+        /// Why.
+        message: String,
+    },
+}
+
+fn stages_of(spec: &Value) -> &[Value] {
+    spec.get("stages").and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// What the stages of a pipeline's spec ask the index for.
+#[must_use]
+pub fn queries(spec: &Value) -> Vec<Query> {
+    stages_of(spec).iter().filter_map(freeze::query).collect()
+}
+
+/// The longest that a run waits for the sources of its stages.
+pub fn template_timeout(spec: &Value) -> Duration {
+    let longest = stages_of(spec).iter().map(|stage| settings::timeouts(stage).template).max();
+    longest.unwrap_or_else(|| settings::timeouts(&Value::Null).template)
+}
+
+/// Freezes an accepted pipeline for a run.
+pub fn freeze(pipeline: &PipelineRecord, run: &Value, sources: &Sources) -> Outcome {
+    let spec = &pipeline.spec;
+    let mut stages = Vec::new();
+    for stage in stages_of(spec) {
+        let name = stage.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        match freeze::freeze(stage, sources, Some(&pipeline.meta.name)) {
+            Frozen::Ready { template, cloned_from } => stages.push(FrozenStage {
+                needs: dag::needs(stage).into_iter().collect(),
+                when: stage.get("when").and_then(Value::as_str).map(str::to_owned),
+                name,
+                template,
+                cloned_from,
+            }),
+            Frozen::Waiting { reason, message } => {
+                return Outcome::Waiting { reason, message: format!("stage {name}: {message}") };
+            }
+            Frozen::Refused { reason, message } => {
+                return Outcome::Refused { reason, message: format!("stage {name}: {message}") };
+            }
+        }
+    }
+    let on_failure = spec.get("onFailure").and_then(|value| serde_json::from_value(value.clone()).ok());
+    let frozen = FrozenPipeline {
+        params: super::params(spec, run),
+        stages,
+        outputs: crate::decide::object(spec.get("outputs")),
+        on_failure: on_failure.unwrap_or_default(),
+    };
+    let frozen = serde_json::to_value(&frozen).unwrap_or(Value::Null);
+    let size = clone::canonical_json(&frozen).len();
+    if size > MAX_FROZEN_PIPELINE {
+        return Outcome::Refused {
+            reason: Reason::InvalidTemplate,
+            message: format!(
+                "the frozen pipeline has {size} bytes, and {MAX_FROZEN_PIPELINE} are allowed: keep data out of params and args"
+            ),
+        };
+    }
+    Outcome::Ready(frozen)
+}

@@ -1,0 +1,262 @@
+//! Kind PipelineRun: freeze the pipeline, wait for the turn, start stages the moment they can, conclude.
+//!
+//! Comes in: [`Snapshot`]. Goes out: a plan; stages start from what is frozen in the run's status, so
+//! that nothing that changes outside changes the run.
+
+mod frozen;
+mod stages;
+
+pub use frozen::{FrozenPipeline, FrozenStage, queries};
+
+use cultivar_crds::{OnFailure, Phase, PipelineRunStatus, Reason, labels};
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::freeze::Sources;
+use super::pipeline::{digest, order, revision};
+use super::{Event, Plan, Urgency};
+use crate::domain::conditions::{Conditions, kind};
+use crate::domain::{ExperimentRecord, PipelineRecord, RunRecord, settings, text, time};
+use crate::refs::{FieldPath, Head, Insert, Names, Scope, resolve};
+use crate::validate;
+use stages::Board;
+
+/// Everything that deciding about one run looks at.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// The run.
+    pub run: RunRecord,
+    /// Its pipeline.
+    pub pipeline: Option<Arc<PipelineRecord>>,
+    /// What the stages' `from` may mean; needed until the run is frozen.
+    pub sources: Sources,
+    /// The other runs of the pipeline.
+    pub siblings: Vec<Arc<RunRecord>>,
+    /// The run's experiments, by stage.
+    pub stages: BTreeMap<String, Arc<ExperimentRecord>>,
+    /// Stages whose experiment, recorded before, the API server itself says is gone.
+    pub confirmed_gone: BTreeSet<String>,
+    /// Why the API server would not take a stage's experiment, by stage.
+    pub refusals: BTreeMap<String, String>,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// Decides about one run.
+#[must_use]
+pub fn decide(snapshot: &Snapshot) -> Plan<PipelineRunStatus> {
+    let mut plan = Plan::new((*snapshot.run.status).clone());
+    if snapshot.run.meta.deleting {
+        return plan;
+    }
+    plan.status.observed_generation = Some(snapshot.run.meta.generation);
+    if !plan.status.phase.is_terminal() {
+        live(snapshot, &mut plan);
+    }
+    set_conditions(snapshot, &mut plan);
+    plan
+}
+
+fn live(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
+    let cancel = snapshot.run.spec.get("cancel").and_then(Value::as_bool).unwrap_or(false);
+    if cancel && plan.status.started_at.is_none() {
+        return end(snapshot, plan, Phase::Cancelled, Some(Reason::Cancelled), "cancel was asked for");
+    }
+    let Some(frozen) = plan.status.pipeline_spec.clone() else {
+        return freeze(snapshot, plan);
+    };
+    let pipeline: FrozenPipeline = match serde_json::from_value(frozen) {
+        Ok(pipeline) => pipeline,
+        Err(error) => return fail(snapshot, plan, Reason::Invalid, format!("status.pipelineSpec: {error}")),
+    };
+    if plan.status.started_at.is_none() && !is_its_turn(snapshot, plan) {
+        return;
+    }
+    if plan.status.started_at.is_none() {
+        plan.status.started_at = Some(time::stamp(snapshot.now));
+    }
+    plan.status.phase = Phase::Running;
+    advance(snapshot, plan, &pipeline, cancel);
+}
+
+fn freeze(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
+    let Some(pipeline) = &snapshot.pipeline else {
+        let name = snapshot.run.spec.get("pipeline").and_then(Value::as_str).unwrap_or_default();
+        return wait(snapshot, plan, Reason::PipelineNotFound, format!("pipeline {name} does not exist in this namespace"));
+    };
+    let now_digest = digest(&pipeline.spec);
+    let made_for = snapshot.run.meta.annotations.get(labels::PIPELINE_DIGEST);
+    if made_for.is_some_and(|made_for| *made_for != now_digest) {
+        return end(snapshot, plan, Phase::Cancelled, Some(Reason::Superseded), "the pipeline changed before the run started");
+    }
+    let report = validate::pipeline(&pipeline.spec);
+    if let Some(faults) = report.refusal() {
+        return wait(snapshot, plan, Reason::Invalid, format!("pipeline {}: {faults}", pipeline.meta.name));
+    }
+    let report = validate::run_params(&pipeline.spec, &snapshot.run.spec);
+    if let Some(faults) = report.refusal() {
+        return fail(snapshot, plan, Reason::Invalid, faults);
+    }
+    match frozen::freeze(pipeline, &snapshot.run.spec, &snapshot.sources) {
+        frozen::Outcome::Ready(frozen) => {
+            plan.status.pipeline_spec = Some(frozen);
+            plan.status.pipeline_digest = Some(now_digest);
+            plan.status.pipeline_generation = Some(pipeline.meta.generation);
+            (plan.status.reason, plan.status.message) = (None, None);
+            plan.urge(Urgency::First);
+        }
+        frozen::Outcome::Waiting { reason, message } => wait(snapshot, plan, reason, message),
+        frozen::Outcome::Refused { reason, message } => fail(snapshot, plan, reason, message),
+    }
+}
+
+// One run of a pipeline at a time. Of the runs that the pipeline made only the newest waits; runs made
+// by hand have parameters of their own and wait in line.
+fn is_its_turn(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) -> bool {
+    let mine = order(&snapshot.run);
+    let unfinished = |run: &&Arc<RunRecord>| !run.status.phase.is_terminal() && !run.meta.deleting;
+    let earlier = snapshot
+        .siblings
+        .iter()
+        .filter(unfinished)
+        .filter(|run| run.status.started_at.is_some() || order(run) < mine)
+        .min_by_key(|run| order(run));
+    let Some(earlier) = earlier else { return true };
+    let newer = snapshot
+        .siblings
+        .iter()
+        .filter(unfinished)
+        .filter(|run| revision(run).is_some() && order(run) > mine)
+        .max_by_key(|run| order(run));
+    if let (Some(newer), Some(_)) = (newer, revision(&snapshot.run)) {
+        end(snapshot, plan, Phase::Cancelled, Some(Reason::Superseded), format!("run {} is newer and takes the place", newer.meta.name));
+        return false;
+    }
+    plan.status.phase = Phase::Pending;
+    plan.status.reason = Some(Reason::WaitingForRun);
+    plan.status.message = Some(format!("run {} of the same pipeline has not ended", earlier.meta.name));
+    false
+}
+
+fn advance(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>, pipeline: &FrozenPipeline, cancel: bool) {
+    let board = Board::new(snapshot, pipeline, cancel).play();
+    let ended = board.states.values().filter(|state| state.phase.is_terminal()).count();
+    plan.status.progress = Some(format!("{ended}/{}", pipeline.stages.len()));
+    plan.status.stages = pipeline.stages.iter().filter_map(|stage| board.states.get(&stage.name).cloned()).collect();
+    plan.actions.extend(board.actions);
+    if ended < pipeline.stages.len() {
+        let stopping = cancel || board.stopping;
+        plan.status.reason = stopping.then_some(Reason::Stopping);
+        plan.status.message = stopping.then(|| "the stages that run are being stopped".to_owned());
+        return;
+    }
+    conclude(snapshot, plan, pipeline, cancel);
+}
+
+fn conclude(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>, pipeline: &FrozenPipeline, cancel: bool) {
+    if cancel {
+        return end(snapshot, plan, Phase::Cancelled, Some(Reason::Cancelled), "cancel was asked for");
+    }
+    let failed: Vec<String> = plan
+        .status
+        .stages
+        .iter()
+        .filter(|stage| matches!(stage.phase, Phase::Failed | Phase::Cancelled))
+        .map(|stage| {
+            let reason = stage.reason.map_or_else(String::new, |reason| format!(" ({reason})"));
+            let message = stage.message.as_deref().unwrap_or_default();
+            format!("stage {} {}{reason}: {message}", stage.name, stage.phase)
+        })
+        .collect();
+    if !failed.is_empty() {
+        return fail(snapshot, plan, Reason::StageFailed, text::some_of(&failed, 4));
+    }
+    let names = stages::outer_names(snapshot, pipeline);
+    let scope = Names::new().with(Head::Pipeline, &names.pipeline).with(Head::Stages, &names.stages);
+    let outputs = Value::Object(pipeline.outputs.clone());
+    match resolve(&outputs, &FieldPath::of("spec").key("outputs"), Scope::Outer, &scope, Insert::Plain) {
+        Ok(outputs) => {
+            plan.status.outputs = (!pipeline.outputs.is_empty()).then_some(outputs);
+            end(snapshot, plan, Phase::Completed, None, "");
+        }
+        Err(errors) => {
+            let words: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            fail(snapshot, plan, Reason::ReferenceUnresolved, text::some_of(&words, 4));
+        }
+    }
+}
+
+fn wait(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>, reason: Reason, message: String) {
+    let longest = snapshot.pipeline.as_ref().map_or_else(
+        || settings::timeouts(&Value::Null).template,
+        |pipeline| frozen::template_timeout(&pipeline.spec),
+    );
+    let deadline = snapshot.run.meta.created.map_or(snapshot.now, |created| time::after(created, longest));
+    if snapshot.now >= deadline {
+        return fail(snapshot, plan, reason, format!("{message}; gave up after {}", time::human(longest)));
+    }
+    plan.status.phase = Phase::Pending;
+    plan.status.reason = Some(reason);
+    plan.status.message = Some(text::message(message));
+    plan.wake(deadline);
+}
+
+fn fail(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>, reason: Reason, message: impl Into<String>) {
+    end(snapshot, plan, Phase::Failed, Some(reason), message);
+}
+
+fn end(
+    snapshot: &Snapshot,
+    plan: &mut Plan<PipelineRunStatus>,
+    phase: Phase,
+    reason: Option<Reason>,
+    message: impl Into<String>,
+) {
+    let message = text::message(message);
+    plan.status.phase = phase;
+    plan.status.reason = reason;
+    plan.status.message = (!message.is_empty()).then(|| message.clone());
+    plan.status.finished_at = Some(time::stamp(snapshot.now));
+    // A good end is told by the status; an event would be one more write per stage.
+    if phase == Phase::Failed {
+        plan.events.push(Event { warning: true, reason: reason.unwrap_or(Reason::Error), message });
+    }
+    plan.urge(Urgency::Now);
+}
+
+fn set_conditions(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
+    let status = &mut plan.status;
+    let (phase, reason) = (status.phase, status.reason);
+    let message = status.message.clone().unwrap_or_default();
+    let mut set = Conditions::new(&mut status.conditions, snapshot.run.meta.generation, snapshot.now);
+    match phase {
+        Phase::Completed => {
+            set.set(kind::READY, true, Reason::Succeeded, "").set(kind::COMPLETE, true, Reason::Succeeded, message);
+            set.clear(kind::RECONCILING).clear(kind::STALLED);
+        }
+        phase if phase.is_terminal() => {
+            let reason = reason.unwrap_or(Reason::Error);
+            set.set(kind::READY, false, reason, message.clone()).set(kind::FAILED, true, reason, message.clone());
+            set.set(kind::STALLED, true, reason, message).clear(kind::RECONCILING);
+        }
+        _ => {
+            let reason = reason.unwrap_or(Reason::Running);
+            set.set(kind::READY, false, reason, message.clone()).set(kind::RECONCILING, true, reason, message);
+            set.clear(kind::STALLED);
+        }
+    }
+}
+
+/// Whether a failure stops the stages that do not depend on it.
+fn stops(pipeline: &FrozenPipeline) -> bool {
+    pipeline.on_failure == OnFailure::Stop
+}
+
+/// A run's parameters: the pipeline's defaults, with the run's own in their place.
+fn params(pipeline: &Value, run: &Value) -> Map<String, Value> {
+    let mut params = super::object(pipeline.get("params"));
+    params.extend(super::object(run.get("params")));
+    params
+}

@@ -1,0 +1,224 @@
+//! The board: where every stage of a run stands, and which stages start now.
+//!
+//! Comes in: the frozen pipeline and the experiments of the run. Goes out: one state per stage and the
+//! actions. A stage starts only when every stage that it needs has completed and its `when` holds.
+
+use cultivar_crds::{Phase, Reason, StageStatus};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+use super::{FrozenPipeline, FrozenStage, Snapshot, stops};
+use crate::decide::{Action, NewStage};
+use crate::domain::{ExperimentRecord, names, text};
+use crate::refs::{FieldPath, Head, Insert, Names, Scope, eval_bool, resolve};
+
+/// Values that outer references read.
+pub struct OuterNames {
+    /// `pipeline`.
+    pub pipeline: Value,
+    /// `stages`.
+    pub stages: Value,
+}
+
+/// What the stages of a run have brought so far, by name.
+pub fn outer_names(snapshot: &Snapshot, pipeline: &FrozenPipeline) -> OuterNames {
+    let name = snapshot.run.spec.get("pipeline").cloned().unwrap_or_default();
+    let mut stages = Map::new();
+    for (stage, experiment) in &snapshot.stages {
+        if experiment.status.phase.is_terminal() {
+            stages.insert(stage.clone(), values_of(experiment));
+        }
+    }
+    OuterNames {
+        pipeline: json!({"name": name, "params": pipeline.params, "run": snapshot.run.meta.name}),
+        stages: Value::Object(stages),
+    }
+}
+
+fn values_of(experiment: &ExperimentRecord) -> Value {
+    let status = &experiment.status;
+    let artifacts: Map<String, Value> = status
+        .artifacts
+        .iter()
+        .map(|artifact| (artifact.name.clone(), serde_json::to_value(artifact).unwrap_or_default()))
+        .collect();
+    json!({
+        "experiment": experiment.meta.name,
+        "phase": status.phase,
+        "metrics": status.metrics,
+        "artifacts": artifacts,
+    })
+}
+
+/// Where every stage stands.
+pub struct Board<'a> {
+    snapshot: &'a Snapshot,
+    pipeline: &'a FrozenPipeline,
+    cancel: bool,
+    names: OuterNames,
+    /// By name.
+    pub states: BTreeMap<String, StageStatus>,
+    /// In the pipeline's order.
+    pub actions: Vec<Action>,
+    /// Whether a failure stops the rest.
+    pub stopping: bool,
+}
+
+impl<'a> Board<'a> {
+    /// An empty board.
+    pub fn new(snapshot: &'a Snapshot, pipeline: &'a FrozenPipeline, cancel: bool) -> Self {
+        let names = outer_names(snapshot, pipeline);
+        Self { snapshot, pipeline, cancel, names, states: BTreeMap::new(), actions: Vec::new(), stopping: false }
+    }
+
+    /// Finds where every stage stands; starts what can start, ends what must end.
+    pub fn play(mut self) -> Self {
+        for stage in &self.pipeline.stages {
+            if let Some(state) = self.observed(stage) {
+                self.states.insert(stage.name.clone(), state);
+            }
+        }
+        self.stopping = stops(self.pipeline) && self.states.values().any(|state| state.phase == Phase::Failed);
+        // A stage may be declared before those it needs; each round settles at least one more.
+        let mut open: Vec<&FrozenStage> =
+            self.pipeline.stages.iter().filter(|stage| !self.states.contains_key(&stage.name)).collect();
+        while !open.is_empty() {
+            let before = open.len();
+            open.retain(|stage| {
+                let settled = stage.needs.iter().all(|need| self.states.contains_key(need));
+                if settled {
+                    let state = self.settle(stage);
+                    self.states.insert(stage.name.clone(), state);
+                }
+                !settled
+            });
+            if open.len() == before {
+                break; // a cycle: refused when applied, and the run never ends well without these stages
+            }
+        }
+        for stage in open {
+            self.states.insert(stage.name.clone(), failed(&stage.name, Reason::Invalid, "the stage needs itself".to_owned()));
+        }
+        if self.cancel || self.stopping {
+            self.cancel_live();
+        }
+        self
+    }
+
+    fn observed(&mut self, stage: &FrozenStage) -> Option<StageStatus> {
+        if let Some(experiment) = self.snapshot.stages.get(&stage.name) {
+            let status = &experiment.status;
+            return Some(StageStatus {
+                name: stage.name.clone(),
+                phase: status.phase,
+                experiment: Some(experiment.meta.name.clone()),
+                reason: status.reason,
+                message: status.message.clone(),
+            });
+        }
+        let recorded = self.snapshot.run.status.stages.iter().find(|recorded| recorded.name == stage.name)?;
+        recorded.experiment.as_ref()?;
+        if recorded.phase.is_terminal() {
+            return Some(recorded.clone());
+        }
+        if self.snapshot.confirmed_gone.contains(&stage.name) {
+            let message = format!("experiment {} was deleted before it ended", recorded.experiment.as_deref().unwrap_or_default());
+            return Some(StageStatus { experiment: recorded.experiment.clone(), ..failed(&stage.name, Reason::ExperimentDeleted, message) });
+        }
+        self.actions.push(Action::ConfirmStage {
+            stage: stage.name.clone(),
+            experiment: recorded.experiment.clone().unwrap_or_default(),
+        });
+        Some(recorded.clone())
+    }
+
+    fn settle(&mut self, stage: &FrozenStage) -> StageStatus {
+        let needed = || stage.needs.iter().filter_map(|need| self.states.get(need));
+        if let Some(cause) = needed().find(|state| state.phase.is_terminal() && state.phase != Phase::Completed) {
+            return skipped_for(&stage.name, cause);
+        }
+        if self.cancel {
+            return state(&stage.name, Phase::Cancelled, Reason::Cancelled, "the run was cancelled before the stage started");
+        }
+        if self.stopping {
+            return state(&stage.name, Phase::Skipped, Reason::StageFailed, "another stage failed, and onFailure is Stop");
+        }
+        let waits: Vec<&str> =
+            needed().filter(|state| !state.phase.is_terminal()).map(|state| state.name.as_str()).collect();
+        if !waits.is_empty() {
+            return state(&stage.name, Phase::Pending, Reason::WaitingForStages, format!("waits for {}", text::some_of(&waits, 8)));
+        }
+        self.start(stage)
+    }
+
+    fn start(&mut self, stage: &FrozenStage) -> StageStatus {
+        if let Some(refusal) = self.snapshot.refusals.get(&stage.name) {
+            return failed(&stage.name, Reason::InvalidTemplate, format!("the API server refuses the experiment: {refusal}"));
+        }
+        let names = Names::new().with(Head::Pipeline, &self.names.pipeline).with(Head::Stages, &self.names.stages);
+        match stage.when.as_deref().map(|when| eval_bool(when, &names)) {
+            Some(Err(error)) => return failed(&stage.name, Reason::ReferenceUnresolved, format!("when: {error}")),
+            Some(Ok(false)) => {
+                let when = stage.when.as_deref().unwrap_or_default();
+                return state(&stage.name, Phase::Skipped, Reason::ConditionFalse, format!("when is false: {when}"));
+            }
+            Some(Ok(true)) | None => {}
+        }
+        let at = FieldPath::of(&format!("stages[{}]", stage.name));
+        match resolve(&stage.template, &at, Scope::Outer, &names, Insert::Escaped) {
+            Err(errors) => {
+                let words: Vec<String> = errors.iter().map(ToString::to_string).collect();
+                failed(&stage.name, Reason::ReferenceUnresolved, text::some_of(&words, 4))
+            }
+            Ok(spec) => {
+                let run = &self.snapshot.run.meta;
+                let name = names::stage_experiment(&run.name, &run.uid, &stage.name);
+                let pipeline = self.snapshot.run.spec.get("pipeline").and_then(Value::as_str).unwrap_or_default();
+                self.actions.push(Action::CreateStage(Box::new(NewStage {
+                    name: name.clone(),
+                    stage: stage.name.clone(),
+                    pipeline: pipeline.to_owned(),
+                    spec,
+                    cloned_from: stage.cloned_from.clone(),
+                })));
+                StageStatus { name: stage.name.clone(), phase: Phase::Pending, experiment: Some(name), ..StageStatus::default() }
+            }
+        }
+    }
+
+    fn cancel_live(&mut self) {
+        for experiment in self.snapshot.stages.values() {
+            let asked = experiment.spec.get("cancel").and_then(Value::as_bool).unwrap_or(false);
+            if !experiment.status.phase.is_terminal() && !asked {
+                self.actions.push(Action::CancelExperiment { name: experiment.meta.name.clone() });
+            }
+        }
+    }
+}
+
+fn state(stage: &str, phase: Phase, reason: Reason, message: impl Into<String>) -> StageStatus {
+    StageStatus {
+        name: stage.to_owned(),
+        phase,
+        experiment: None,
+        reason: Some(reason),
+        message: Some(text::message(message)),
+    }
+}
+
+fn failed(stage: &str, reason: Reason, message: String) -> StageStatus {
+    state(stage, Phase::Failed, reason, message)
+}
+
+// The name of the cause travels down: the last stage of a long chain says which one failed.
+fn skipped_for(stage: &str, cause: &StageStatus) -> StageStatus {
+    let reason = cause.reason.unwrap_or(Reason::StageFailed);
+    let message = match (cause.phase, cause.reason, cause.message.as_deref()) {
+        (Phase::Skipped, Some(Reason::StageFailed), Some(message)) => message.to_owned(),
+        (Phase::Skipped, Some(Reason::ConditionFalse), Some(message)) if message.starts_with("stage ") => message.to_owned(),
+        (Phase::Skipped, _, _) => format!("stage {} was skipped ({reason})", cause.name),
+        (phase, _, _) => format!("stage {} {phase} ({reason})", cause.name),
+    };
+    let passed_on = if reason == Reason::ConditionFalse { reason } else { Reason::StageFailed };
+    state(stage, Phase::Skipped, passed_on, message)
+}

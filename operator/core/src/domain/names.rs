@@ -1,0 +1,68 @@
+//! Names of what the operator makes: functions of what it is made for, so that making it twice is noticed.
+
+use sha2::{Digest, Sha256};
+
+/// Longest name of an Experiment.
+pub const MAX_EXPERIMENT: usize = 52;
+
+/// Lower-case hex of the first `bytes` bytes of the SHA-256 of `parts`, each part closed by a NUL.
+#[must_use]
+pub fn short_hash(parts: &[&str], bytes: usize) -> String {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update(part.as_bytes());
+        hasher.update([0]);
+    }
+    hasher.finalize().iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Name of a stage's Experiment: a readable prefix of at most 43 characters, `-`, and 8 hex digits.
+#[must_use]
+pub fn stage_experiment(run_name: &str, run_uid: &str, stage: &str) -> String {
+    let prefix = cut(&format!("{run_name}-{stage}"), 43);
+    format!("{prefix}-{}", short_hash(&[run_uid, stage], 4))
+}
+
+/// Name of an attempt's Job: the experiment's cut to 44 characters, 6 hex digits of its uid, the number.
+#[must_use]
+pub fn job(experiment: &str, uid: &str, attempt: u32) -> String {
+    format!("{}-{}-{attempt}", cut(experiment, 44), short_hash(&[uid], 3))
+}
+
+/// Name of a pipeline's run.
+#[must_use]
+pub fn run(pipeline: &str, revision: i64) -> String {
+    format!("{pipeline}-{revision}")
+}
+
+// Names are ASCII by the API's rule; a cut must not end in a dash.
+fn cut(name: &str, max: usize) -> String {
+    let cut: String = name.chars().take(max).collect();
+    cut.trim_end_matches('-').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_names_stay_within_the_limits() {
+        let run = run(&"p".repeat(40), i64::from(u32::MAX));
+        let experiment = stage_experiment(&run, "uid", &"s".repeat(40));
+        assert!(experiment.len() <= MAX_EXPERIMENT, "{experiment}");
+        let job = job(&"e".repeat(52), "uid", 999);
+        assert!(job.len() <= 57, "{job}");
+    }
+
+    #[test]
+    fn a_cut_never_leaves_a_dash_before_the_hash() {
+        let name = stage_experiment(&"r".repeat(42), "uid", "stage");
+        assert!(!name.contains("--"), "{name}");
+    }
+
+    #[test]
+    fn two_runs_never_share_an_experiment() {
+        assert_ne!(stage_experiment("p-1", "a", "train"), stage_experiment("p-1", "b", "train"));
+        assert_ne!(stage_experiment("p-1", "a", "bc"), stage_experiment("p-1", "ab", "c"));
+    }
+}

@@ -1,0 +1,222 @@
+//! Slim records of observed objects: what deciding needs and nothing else.
+//!
+//! Comes in: objects as the shell reads them. Goes out: snapshots for `decide`. Specs stay stored
+//! JSON, since merging typed structs would lose nulls and the difference between absent and default.
+
+use cultivar_crds::{ExperimentStatus, PipelineRunStatus, PipelineStatus};
+use jiff::Timestamp;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Who controls an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Kind, such as `PipelineRun`.
+    pub kind: String,
+    /// Name.
+    pub name: String,
+    /// Uid.
+    pub uid: String,
+}
+
+/// The part of an object's metadata that matters here.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Meta {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Uid.
+    pub uid: String,
+    /// Version that a conditional write names.
+    pub resource_version: String,
+    /// Generation of the spec.
+    pub generation: i64,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of ours (`cultivar.dev/…`).
+    pub annotations: BTreeMap<String, String>,
+    /// When it was created.
+    pub created: Option<Timestamp>,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// Who controls it.
+    pub owner: Option<Owner>,
+}
+
+impl Meta {
+    /// A label's value, or nothing.
+    #[must_use]
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.labels.get(key).map(String::as_str)
+    }
+
+    /// Whether `kind` `uid` controls this object.
+    #[must_use]
+    pub fn is_owned_by(&self, uid: &str) -> bool {
+        self.owner.as_ref().is_some_and(|owner| owner.uid == uid)
+    }
+}
+
+/// An object of one of our kinds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Record<S> {
+    /// Metadata.
+    pub meta: Meta,
+    /// `spec` as stored.
+    pub spec: Arc<Value>,
+    /// `status`: as stored, or newer where a write is under way.
+    pub status: Arc<S>,
+}
+
+/// An Experiment.
+pub type ExperimentRecord = Record<ExperimentStatus>;
+/// A Pipeline.
+pub type PipelineRecord = Record<PipelineStatus>;
+/// A PipelineRun.
+pub type RunRecord = Record<PipelineRunStatus>;
+
+/// How a Job stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum JobState {
+    /// Neither complete nor failed.
+    #[default]
+    Active,
+    /// Complete.
+    Complete,
+    /// Failed, with the condition's reason and message.
+    Failed {
+        /// Such as PodFailurePolicy or BackoffLimitExceeded.
+        reason: String,
+        /// The controller's words.
+        message: String,
+    },
+}
+
+/// A Job of ours.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct JobRecord {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Uid.
+    pub uid: String,
+    /// Uid of the Experiment that controls it.
+    pub owner_uid: String,
+    /// Name of the Experiment.
+    pub experiment: String,
+    /// Number of the attempt.
+    pub attempt: u32,
+    /// When it was created.
+    pub created: Option<Timestamp>,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// How it stands.
+    pub state: JobState,
+}
+
+/// A pod's phase.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PodPhase {
+    /// Not running yet.
+    #[default]
+    Pending,
+    /// Running.
+    Running,
+    /// Ended well.
+    Succeeded,
+    /// Ended badly.
+    Failed,
+}
+
+/// Why the cluster took a pod away (condition DisruptionTarget).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Disruption {
+    /// Such as EvictionByEvictionAPI.
+    pub reason: String,
+    /// The cluster's words.
+    pub message: String,
+}
+
+/// How the program's container ended.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Terminated {
+    /// Exit code.
+    pub exit_code: i32,
+    /// Such as Completed, Error, OOMKilled.
+    pub reason: String,
+    /// The termination message: the program's result, or the tail of its log.
+    pub message: String,
+    /// When it started.
+    pub started: Option<Timestamp>,
+    /// When it ended.
+    pub finished: Option<Timestamp>,
+}
+
+/// State of the program's container.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum ContainerState {
+    /// Nothing known yet.
+    #[default]
+    Unknown,
+    /// Not started, with reason and message such as ImagePullBackOff.
+    Waiting {
+        /// Such as ImagePullBackOff.
+        reason: String,
+        /// The kubelet's words.
+        message: String,
+    },
+    /// Running since.
+    Running(Option<Timestamp>),
+    /// Ended.
+    Terminated(Terminated),
+}
+
+/// A Pod of ours.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PodRecord {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Uid.
+    pub uid: String,
+    /// Uid of the Job that controls it.
+    pub job_uid: String,
+    /// Name of the Experiment.
+    pub experiment: String,
+    /// Number of the attempt.
+    pub attempt: u32,
+    /// Node it was placed on.
+    pub node: Option<String>,
+    /// When it was created.
+    pub created: Option<Timestamp>,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// Whether it is gone; the record keeps its last state until the attempt's end is recorded.
+    pub gone: bool,
+    /// Its phase.
+    pub phase: PodPhase,
+    /// Its reason, such as Evicted.
+    pub reason: String,
+    /// Its message.
+    pub message: String,
+    /// Why no node takes it, in the scheduler's words.
+    pub unschedulable: Option<String>,
+    /// Why the cluster took it away.
+    pub disruption: Option<Disruption>,
+    /// State of the container `main`.
+    pub main: ContainerState,
+    /// Image id that the node runs.
+    pub image_id: Option<String>,
+}
+
+impl PodRecord {
+    /// Whether no process of it can run any more.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.gone || matches!(self.phase, PodPhase::Succeeded | PodPhase::Failed)
+    }
+}

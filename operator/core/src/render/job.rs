@@ -1,0 +1,52 @@
+//! The Job of an attempt.
+
+use cultivar_crds::labels;
+use serde_json::{Map, Value, json};
+
+use super::{RenderError, controller_reference, pod};
+use crate::domain::{Meta, names};
+
+/// The Job that plays attempt `number` of `experiment` with the frozen `template`.
+///
+/// # Errors
+/// References that lead nowhere, and templates that do not make a pod.
+pub fn job(experiment: &Meta, number: u32, template: &Value) -> Result<Value, RenderError> {
+    let labels = labels(experiment, number);
+    let pod = pod::template(experiment, number, template, &labels)?;
+    Ok(json!({
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": names::job(&experiment.name, &experiment.uid, number),
+            "namespace": experiment.namespace,
+            "labels": labels,
+            "ownerReferences": controller_reference("Experiment", experiment),
+        },
+        "spec": {
+            "backoffLimit": 0,
+            "completions": 1,
+            "parallelism": 1,
+            // A failed pod is not replaced behind our back: the next attempt is a Job of its own.
+            "podReplacementPolicy": "Failed",
+            // Makes the Job's condition keep the cause, for when its pod is gone.
+            "podFailurePolicy": {"rules": [
+                {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+                {"action": "FailJob", "onExitCodes": {"containerName": pod::MAIN, "operator": "NotIn", "values": [0]}},
+            ]},
+            "template": pod,
+        },
+    }))
+}
+
+fn labels(experiment: &Meta, number: u32) -> Map<String, Value> {
+    let mut labels = Map::new();
+    labels.insert(labels::MANAGED_BY.to_owned(), labels::MANAGER.into());
+    labels.insert(labels::EXPERIMENT.to_owned(), experiment.name.clone().into());
+    labels.insert(labels::ATTEMPT.to_owned(), number.to_string().into());
+    for key in [labels::PIPELINE, labels::PIPELINE_RUN, labels::STAGE] {
+        if let Some(value) = experiment.label(key) {
+            labels.insert(key.to_owned(), value.into());
+        }
+    }
+    labels
+}

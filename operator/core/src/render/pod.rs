@@ -1,0 +1,199 @@
+//! The pod template of an attempt: own references resolved, the user's patch applied last but one.
+//!
+//! The kubelet expands `$(VAR)` in command, args and env; what a reference inserts there has its
+//! dollars doubled, so that values arrive byte for byte.
+
+use cultivar_crds::{Reason, labels};
+use serde_json::{Map, Value, json};
+
+use super::RenderError;
+use crate::clone::strategic_merge;
+use crate::domain::{Meta, text};
+use crate::refs::{FieldPath, Head, Insert, Located, Names, RefError, Scope, resolve, resolve_params};
+
+/// Name of the program's container.
+pub const MAIN: &str = "main";
+/// Most bytes of one environment variable that the kernel hands to a program (MAX_ARG_STRLEN), less its name.
+const MAX_ENV: usize = 128 * 1024 - 64;
+const SHM: &str = "cultivar-shm";
+
+/// Values that own references read.
+struct Own {
+    params: Value,
+    inputs: Value,
+    outputs: Value,
+    run: Value,
+}
+
+impl Own {
+    fn names(&self) -> Names<'_> {
+        Names::new()
+            .with(Head::Params, &self.params)
+            .with(Head::Inputs, &self.inputs)
+            .with(Head::Outputs, &self.outputs)
+            .with(Head::Run, &self.run)
+    }
+}
+
+/// The pod template of attempt `number`.
+pub fn template(
+    experiment: &Meta,
+    number: u32,
+    template: &Value,
+    labels: &Map<String, Value>,
+) -> Result<Value, RenderError> {
+    let own = own_names(experiment, number, template)?;
+    let names = own.names();
+    let part = |key: &str, insert: Insert| -> Result<Option<Value>, RenderError> {
+        let Some(value) = template.get(key) else { return Ok(None) };
+        resolve(value, &at(key), Scope::Own, &names, insert).map(Some).map_err(unresolved)
+    };
+    let mut container = Map::from_iter([
+        ("name".to_owned(), MAIN.into()),
+        ("terminationMessagePolicy".to_owned(), "FallbackToLogsOnError".into()),
+    ]);
+    if let Some(image) = part("image", Insert::Plain)? {
+        container.insert("image".to_owned(), as_text(&image).into());
+    }
+    for key in ["command", "args"] {
+        if let Some(Value::Array(words)) = part(key, Insert::Doubled)? {
+            container.insert(key.to_owned(), words.iter().map(|word| Value::String(as_text(word))).collect());
+        }
+    }
+    container.insert("env".to_owned(), env(experiment, number, template, &own)?);
+    if let Some(sources) = part("envFrom", Insert::Plain)? {
+        container.insert("envFrom".to_owned(), sources);
+    }
+    let resources = part("resources", Insert::Plain)?;
+    let mut spec = json!({"restartPolicy": "Never", "containers": []});
+    if resources.as_ref().is_some_and(has_accelerator) {
+        // Data loaders of several processes share memory here; the default of 64 MiB breaks them.
+        spec["volumes"] = json!([{"name": SHM, "emptyDir": {"medium": "Memory"}}]);
+        container.insert("volumeMounts".to_owned(), json!([{"name": SHM, "mountPath": "/dev/shm"}]));
+    }
+    if let Some(resources) = resources {
+        container.insert("resources".to_owned(), resources);
+    }
+    spec["containers"] = json!([container]);
+    let mut pod = json!({"metadata": {"labels": labels}, "spec": spec});
+    if let Some(patch) = part("podTemplate", Insert::Plain)? {
+        pod = strategic_merge(&pod, &patch);
+        reassert(&mut pod, labels)?;
+    }
+    Ok(pod)
+}
+
+// What the operator relies on stands, whatever the patch says.
+fn reassert(pod: &mut Value, labels: &Map<String, Value>) -> Result<(), RenderError> {
+    let shape = || RenderError {
+        reason: Reason::InvalidTemplate,
+        message: format!("podTemplate: the patched pod has no container {MAIN:?}; a patch adds containers beside it"),
+    };
+    let containers = pod.pointer("/spec/containers").and_then(Value::as_array).ok_or_else(shape)?;
+    if !containers.iter().any(|container| container.get("name").and_then(Value::as_str) == Some(MAIN)) {
+        return Err(shape());
+    }
+    pod["spec"]["restartPolicy"] = "Never".into();
+    let metadata = pod.get_mut("metadata").and_then(Value::as_object_mut).ok_or_else(shape)?;
+    match metadata.entry("labels").or_insert_with(|| json!({})) {
+        Value::Object(patched) => patched.extend(labels.clone()),
+        other => *other = Value::Object(labels.clone()),
+    }
+    Ok(())
+}
+
+fn own_names(experiment: &Meta, number: u32, template: &Value) -> Result<Own, RenderError> {
+    let mut own = Own {
+        params: json!({}),
+        inputs: json!({}),
+        outputs: json!({}),
+        run: json!({
+            "name": experiment.name,
+            "namespace": experiment.namespace,
+            "uid": experiment.uid,
+            "attempt": number,
+            "pipeline": experiment.label(labels::PIPELINE),
+            "pipelineRun": experiment.label(labels::PIPELINE_RUN),
+            "stage": experiment.label(labels::STAGE),
+        }),
+    };
+    let inputs = template.get("inputs").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    // Params may read inputs and inputs may read params; an input without references is known first.
+    let (plain, wired): (Vec<&Value>, Vec<&Value>) = inputs.iter().partition(|input| !uri(input).contains("${"));
+    for input in plain {
+        own.inputs[name(input)] = json!({"uri": uri(input)});
+    }
+    let params = template.get("params").and_then(Value::as_object).cloned().unwrap_or_default();
+    let params = resolve_params(&params, &at("params"), &own.names()).map_err(unresolved)?;
+    own.params = Value::Object(params);
+    for input in wired {
+        let path = at("inputs").key(name(input)).key("uri");
+        let resolved = resolve(&Value::String(uri(input).to_owned()), &path, Scope::Own, &own.names(), Insert::Plain);
+        own.inputs[name(input)] = json!({"uri": as_text(&resolved.map_err(unresolved)?)});
+    }
+    Ok(own)
+}
+
+fn uri(input: &Value) -> &str {
+    input.get("uri").and_then(Value::as_str).unwrap_or_default()
+}
+
+fn name(named: &Value) -> &str {
+    named.get("name").and_then(Value::as_str).unwrap_or_default()
+}
+
+fn env(experiment: &Meta, number: u32, template: &Value, own: &Own) -> Result<Value, RenderError> {
+    let names = own.names();
+    let params = own.params.to_string().replace('$', "$$");
+    if params.len() > MAX_ENV {
+        return Err(RenderError {
+            reason: Reason::InvalidTemplate,
+            message: format!(
+                "spec.params has {} bytes as JSON, and a program can be handed {MAX_ENV} in CULTIVAR_PARAMS: keep data in inputs",
+                params.len()
+            ),
+        });
+    }
+    let mut env = vec![
+        json!({"name": "CULTIVAR_EXPERIMENT", "value": experiment.name}),
+        json!({"name": "CULTIVAR_ATTEMPT", "value": number.to_string()}),
+        json!({"name": "CULTIVAR_PARAMS", "value": params}),
+    ];
+    let members = template.get("env").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    for (index, member) in members.iter().enumerate() {
+        let path = at("env").index(index);
+        let mut resolved = resolve(member, &path, Scope::Own, &names, Insert::Plain).map_err(unresolved)?;
+        if let Some(value) = member.get("value") {
+            let value = resolve(value, &path.key("value"), Scope::Own, &names, Insert::Doubled).map_err(unresolved)?;
+            resolved["value"] = as_text(&value).into();
+        }
+        // The user's own word for one of ours wins.
+        env.retain(|ours| name(ours) != name(&resolved));
+        env.push(resolved);
+    }
+    Ok(Value::Array(env))
+}
+
+fn has_accelerator(resources: &Value) -> bool {
+    let limits = resources.get("limits").and_then(Value::as_object);
+    limits.into_iter().flatten().any(|(resource, amount)| {
+        let extended = resource.contains('/') && !resource.starts_with("hugepages-") && !resource.starts_with("kubernetes.io/");
+        extended && !matches!(as_text(amount).as_str(), "0" | "")
+    })
+}
+
+fn as_text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn at(key: &str) -> FieldPath {
+    FieldPath::of("spec").key(key)
+}
+
+fn unresolved(errors: Vec<Located<RefError>>) -> RenderError {
+    let words: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    RenderError { reason: Reason::ReferenceUnresolved, message: text::some_of(&words, 4) }
+}

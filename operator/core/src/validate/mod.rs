@@ -1,0 +1,182 @@
+//! Validation: faults inside one object, found by one function for the webhook and the controllers.
+//!
+//! Comes in: a stored spec. Goes out: a [`Report`]. What lies outside the object (a missing experiment)
+//! is never a fault: it is waited for.
+
+mod params;
+
+pub use params::run_params;
+
+use cultivar_crds::{ExperimentSpec, PipelineRunSpec, PipelineSpec};
+use serde_json::Value;
+
+use crate::dag;
+use crate::decide::freeze::overrides;
+use crate::domain::{text, time};
+use crate::refs::{Expression, FieldPath, Head, Known, Scope, check, scan, unused_params};
+
+/// What is wrong with an object, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Path of the field, such as `spec.stages[1].args[0]`.
+    pub field: String,
+    /// What is wrong, why, and what to do.
+    pub message: String,
+}
+
+/// Everything found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Each refuses the object.
+    pub faults: Vec<Fault>,
+    /// Shown to whoever applies the object, which is admitted.
+    pub warnings: Vec<String>,
+}
+
+impl Report {
+    /// All faults as one message, or nothing.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        let lines: Vec<String> = self.faults.iter().map(|fault| format!("{}: {}", fault.field, fault.message)).collect();
+        (!lines.is_empty()).then(|| lines.join("\n"))
+    }
+
+    fn fault(&mut self, field: impl ToString, message: impl ToString) {
+        self.faults.push(Fault { field: field.to_string(), message: message.to_string() });
+    }
+}
+
+/// Validates an Experiment's spec.
+#[must_use]
+pub fn experiment(spec: &Value) -> Report {
+    let mut report = Report::default();
+    if let Err(error) = serde_json::from_value::<ExperimentSpec>(spec.clone()) {
+        report.fault("spec", error);
+        return report;
+    }
+    let at = FieldPath::of("spec");
+    settings(spec, &at, &mut report);
+    if let Some(ttl) = spec.get("ttlAfterFinished").and_then(Value::as_str) {
+        if let Err(error) = time::parse_duration(ttl) {
+            report.fault(at.key("ttlAfterFinished"), error);
+        }
+    }
+    template(spec, &at, own_names(spec), &mut report);
+    warn_unused(spec, &at, &mut report);
+    report
+}
+
+/// Validates a Pipeline's spec.
+#[must_use]
+pub fn pipeline(spec: &Value) -> Report {
+    let mut report = Report::default();
+    if let Err(error) = serde_json::from_value::<PipelineSpec>(spec.clone()) {
+        report.fault("spec", error);
+        return report;
+    }
+    let at = FieldPath::of("spec");
+    let stages = spec.get("stages").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    if stages.is_empty() {
+        report.fault(at.key("stages"), "a pipeline has at least one stage");
+    }
+    for fault in dag::faults(stages) {
+        report.faults.push(Fault { field: fault.field, message: fault.message });
+    }
+    let names: Vec<&str> = stages.iter().filter_map(|stage| stage.get("name")?.as_str()).collect();
+    let declared = params::declared(spec);
+    let outer = |known: Known| known.allow(Head::Stages, &names).pipeline_params(&declared);
+    for (index, stage) in stages.iter().enumerate() {
+        let at = at.key("stages").index(index);
+        settings(stage, &at, &mut report);
+        template(stage, &at, outer(own_names(stage)), &mut report);
+        if let Some(when) = stage.get("when").and_then(Value::as_str) {
+            condition(when, &at.key("when"), &outer(Known::nothing()), &mut report);
+        }
+        warn_unused(stage, &at, &mut report);
+    }
+    if let Some(outputs) = spec.get("outputs") {
+        for fault in check(outputs, &at.key("outputs"), &outer(Known::nothing())) {
+            report.fault(fault.path, fault.value);
+        }
+    }
+    params::defaults(spec, &at, &mut report);
+    report
+}
+
+/// Validates a PipelineRun's spec, as far as it can be without its pipeline.
+#[must_use]
+pub fn pipeline_run(spec: &Value) -> Report {
+    let mut report = Report::default();
+    if let Err(error) = serde_json::from_value::<PipelineRunSpec>(spec.clone()) {
+        report.fault("spec", error);
+    }
+    report
+}
+
+// A root's own names are all there; a clone's come from its source too, and are checked when it is frozen.
+fn own_names(spec: &Value) -> Known {
+    if spec.get("from").is_none() {
+        return Known::of_template(spec);
+    }
+    [Head::Params, Head::Inputs, Head::Outputs, Head::Run].into_iter().fold(Known::nothing(), Known::allow_any)
+}
+
+fn template(spec: &Value, at: &FieldPath, known: Known, report: &mut Report) {
+    for (key, value) in crate::decide::object(Some(spec)) {
+        let at = at.key(&key);
+        match key.as_str() {
+            "when" => {} // an expression, not a template
+            "name" | "after" | "from" | "unset" | "cancel" | "ttlAfterFinished" => {
+                for (path, _) in scan(&value, &at) {
+                    report.fault(path, "references are not resolved here; write the value itself");
+                }
+            }
+            _ => {
+                for fault in check(&value, &at, &known) {
+                    report.fault(fault.path, fault.value);
+                }
+            }
+        }
+    }
+}
+
+fn condition(when: &str, at: &FieldPath, known: &Known, report: &mut Report) {
+    match Expression::parse(when) {
+        Err(error) => report.fault(at, error),
+        Ok(expression) if expression.scope() == Scope::Own && !expression.uses().is_empty() => {
+            report.fault(at, "when is decided before the stage exists: it reads stages and pipeline, not the stage's own params, inputs or run");
+        }
+        Ok(expression) => {
+            if let Some(error) = expression.uses().iter().find_map(|path| known.check(path).err()) {
+                report.fault(at, error);
+            }
+        }
+    }
+}
+
+fn settings(spec: &Value, at: &FieldPath, report: &mut Report) {
+    for path in [&["timeouts", "template"][..], &["timeouts", "start"], &["timeouts", "run"], &["retries", "backoff", "initial"], &["retries", "backoff", "max"]] {
+        let value = path.iter().try_fold(spec, |value, key| value.get(key)).and_then(Value::as_str);
+        if let Some(Err(error)) = value.map(time::parse_duration) {
+            report.fault(path.iter().fold(at.clone(), |at, key| at.key(key)), error);
+        }
+    }
+}
+
+fn warn_unused(spec: &Value, at: &FieldPath, report: &mut Report) {
+    if spec.get("from").is_some() {
+        return; // what the source reads is not known here
+    }
+    let template = overrides(spec);
+    let unused = unused_params(&template);
+    let all = crate::decide::object(template.get("params"));
+    let read: Vec<&String> = all.keys().filter(|name| !unused.contains(name)).collect();
+    if !unused.is_empty() && !read.is_empty() {
+        report.warnings.push(format!(
+            "{}: no reference reads {}; the program finds them in CULTIVAR_PARAMS only. Read by reference: {}",
+            at.key("params"),
+            text::some_of(&unused, 8),
+            text::some_of(&read, 8),
+        ));
+    }
+}

@@ -1,0 +1,162 @@
+//! One method per action. "Already exists" with our owner is success; with another owner an error.
+
+use cultivar_core::decide::experiment::Refusal;
+use cultivar_core::decide::{Action, NewRun, NewStage};
+use cultivar_core::domain::{Meta, Record, names, text};
+use cultivar_core::render;
+use cultivar_crds::{Reason, labels};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{Act, ActError, Managed};
+use crate::observe::{Key, Kind, convert};
+use crate::telemetry::metrics::Outcome;
+use cultivar_crds::{ExperimentStatus, PipelineRunStatus};
+
+impl Act {
+    /// Does one thing.
+    pub(super) async fn perform<S>(&self, key: &Key, about: &Record<S>, action: Action) -> Result<(), ActError> {
+        let meta = &about.meta;
+        let namespace = &key.namespace;
+        match action {
+            Action::StartAttempt { number, template } => self.start_attempt(key, meta, number, &template).await,
+            Action::StopAttempt { job } | Action::DeleteJob { job } => self.calls.delete_job(namespace, &job).await,
+            Action::Confirm { number } => self.confirm(key, meta, number).await,
+            Action::ConfirmStage { stage, experiment } => self.confirm_stage(key, &stage, &experiment).await,
+            Action::CreateStage(new) => self.create_stage(key, meta, &new).await,
+            Action::CreateRun(new) => self.create_run(meta, &new).await,
+            Action::CancelExperiment { name } => {
+                let patch = json!({"spec": {"cancel": true}});
+                if let Some(object) = self.calls.patch(Kind::Experiment, namespace, &name, patch).await? {
+                    ExperimentStatus::apply(&self.index, object);
+                }
+                Ok(())
+            }
+            Action::ReleaseExperiment { name } => {
+                let patch = json!({"metadata": {"ownerReferences": null}});
+                if let Some(object) = self.calls.patch(Kind::Experiment, namespace, &name, patch).await? {
+                    ExperimentStatus::apply(&self.index, object);
+                }
+                Ok(())
+            }
+            Action::DeleteExperiment { name, uid } => self.calls.delete(Kind::Experiment, namespace, &name, &uid).await,
+            Action::DeleteRun { name, uid } => self.calls.delete(Kind::PipelineRun, namespace, &name, &uid).await,
+        }
+    }
+
+    async fn start_attempt(&self, key: &Key, meta: &Meta, number: u32, template: &Value) -> Result<(), ActError> {
+        self.index.clear_refusal(key);
+        let manifest = match render::job(meta, number, template) {
+            Ok(manifest) => manifest,
+            Err(error) => return self.refuse(key, error.reason, error.message),
+        };
+        let job = match self.calls.create_job(&key.namespace, manifest).await {
+            Ok(job) => job,
+            Err(error) if error.already_exists() => {
+                let name = names::job(&meta.name, &meta.uid, number);
+                let taken = || ActError::NameTaken { doing: "creating the Job".to_owned(), name: name.clone() };
+                // Gone again between the two calls: the next pass sees that.
+                let Some(job) = self.calls.get_job(&key.namespace, &name).await? else { return Err(error) };
+                let owners = job.metadata.owner_references.as_deref().unwrap_or_default();
+                if !owners.iter().any(|owner| owner.uid == meta.uid) {
+                    return Err(taken());
+                }
+                job
+            }
+            Err(error) => {
+                let words = format!("the API server refuses the Job: {}", error.words());
+                return match error.outcome() {
+                    Outcome::Invalid => self.refuse(key, Reason::InvalidTemplate, words),
+                    Outcome::Quota => self.refuse(key, Reason::WaitingForQuota, words),
+                    _ => Err(error),
+                };
+            }
+        };
+        if let Some(owner) = meta.owner.as_ref().filter(|_| number == 1) {
+            if let Some(ended) = self.index.stage_end(&owner.uid) {
+                self.metrics.stage_gap(ended.elapsed());
+            }
+        }
+        self.index.apply_job(convert::job(job));
+        Ok(())
+    }
+
+    // Put down for the next pass to decide about. This pass must not go on as if the Job existed.
+    fn refuse(&self, key: &Key, reason: Reason, message: String) -> Result<(), ActError> {
+        self.index.refuse_attempt(key, Refusal { reason, message: text::message(message), at: Timestamp::now() });
+        Err(ActError::Refused { doing: format!("refused ({reason})") })
+    }
+
+    // The index can be behind or, after a new list, for a moment even older than it was.
+    async fn confirm(&self, key: &Key, meta: &Meta, number: u32) -> Result<(), ActError> {
+        let name = names::job(&meta.name, &meta.uid, number);
+        let job = self.calls.get_job(&key.namespace, &name).await?;
+        let selector = format!("{}={},{}={number}", labels::EXPERIMENT, meta.name, labels::ATTEMPT);
+        let pods = self.calls.list_pods(&key.namespace, &selector).await?;
+        let found = !pods.is_empty();
+        let job_uid = job.as_ref().and_then(|job| job.metadata.uid.clone());
+        let mut job_ended = job.is_none();
+        if let Some(job) = job {
+            let job = convert::job(job);
+            job_ended = job.state != cultivar_core::domain::JobState::Active || job.deleting;
+            self.index.apply_job(job);
+        }
+        for pod in pods {
+            let pod = convert::pod(pod, false);
+            if job_uid.as_ref().is_none_or(|uid| *uid == pod.job_uid) {
+                self.index.apply_pod(pod);
+            }
+        }
+        if !found && job_ended {
+            self.index.confirm_attempt(key, number);
+        }
+        Ok(())
+    }
+
+    async fn confirm_stage(&self, key: &Key, stage: &str, experiment: &str) -> Result<(), ActError> {
+        match self.calls.get(Kind::Experiment, &key.namespace, experiment).await? {
+            Some(object) => ExperimentStatus::apply(&self.index, object),
+            None => self.index.confirm_stage_gone(key, stage),
+        }
+        Ok(())
+    }
+
+    async fn create_stage(&self, key: &Key, run: &Meta, new: &NewStage) -> Result<(), ActError> {
+        let manifest = render::stage(run, new);
+        match self.calls.create(Kind::Experiment, &key.namespace, manifest).await {
+            Ok(object) => ExperimentStatus::apply(&self.index, object),
+            Err(error) if error.already_exists() => {
+                let object = self.existing(Kind::Experiment, &key.namespace, &new.name, &run.uid).await?;
+                ExperimentStatus::apply(&self.index, object);
+            }
+            Err(error) if error.outcome() == Outcome::Invalid => {
+                self.index.refuse_stage(key, &new.stage, text::message(error.words()));
+                return Err(ActError::Refused { doing: format!("stage {}: {}", new.stage, error.words()) });
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    async fn create_run(&self, pipeline: &Meta, new: &NewRun) -> Result<(), ActError> {
+        let manifest = render::run(pipeline, new);
+        let object = match self.calls.create(Kind::PipelineRun, &pipeline.namespace, manifest).await {
+            Err(error) if error.already_exists() => {
+                self.existing(Kind::PipelineRun, &pipeline.namespace, &new.name, &pipeline.uid).await?
+            }
+            answer => answer?,
+        };
+        PipelineRunStatus::apply(&self.index, object);
+        Ok(())
+    }
+
+    async fn existing(&self, kind: Kind, namespace: &str, name: &str, owner: &str) -> Result<kube::api::DynamicObject, ActError> {
+        let doing = || format!("creating {}", kind.as_str());
+        let found = self.calls.get(kind, namespace, name).await?;
+        let ours = |object: &kube::api::DynamicObject| {
+            object.metadata.owner_references.as_deref().unwrap_or_default().iter().any(|reference| reference.uid == owner)
+        };
+        found.filter(ours).ok_or_else(|| ActError::NameTaken { doing: doing(), name: name.to_owned() })
+    }
+}
+

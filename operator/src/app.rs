@@ -1,0 +1,93 @@
+//! The wiring of the operator, as code: who feeds whom.
+//!
+//! ```text
+//! watches → index → queue → control (decide) → act → API server
+//!                     ↑_______________________↓ (answers go into the index at once)
+//! ```
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cultivar_crds::Phase;
+use futures::FutureExt;
+use futures::future::select_all;
+use kube::Client;
+
+use crate::act::{Act, Calls};
+use crate::control::queue::Queue;
+use crate::control::{self, Context};
+use crate::leader::Elector;
+use crate::observe::{Index, watch};
+use crate::settings::Settings;
+use crate::shutdown::Tasks;
+use crate::telemetry::metrics::Kind;
+use crate::telemetry::{Health, Metrics, http};
+
+/// A loop that does not beat for this long is taken for dead.
+const STANDSTILL: Duration = Duration::from_secs(60);
+
+/// Starts every task of the operator.
+pub fn start(client: Client, settings: &Settings, metrics: Metrics, tasks: &mut Tasks) {
+    let health = Health::new();
+    let queue = Arc::new(Queue::default());
+    let index = Arc::new(Index::new(Arc::clone(&queue)));
+    let counted = Arc::clone(&index);
+    metrics.on_scrape(move |metrics| count(&counted, metrics));
+
+    let (elector, claim) = Elector::new(client.clone(), &settings.leader);
+    let beat = health.heartbeat("leader election", STANDSTILL);
+    tasks.spawn_last("leader election", elector.run(tasks.last(), move || beat.beat()));
+
+    let watches = watch::all(&client, &settings.namespaces, &index, &health, &tasks.stop());
+    let synced = health.clone();
+    let stop = tasks.stop();
+    tasks.spawn("watches", async move {
+        // Each in a task of its own: one that is slow to convert slows no other.
+        let spawned = watches.into_iter().map(|(name, life)| tokio::spawn(life).map(move |ended| (name, ended)));
+        let ((name, ended), _, others) = select_all(spawned.map(FutureExt::boxed)).await;
+        if stop.is_cancelled() {
+            futures::future::join_all(others).await;
+            return Ok(());
+        }
+        Err(match ended {
+            Ok(()) => format!("the watch of {name} ended"),
+            Err(error) => format!("the watch of {name} panicked: {error}"),
+        })
+    });
+
+    let calls = Calls::new(client.clone(), claim.clone(), metrics.clone(), settings.leader.identity.clone());
+    let act = Act::new(calls, Arc::clone(&index), metrics.clone());
+    let context = Arc::new(Context::new(index, queue, act, metrics.clone()));
+    let beat = health.heartbeat("control loop", STANDSTILL);
+    let (stop, concurrency, leads) = (tasks.stop(), usize::from(settings.concurrency), claim.clone());
+    let gauge = metrics.clone();
+    tasks.spawn("control loop", async move {
+        // Deciding on half of what exists would start things twice.
+        while !synced.ready().ok && !stop.is_cancelled() {
+            beat.beat();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        control::run(context, leads, concurrency, beat, stop).await
+    });
+    let mut leading = claim;
+    let stop = tasks.stop();
+    tasks.spawn("leader gauge", async move {
+        loop {
+            gauge.set_leader(leading.borrow_and_update().holds(std::time::Instant::now()));
+            tokio::select! {
+                () = stop.cancelled() => return Ok::<(), Infallible>(()),
+                changed = leading.changed() => if changed.is_err() { stop.cancelled().await },
+            }
+        }
+    });
+    tasks.spawn_last("http", http::run(settings.http_bind, health, metrics, tasks.last()));
+}
+
+fn count(index: &Index, metrics: &Metrics) {
+    let counts = index.counts();
+    for (kind, name) in [(Kind::Experiment, "Experiment"), (Kind::PipelineRun, "PipelineRun")] {
+        let of = |phase: Phase| counts.get(&(name, phase.as_str())).copied().unwrap_or(0);
+        metrics.set_objects(kind, Phase::ALL.map(|phase| (phase, of(phase))));
+    }
+}

@@ -1,0 +1,161 @@
+//! The queue of wake-ups: each key once, never two passes of one key at a time, timers beside it.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+use crate::observe::Key;
+
+/// Keys that want a pass.
+#[derive(Default)]
+pub struct Queue {
+    state: Mutex<State>,
+    news: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    ready: VecDeque<Key>,
+    queued: HashSet<Key>,
+    running: HashSet<Key>,
+    timers: BTreeSet<(Instant, Key)>,
+    timer_of: HashMap<Key, Instant>,
+}
+
+impl State {
+    fn push(&mut self, key: Key) -> bool {
+        let new = self.queued.insert(key.clone());
+        if new {
+            self.ready.push_back(key);
+        }
+        new
+    }
+
+    fn expire(&mut self, now: Instant) {
+        while let Some((moment, key)) = self.timers.first().cloned() {
+            if moment > now {
+                break;
+            }
+            self.timers.remove(&(moment, key.clone()));
+            self.timer_of.remove(&key);
+            self.push(key);
+        }
+    }
+
+    // A key that is being worked on waits for its pass to end, and then gets one more.
+    fn pop(&mut self) -> Option<Key> {
+        let position = self.ready.iter().position(|key| !self.running.contains(key))?;
+        let key = self.ready.remove(position)?;
+        self.queued.remove(&key);
+        self.running.insert(key.clone());
+        Some(key)
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing in here panics half way.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for a pass.
+    pub fn wake(&self, key: Key) {
+        if self.lock().push(key) {
+            self.news.notify_one();
+        }
+    }
+
+    /// Sets, moves or removes the timer of a key.
+    pub fn set_timer(&self, key: &Key, moment: Option<Instant>) {
+        let mut state = self.lock();
+        if let Some(old) = state.timer_of.remove(key) {
+            state.timers.remove(&(old, key.clone()));
+        }
+        if let Some(moment) = moment {
+            state.timers.insert((moment, key.clone()));
+            state.timer_of.insert(key.clone(), moment);
+            let first = state.timers.first().is_some_and(|(_, first)| first == key);
+            drop(state);
+            if first {
+                self.news.notify_one();
+            }
+        }
+    }
+
+    /// The next key to work on; to be given back with [`Queue::done`].
+    pub async fn next(&self) -> Key {
+        loop {
+            let timer = {
+                let mut state = self.lock();
+                state.expire(Instant::now());
+                if let Some(key) = state.pop() {
+                    return key;
+                }
+                state.timers.first().map(|(moment, _)| *moment)
+            };
+            match timer {
+                None => self.news.notified().await,
+                Some(moment) => {
+                    tokio::select! {
+                        () = self.news.notified() => {}
+                        () = sleep_until(moment) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// A pass has ended.
+    pub fn done(&self, key: &Key) {
+        let mut state = self.lock();
+        state.running.remove(key);
+        if state.queued.contains(key) {
+            self.news.notify_one();
+        }
+    }
+
+    /// How many keys wait for a pass.
+    pub fn len(&self) -> usize {
+        self.lock().ready.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::Kind;
+    use std::time::Duration;
+
+    fn key(name: &str) -> Key {
+        Key::new(Kind::Experiment, "default", name)
+    }
+
+    #[tokio::test]
+    async fn a_key_waits_once_and_never_runs_twice_at_a_time() {
+        let queue = Queue::default();
+        queue.wake(key("a"));
+        queue.wake(key("a"));
+        assert_eq!(queue.next().await, key("a"));
+        queue.wake(key("a"));
+        queue.wake(key("b"));
+        assert_eq!(queue.next().await, key("b"));
+        assert!(tokio::time::timeout(Duration::from_millis(20), queue.next()).await.is_err());
+        queue.done(&key("a"));
+        assert_eq!(queue.next().await, key("a"));
+        assert_eq!(queue.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn timers_fire_in_order_and_can_be_moved() {
+        let queue = Queue::default();
+        let now = Instant::now();
+        queue.set_timer(&key("late"), Some(now + Duration::from_millis(10)));
+        queue.set_timer(&key("early"), Some(now + Duration::from_millis(20)));
+        queue.set_timer(&key("early"), Some(now + Duration::from_millis(5)));
+        queue.set_timer(&key("never"), Some(now));
+        queue.set_timer(&key("never"), None);
+        assert_eq!(queue.next().await, key("early"));
+        assert_eq!(queue.next().await, key("late"));
+    }
+}
