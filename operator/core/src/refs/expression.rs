@@ -10,7 +10,7 @@
 use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue, operators};
 use serde_json::Value;
 
-use super::error::{RefError, list};
+use super::error::RefError;
 use super::eval::Evaluation;
 use super::functions;
 use super::lex;
@@ -293,9 +293,4 @@ pub(super) fn field_name(field: &str) -> &str {
         .strip_prefix('`')
         .and_then(|f| f.strip_suffix('`'))
         .unwrap_or(field)
-}
-
-/// Names for a message, kept here so that `functions` need not know how errors list things.
-pub(super) fn listed(names: &[&str]) -> String {
-    list(names)
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use cel::common::ast::{CallExpr, operators};
 use serde_json::{Number, Value};
 
-use super::expression::listed;
+use super::error::list;
 use super::path::kind;
 
 /// Functions called as `f(x)`, with the fewest and most arguments.
@@ -62,7 +62,7 @@ pub(super) fn check(call: &CallExpr) -> Result<(), String> {
             Some((_, wanted)) => Err(format!(".{name}() takes {wanted} argument(s), not {count}")),
             None => Err(format!(
                 "unknown method \".{name}()\"; there are: {}",
-                listed(&METHODS.map(|(m, _)| m))
+                list(&METHODS.map(|(m, _)| m))
             )),
         };
     }
@@ -77,7 +77,7 @@ pub(super) fn check(call: &CallExpr) -> Result<(), String> {
         Some(_) => Err(format!("{name}() does not take {count} arguments")),
         None => Err(format!(
             "unknown function \"{name}()\"; there are: {}",
-            listed(&GLOBAL.map(|(f, ..)| f))
+            list(&GLOBAL.map(|(f, ..)| f))
         )),
     }
 }

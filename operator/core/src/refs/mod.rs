@@ -30,11 +30,13 @@ mod resolve;
 mod template;
 
 pub use check::{Known, Reference, check, scan, unused_params};
+pub(crate) use error::list as listed;
 pub use error::{Located, RefError};
 pub use expression::{Expression, MAX_EXPRESSION, eval_bool};
 pub use field::{FieldPath, FieldSegment};
 pub use insert::{Insert, escape};
 pub use params::resolve_params;
 pub use path::{Head, PathRef, Scope, Segment};
+pub(crate) use path::{is_identifier, parse_bracket};
 pub use resolve::{Names, resolve, resolve_text};
 pub use template::{Part, Template};

@@ -263,7 +263,7 @@ pub(super) fn parse_tail(text: &str) -> Result<(Vec<Segment>, usize), String> {
 }
 
 /// Reads `["name"]`, `['name']` or `[0]`.
-fn parse_bracket(text: &str) -> Result<(Segment, usize), String> {
+pub(crate) fn parse_bracket(text: &str) -> Result<(Segment, usize), String> {
     let inner = &text[1..];
     let (segment, length) = match inner.as_bytes().first() {
         Some(b'"' | b'\'') => {

@@ -1,0 +1,191 @@
+//! Finds what a stage waits for.
+//!
+//! In: stages as JSON. Out: per stage the names of others, each with the first field that mentions it.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::graph::{self, Dag, DagError};
+use crate::refs::{Expression, FieldPath, Head, Located, PathRef, scan};
+
+/// A stage that another one waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Need {
+    /// Its name.
+    pub stage: String,
+    /// The field that mentions it first.
+    pub at: FieldPath,
+}
+
+/// A stage and what it needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stage {
+    /// Its name.
+    pub name: String,
+    /// Where it is declared.
+    pub at: FieldPath,
+    /// The stages it waits for, each once, in the order of its fields.
+    pub needs: Vec<Need>,
+}
+
+/// Something wrong with the graph of a pipeline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The field, as in `spec.stages[1].after[0].stage`.
+    pub field: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// The stages that `stage` waits for. What is malformed waits for nothing.
+#[must_use]
+pub fn needs(stage: &Value) -> BTreeSet<String> {
+    Edges::of(stage, &FieldPath::root())
+        .needs
+        .into_iter()
+        .map(|need| need.stage)
+        .collect()
+}
+
+/// Orders the `stages` of a pipeline, which stand at `at`: `spec.stages`.
+///
+/// # Errors
+/// Malformed references, stages without a name or with another one's, needs that do not exist, a circle.
+pub fn infer(stages: &[Value], at: &FieldPath) -> Result<Dag, Vec<Located<DagError>>> {
+    let (stages, errors) = read(stages, at);
+    if errors.is_empty() {
+        Dag::new(&stages)
+    } else {
+        Err(errors)
+    }
+}
+
+/// What is wrong with the graph of a pipeline's `stages`, beyond what [`crate::refs::check`] finds in each of them:
+/// malformed references and references to stages that do not exist are left to that.
+#[must_use]
+pub fn faults(stages: &[Value]) -> Vec<Fault> {
+    let at = FieldPath::of("spec").key("stages");
+    let (read, errors) = read(stages, &at);
+    let mut found: Vec<Located<DagError>> = errors
+        .into_iter()
+        .filter(|error| !matches!(error.value, DagError::Reference(_)))
+        .collect();
+    found.extend(graph::names(&read));
+    found.extend(unknown_after(stages, &at));
+    found.extend(graph::order(&read).err());
+    found
+        .into_iter()
+        .map(|fault| Fault {
+            field: fault.path.to_string(),
+            message: fault.value.to_string(),
+        })
+        .collect()
+}
+
+fn read(stages: &[Value], at: &FieldPath) -> (Vec<Stage>, Vec<Located<DagError>>) {
+    let (mut read, mut errors) = (Vec::new(), Vec::new());
+    for (index, stage) in stages.iter().enumerate() {
+        let at = at.index(index);
+        let edges = Edges::of(stage, &at);
+        errors.extend(edges.errors);
+        match stage.get("name").and_then(Value::as_str) {
+            Some(name) => read.push(Stage {
+                name: name.to_owned(),
+                at,
+                needs: edges.needs,
+            }),
+            None => errors.push(Located::new(at, DagError::Unnamed)),
+        }
+    }
+    (read, errors)
+}
+
+/// `after` fields that name no stage.
+fn unknown_after(stages: &[Value], at: &FieldPath) -> Vec<Located<DagError>> {
+    let existing: BTreeSet<&str> = stages
+        .iter()
+        .filter_map(|stage| stage.get("name")?.as_str())
+        .collect();
+    let mut errors = Vec::new();
+    for (index, stage) in stages.iter().enumerate() {
+        for (name, at) in after(stage, &at.index(index)) {
+            if !existing.contains(name) {
+                let error = DagError::Unknown {
+                    name: name.to_owned(),
+                    existing: crate::refs::listed(&existing),
+                };
+                errors.push(Located::new(at, error));
+            }
+        }
+    }
+    errors
+}
+
+/// The names in `after[].stage`, with their fields.
+fn after<'a>(stage: &'a Value, at: &FieldPath) -> Vec<(&'a str, FieldPath)> {
+    let list = stage
+        .get("after")
+        .and_then(Value::as_array)
+        .map_or(&[][..], Vec::as_slice);
+    let named = list.iter().enumerate().filter_map(|(i, item)| {
+        let name = item.get("stage")?.as_str()?;
+        Some((name, at.key("after").index(i).key("stage")))
+    });
+    named.collect()
+}
+
+#[derive(Default)]
+struct Edges {
+    needs: Vec<Need>,
+    errors: Vec<Located<DagError>>,
+}
+
+impl Edges {
+    fn of(stage: &Value, at: &FieldPath) -> Edges {
+        let mut edges = Edges::default();
+        for (name, at) in after(stage, at) {
+            edges.add(name, &at);
+        }
+        for (key, value) in stage.as_object().into_iter().flatten() {
+            let at = at.key(key);
+            match (key.as_str(), value) {
+                // A bare expression, without `${=` around it.
+                ("when", Value::String(source)) => match Expression::parse(source) {
+                    Ok(expression) => edges.read(expression.uses(), &at),
+                    Err(error) => edges.errors.push(Located::new(at, error.into())),
+                },
+                ("after", _) => {}
+                _ => {
+                    for (at, reference) in scan(value, &at) {
+                        match reference {
+                            Ok(reference) => edges.read(reference.uses(), &at),
+                            Err(error) => edges.errors.push(Located::new(at, error.into())),
+                        }
+                    }
+                }
+            }
+        }
+        edges
+    }
+
+    fn read(&mut self, uses: &[PathRef], at: &FieldPath) {
+        for path in uses.iter().filter(|path| path.head == Head::Stages) {
+            match path.key(0) {
+                Some(name) => self.add(name, at),
+                None => self
+                    .errors
+                    .push(Located::new(at.clone(), DagError::AnyStage)),
+            }
+        }
+    }
+
+    fn add(&mut self, stage: &str, at: &FieldPath) {
+        if !self.needs.iter().any(|need| need.stage == stage) {
+            self.needs.push(Need {
+                stage: stage.to_owned(),
+                at: at.clone(),
+            });
+        }
+    }
+}
