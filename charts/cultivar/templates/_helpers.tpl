@@ -40,7 +40,7 @@ release name in other namespaces, so its own namespace is part of the name.
 {{- end -}}
 
 {{- define "cultivar.webhookConfiguration" -}}
-{{- include "cultivar.clusterName" . }}-webhook
+{{- include "cultivar.clusterName" . -}}
 {{- end -}}
 
 {{- define "cultivar.webhookSecret" -}}

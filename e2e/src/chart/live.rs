@@ -15,7 +15,7 @@ use crate::exec;
 
 const RELEASE: &str = "chart-test";
 const NAMESPACE: &str = "chart-test";
-const WEBHOOK: &str = "validatingwebhookconfiguration/chart-test-cultivar-chart-test-webhook";
+const WEBHOOK: &str = "validatingwebhookconfiguration/chart-test-cultivar-chart-test";
 const OPERATOR: &str = "system:serviceaccount:chart-test:chart-test-cultivar-operator";
 
 /// Verb and resource, namespace, and whether the operator may.
