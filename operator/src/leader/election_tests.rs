@@ -219,7 +219,8 @@ fn tick(process: &mut Process, server: &mut Server, dice: &mut Dice, t0: Instant
         }
         step => {
             // Of ten requests one is lost on the way, one takes very long; of ten answers one is lost.
-            let arrives = ms + 1 + dice.below(if dice.below(10) == 0 { 20_000 } else { 300 });
+            let slowest = if dice.below(10) == 0 { 20_000 } else { 300 };
+            let arrives = ms + 1 + dice.below(slowest);
             let id = ms * 1000 + dice.below(1000);
             let reached = dice.below(10) > 0;
             if reached {
@@ -233,12 +234,12 @@ fn tick(process: &mut Process, server: &mut Server, dice: &mut Dice, t0: Instant
 
 #[test]
 fn there_are_never_two_leaders_and_mostly_one() {
-    for seed in 0..60 {
+    let mut led = 0_u64;
+    for seed in 0..24 {
         let (t0, mut dice, mut server) = (Instant::now(), Dice(seed), Server::default());
         let mut processes: Vec<Process> = ["a", "b", "c"]
             .map(|name| Process { election: Election::new(name.to_owned(), Timing::default()), wake: 0, flight: None })
             .into();
-        let mut led = 0_u64;
         for ms in 0..120_000 {
             // A process stands still for a while, or is started again under a new name: its old claim is then void.
             if dice.below(8_000) == 0 {
@@ -259,6 +260,6 @@ fn there_are_never_two_leaders_and_mostly_one() {
             assert!(leaders <= 1, "seed {seed}: {leaders} leaders at {ms} ms");
             led += leaders as u64;
         }
-        assert!(led > 40_000, "seed {seed}: led for {led} of 120000 ms only");
     }
+    assert!(led > 24 * 60_000, "somebody led for {led} of {} ms only", 24 * 120_000);
 }

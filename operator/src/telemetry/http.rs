@@ -77,20 +77,22 @@ fn exposition(metrics: &Metrics) -> Answer {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
     use std::time::Duration;
-
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpStream;
 
     use super::*;
 
     async fn get(address: SocketAddr, path: &str) -> String {
-        let mut stream = TcpStream::connect(address).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
+        let exchange = move || {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.write_all(request.as_bytes()).unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            answer
+        };
+        tokio::task::spawn_blocking(exchange).await.unwrap()
     }
 
     #[tokio::test]
@@ -110,7 +112,7 @@ mod tests {
         assert!(get(address, "/").await.starts_with("HTTP/1.1 404"));
 
         // An idle connection does not hold up the stop.
-        let _idle = TcpStream::connect(address).await.unwrap();
+        let _idle = TcpStream::connect(address).unwrap();
         tokio::time::sleep(Duration::from_millis(20)).await;
         stop.cancel();
         tokio::time::timeout(Duration::from_secs(5), server).await.expect("stops").unwrap();
