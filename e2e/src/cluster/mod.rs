@@ -29,9 +29,9 @@ pub use self::node::GPUS as REAL_GPUS;
 pub use self::process::State;
 pub use self::simulated::GPUS as SIMULATED_GPUS;
 use crate::error::{Context as _, Error, Result};
+use crate::exec;
 use crate::tools;
 use crate::ui::{Step, Ui};
-use crate::exec;
 
 /// The name of a person's own cluster.
 pub const DEFAULT_NAME: &str = "cultivar";
@@ -101,7 +101,10 @@ impl Builder {
 
     /// Further arguments of the controller manager, such as `--concurrent-job-syncs=20`.
     #[must_use]
-    pub fn controller_manager_args(mut self, args: impl IntoIterator<Item = impl Into<String>>) -> Self {
+    pub fn controller_manager_args(
+        mut self,
+        args: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
         self.controller_manager_args = Some(args.into_iter().map(Into::into).collect());
         self
     }
@@ -114,12 +117,24 @@ impl Builder {
         let _lock = lock(&self.name)?;
         let settings = self.settings()?;
         let layout = Layout::new(&self.name, settings.slot);
-        for dir in [layout.logs(), layout.run(), layout.pki(), layout.conf(), layout.bin()] {
+        for dir in [
+            layout.logs(),
+            layout.run(),
+            layout.pki(),
+            layout.conf(),
+            layout.bin(),
+        ] {
             fs::create_dir_all(&dir).doing(|| format!("cannot make {}", dir.display()))?;
         }
         save(&layout, &settings)?;
-        let tools = ui.step("programs", |step| Programs::ensure(&layout, &settings, step))?;
-        let cluster = Cluster { layout, settings, bin: tools.bin.clone() };
+        let tools = ui.step("programs", |step| {
+            Programs::ensure(&layout, &settings, step)
+        })?;
+        let cluster = Cluster {
+            layout,
+            settings,
+            bin: tools.bin.clone(),
+        };
         cluster.start(&tools, ui)?;
         Ok(cluster)
     }
@@ -131,19 +146,28 @@ impl Builder {
             None => free_slot(&self.name)?,
         };
         let before_node = before.as_ref().map(|b| b.real_node);
-        let real_node = self.real_node.or(before_node).unwrap_or_else(|| node::possible().is_ok());
+        let real_node = self
+            .real_node
+            .or(before_node)
+            .unwrap_or_else(|| node::possible().is_ok());
         if real_node && let Err(why) = node::possible() {
-            return Err(Error::new("cannot add a real node").why(why).hint("`--simulated-only` leaves it out"));
+            return Err(Error::new("cannot add a real node")
+                .why(why)
+                .hint("`--simulated-only` leaves it out"));
         }
         let keep = |new: &Option<Vec<String>>, old: fn(&Settings) -> &Vec<String>| {
-            new.clone().or_else(|| before.as_ref().map(|b| old(b).clone())).unwrap_or_default()
+            new.clone()
+                .or_else(|| before.as_ref().map(|b| old(b).clone()))
+                .unwrap_or_default()
         };
         Ok(Settings {
             slot,
             nodes: self.nodes.or(before.as_ref().map(|b| b.nodes)).unwrap_or(4),
             real_node,
             api_server_args: keep(&self.api_server_args, |s| &s.api_server_args),
-            controller_manager_args: keep(&self.controller_manager_args, |s| &s.controller_manager_args),
+            controller_manager_args: keep(&self.controller_manager_args, |s| {
+                &s.controller_manager_args
+            }),
         })
     }
 }
@@ -155,7 +179,13 @@ impl Cluster {
     /// The name cannot be part of a host name.
     pub fn builder(name: &str) -> Result<Builder> {
         layout::check_name(name)?;
-        Ok(Builder { name: name.to_owned(), nodes: None, real_node: None, api_server_args: None, controller_manager_args: None })
+        Ok(Builder {
+            name: name.to_owned(),
+            nodes: None,
+            real_node: None,
+            api_server_args: None,
+            controller_manager_args: None,
+        })
     }
 
     /// The cluster of this name, if `up` was ever called and `down` not since.
@@ -165,10 +195,16 @@ impl Cluster {
     pub fn find(name: &str) -> Result<Self> {
         layout::check_name(name)?;
         let settings = load(name).ok_or_else(|| {
-            Error::new(format!("there is no cluster {name:?}"))
-                .hint(format!("`cargo cluster up --name {name}` starts it{}", others()))
+            Error::new(format!("there is no cluster {name:?}")).hint(format!(
+                "`cargo cluster up --name {name}` starts it{}",
+                others()
+            ))
         })?;
-        Ok(Self { layout: Layout::new(name, settings.slot), settings, bin: tools::control_plane(&|_| ())? })
+        Ok(Self {
+            layout: Layout::new(name, settings.slot),
+            settings,
+            bin: tools::control_plane(&|_| ())?,
+        })
     }
 
     fn start(&self, programs: &Programs, ui: &Ui) -> Result<()> {
@@ -177,19 +213,33 @@ impl Cluster {
         if settings.real_node {
             ui.step("packages", |step| packages::ensure(&|line| step.say(line)))?;
             ui.step("network", |step| node::prepare(layout, step))?;
-        } else if process::recorded(layout).iter().any(|name| name == "containerd") {
+        } else if process::recorded(layout)
+            .iter()
+            .any(|name| name == "containerd")
+        {
             ui.step("real node leaves", |step| node::stop(layout, step))?;
         }
-        ui.step("control plane", |step| control_plane::start(layout, settings, bin, step))?;
-        ui.step("simulated nodes", |step| simulated::start(layout, settings, bin, &programs.kwok, step))?;
+        ui.step("control plane", |step| {
+            control_plane::start(layout, settings, bin, step)
+        })?;
+        ui.step("simulated nodes", |step| {
+            simulated::start(layout, settings, bin, &programs.kwok, step)
+        })?;
         if let Some(coredns) = &programs.coredns {
             return ui.step("real node", |step| node::start(layout, bin, coredns, step));
         }
         match node::possible() {
             Ok(()) => ui.say("  no real node, as asked: every pod is simulated"),
-            Err(why) => ui.say(format!("  left out: the real node ({why}); every pod is simulated")),
+            Err(why) => ui.say(format!(
+                "  left out: the real node ({why}); every pod is simulated"
+            )),
         }
-        self.kubectl(&["delete", "node", &layout.node_name(), "--ignore-not-found"]).map(|_| ())
+        kubectl(
+            layout,
+            bin,
+            &["delete", "node", &layout.node_name(), "--ignore-not-found"],
+        )
+        .map(|_| ())
     }
 
     /// Imports an image (a tar file: OCI layout, or `docker save`) into the real node. Simulated nodes need none.
@@ -239,7 +289,11 @@ impl Cluster {
     /// at: the host of a webhook's URL. The process must listen on it (or on all addresses).
     #[must_use]
     pub fn host_addr(&self) -> std::net::Ipv4Addr {
-        if self.settings.real_node { self.layout.host_end() } else { std::net::Ipv4Addr::LOCALHOST }
+        if self.settings.real_node {
+            self.layout.host_end()
+        } else {
+            std::net::Ipv4Addr::LOCALHOST
+        }
     }
 
     /// How many simulated nodes the cluster has.
@@ -265,7 +319,7 @@ impl Cluster {
     /// # Errors
     /// kubectl fails; the error quotes what it said.
     pub fn kubectl(&self, args: &[&str]) -> Result<String> {
-        kubectl(&self.layout, &self.bin, args)
+        exec::output(self.kubectl_command().args(args), None)
     }
 
     /// Applies manifests (YAML or JSON).
@@ -325,21 +379,31 @@ impl Cluster {
     pub fn down(name: &str, ui: &Ui) -> Result<()> {
         layout::check_name(name)?;
         let _lock = lock(name)?;
-        let Some(settings) = load(name) else { return Ok(()) };
+        let Some(settings) = load(name) else {
+            return Ok(());
+        };
         let layout = Layout::new(name, settings.slot);
         if settings.real_node {
             ui.step("real node", |step| node::stop(&layout, step))?;
         }
         ui.step("control plane", |step| stop_all(&layout, step))?;
         let dir = layout.dir();
-        ui.step("state", |_| fs::remove_dir_all(&dir).doing(|| format!("cannot remove {}", dir.display())))
+        ui.step("state", |_| {
+            fs::remove_dir_all(&dir).doing(|| format!("cannot remove {}", dir.display()))
+        })
     }
 
     /// The names of all clusters that are up, or were and were not taken down.
     #[must_use]
     pub fn all() -> Vec<String> {
-        let dirs = fs::read_dir(layout::clusters_dir()).into_iter().flatten().flatten();
-        let mut names: Vec<String> = dirs.filter_map(|dir| dir.file_name().into_string().ok()).filter(|name| load(name).is_some()).collect();
+        let dirs = fs::read_dir(layout::clusters_dir())
+            .into_iter()
+            .flatten()
+            .flatten();
+        let mut names: Vec<String> = dirs
+            .filter_map(|dir| dir.file_name().into_string().ok())
+            .filter(|name| load(name).is_some())
+            .collect();
         names.sort();
         names
     }
@@ -347,8 +411,18 @@ impl Cluster {
 
 /// Clients first, so that no log fills with lost connections; then what the order does not name.
 fn stop_all(layout: &Layout, step: &Step) -> Result<()> {
-    let order = ["kwok", "kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd"].map(str::to_owned);
-    let rest = process::recorded(layout).into_iter().filter(|name| !order.contains(name)).collect::<Vec<_>>();
+    let order = [
+        "kwok",
+        "kube-scheduler",
+        "kube-controller-manager",
+        "kube-apiserver",
+        "etcd",
+    ]
+    .map(str::to_owned);
+    let rest = process::recorded(layout)
+        .into_iter()
+        .filter(|name| !order.contains(name))
+        .collect::<Vec<_>>();
     for name in rest.iter().chain(&order) {
         step.note(name);
         // The data is removed next: nobody needs to wait for connections to drain.
@@ -371,15 +445,20 @@ impl Programs {
         let bin = tools::control_plane(&note)?;
         let kwok = tools::KWOK.ensure(&note)?;
         let helm = tools::HELM.ensure(&note)?;
-        let coredns = settings.real_node.then(|| tools::COREDNS.ensure(&note)).transpose()?;
+        let coredns = settings
+            .real_node
+            .then(|| tools::COREDNS.ensure(&note))
+            .transpose()?;
         tools::link(&bin.join("kubectl"), &layout.bin().join("kubectl"))?;
         tools::link(&helm, &layout.bin().join("helm"))?;
         Ok(Self { bin, kwok, coredns })
     }
 }
 
+/// For our own short requests: an API server that hangs must not hang us.
 fn kubectl(layout: &Layout, bin: &Path, args: &[&str]) -> Result<String> {
-    exec::output(control_plane::kubectl_command(layout, bin).args(args), None)
+    let mut command = control_plane::kubectl_command(layout, bin);
+    exec::output(command.arg("--request-timeout=10s").args(args), None)
 }
 
 fn settings_file(name: &str) -> PathBuf {
@@ -408,12 +487,20 @@ fn lock(name: &str) -> Result<File> {
 
 fn others() -> String {
     let names = Cluster::all();
-    if names.is_empty() { String::new() } else { format!("; up: {}", names.join(", ")) }
+    if names.is_empty() {
+        String::new()
+    } else {
+        format!("; up: {}", names.join(", "))
+    }
 }
 
 /// The first slot of the name's own order that no other cluster, route or listener has.
 fn free_slot(name: &str) -> Result<u8> {
-    let taken: Vec<u8> = Cluster::all().iter().filter_map(|other| load(other)).map(|settings| settings.slot).collect();
+    let taken: Vec<u8> = Cluster::all()
+        .iter()
+        .filter_map(|other| load(other))
+        .map(|settings| settings.slot)
+        .collect();
     let routes = exec::run("ip", &["-4", "route", "show", "table", "all"]).unwrap_or_default();
     let free = |slot: &u8| {
         let layout = Layout::new(name, *slot);
@@ -425,6 +512,7 @@ fn free_slot(name: &str) -> Result<u8> {
             && std::net::TcpListener::bind(std::net::SocketAddr::from(port)).is_ok()
     };
     layout::slots(name).find(free).ok_or_else(|| {
-        Error::new("no address range is free for another cluster").hint("`cargo cluster list` names those that are up; take one down")
+        Error::new("no address range is free for another cluster")
+            .hint("`cargo cluster list` names those that are up; take one down")
     })
 }

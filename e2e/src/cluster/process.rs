@@ -59,18 +59,24 @@ pub(crate) fn ensure(layout: &Layout, spec: &Spec) -> Result<()> {
 
 /// Whether a component runs with this very command.
 pub(crate) fn runs(layout: &Layout, spec: &Spec) -> bool {
-    read(layout, spec.name).is_some_and(|record| alive(&record) && record.command == command_line(spec))
+    read(layout, spec.name)
+        .is_some_and(|record| alive(&record) && record.command == command_line(spec))
 }
 
 /// Stops a component if it runs: asks, waits up to `grace`, then kills.
 pub(crate) fn stop(layout: &Layout, name: &str, grace: Duration) -> Result<()> {
-    let Some(record) = read(layout, name) else { return Ok(()) };
+    let Some(record) = read(layout, name) else {
+        return Ok(());
+    };
     signal(&record, Signal::TERM);
     if !gone_within(&record, grace) {
         signal(&record, Signal::KILL);
         if !gone_within(&record, Duration::from_secs(5)) {
-            return Err(Error::new(format!("{name} (process {}) does not end", record.pid))
-                .hint("it may hang in the kernel: look at /proc/PID/stack, then run `down` again"));
+            return Err(
+                Error::new(format!("{name} (process {}) does not end", record.pid)).hint(
+                    "it may hang in the kernel: look at /proc/PID/stack, then run `down` again",
+                ),
+            );
         }
     }
     let _ = fs::remove_file(record_file(layout, name));
@@ -97,7 +103,12 @@ pub(crate) fn recorded(layout: &Layout) -> Vec<String> {
 }
 
 /// Waits until `ready` holds, while the component lives.
-pub(crate) fn wait(layout: &Layout, name: &str, limit: Duration, mut ready: impl FnMut() -> bool) -> Result<()> {
+pub(crate) fn wait(
+    layout: &Layout,
+    name: &str,
+    limit: Duration,
+    mut ready: impl FnMut() -> bool,
+) -> Result<()> {
     let begun = Instant::now();
     loop {
         if ready() {
@@ -105,14 +116,22 @@ pub(crate) fn wait(layout: &Layout, name: &str, limit: Duration, mut ready: impl
         }
         let ended = !matches!(state(layout, name), State::Running(_));
         if ended || begun.elapsed() > limit {
-            let why = if ended { "it ended".to_owned() } else { format!("not ready after {} s", limit.as_secs()) };
+            let why = if ended {
+                "it ended".to_owned()
+            } else {
+                format!("not ready after {} s", limit.as_secs())
+            };
             let log = layout.logs().join(format!("{name}.log"));
             return Err(Error::new(format!("{name} did not come up"))
                 .why(why)
                 .log(tail(&log, 12))
-                .hint(format!("read {}; `cargo cluster down` and `up` start from nothing", log.display())));
+                .hint(format!(
+                    "read {}; `cargo cluster down` and `up` start from nothing",
+                    log.display()
+                )));
         }
-        std::thread::sleep(Duration::from_millis(50));
+        // Asking is not free: most questions start a kubectl, on the processors that the answer needs.
+        std::thread::sleep(Duration::from_millis(100));
     }
 }
 
@@ -145,7 +164,10 @@ fn start(layout: &Layout, spec: &Spec) -> Result<()> {
     words.extend(setsid.iter().map(|program| program.display().to_string()));
     if let Some(netns) = &spec.netns {
         // Not `ip netns exec`: that mounts a /sys without cgroups.
-        words.extend(["nsenter".to_owned(), format!("--net=/var/run/netns/{netns}")]);
+        words.extend([
+            "nsenter".to_owned(),
+            format!("--net=/var/run/netns/{netns}"),
+        ]);
     }
     words.push(spec.program.display().to_string());
     words.extend(spec.args.iter().cloned());
@@ -163,18 +185,35 @@ fn start(layout: &Layout, spec: &Spec) -> Result<()> {
         .spawn()
         .doing(failed)?;
     let pid = i32::try_from(child.id()).doing(failed)?;
-    let start = started_at(pid).ok_or_else(|| Error::new(failed()).why("it ended at once").log(tail(&log, 12)))?;
-    let record = Record { pid, start, command: command_line(spec) };
+    let start = started_at(pid).ok_or_else(|| {
+        Error::new(failed())
+            .why("it ended at once")
+            .log(tail(&log, 12))
+    })?;
+    let record = Record {
+        pid,
+        start,
+        command: command_line(spec),
+    };
     let text = serde_json::to_string_pretty(&record).doing(failed)?;
     fs::write(record_file(layout, spec.name), text).doing(failed)
 }
 
 fn command_line(spec: &Spec) -> String {
-    let files = spec.reads.iter().map(|file| fs::read_to_string(file).unwrap_or_default());
-    let read: u64 = files.flat_map(String::into_bytes).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    format!("{} {} #{read:x}", spec.program.display(), spec.args.join(" "))
+    let files = spec
+        .reads
+        .iter()
+        .map(|file| fs::read_to_string(file).unwrap_or_default());
+    let read: u64 = files
+        .flat_map(String::into_bytes)
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+    format!(
+        "{} {} #{read:x}",
+        spec.program.display(),
+        spec.args.join(" ")
+    )
 }
 
 fn record_file(layout: &Layout, name: &str) -> PathBuf {
@@ -207,7 +246,9 @@ fn gone_within(record: &Record, limit: Duration) -> bool {
 /// Signals the recorded process. Where the system has process descriptors, the check of the start time
 /// and the signal refer to one and the same process even if it ends in between.
 fn signal(record: &Record, signal: Signal) {
-    let Some(pid) = Pid::from_raw(record.pid) else { return };
+    let Some(pid) = Pid::from_raw(record.pid) else {
+        return;
+    };
     #[cfg(target_os = "linux")]
     if let Ok(handle) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
         if alive(record) {
