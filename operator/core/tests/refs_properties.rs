@@ -8,7 +8,8 @@ use cultivar_core::refs::{Known, resolve_text};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// What the kubelet does to command, args and env: `Expand` of k8s.io/kubernetes/third_party/forked/golang/expansion.
+/// What the kubelet does to command, args and env: `Expand` of
+/// `k8s.io/kubernetes/third_party/forked/golang/expansion`.
 fn kubelet(input: &str) -> String {
     let (bytes, mut out, mut cursor) = (input.as_bytes(), Vec::new(), 0);
     while cursor < bytes.len() {

@@ -65,7 +65,7 @@ fn merge(field: &str, base: &mut Value, patch: &Value) {
                     .find(|other| member_name(other) == member_name(item));
                 match (same, item) {
                     (Some(Value::Object(same)), Value::Object(item)) => {
-                        merge_object(field, same, item)
+                        merge_object(field, same, item);
                     }
                     _ => base.push(item.clone()),
                 }

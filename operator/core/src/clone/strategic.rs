@@ -191,7 +191,7 @@ fn compose_list(field: &str, first: &mut Vec<Value>, next: &[Value]) {
                 let kept = |other: &&mut Value| other.get(key) == item.get(key) && !deletes(other);
                 match (first.iter_mut().find(kept), item) {
                     (Some(Value::Object(same)), Value::Object(item)) => {
-                        compose_object(field, same, item)
+                        compose_object(field, same, item);
                     }
                     _ => first.push(item.clone()),
                 }

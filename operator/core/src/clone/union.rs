@@ -35,7 +35,7 @@ pub(super) fn switch(field: &str, base: &mut Map<String, Value>, patch: &Map<Str
         .collect();
     match arms {
         Arms::Groups(groups) => {
-            let is_set = |group: &&[&str]| group.iter().any(|key| sets(key));
+            let is_set = |group: &[&str]| group.iter().any(|key| sets(key));
             if groups.iter().any(|group| is_set(group)) {
                 base.retain(|key, _| {
                     !groups

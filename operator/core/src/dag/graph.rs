@@ -159,7 +159,9 @@ pub(super) fn order(stages: &[Stage]) -> Result<Vec<&str>, Located<DagError>> {
     let mut open: Vec<usize> = waits_for.iter().map(BTreeSet::len).collect();
     let mut dependents: Vec<Vec<usize>> = vec![Vec::new(); stages.len()];
     for (stage, needed) in waits_for.iter().enumerate() {
-        needed.iter().for_each(|need| dependents[*need].push(stage));
+        for need in needed {
+            dependents[*need].push(stage);
+        }
     }
     // The smallest index first keeps the order of declaration.
     let mut ready: BTreeSet<usize> = (0..stages.len())

@@ -61,7 +61,7 @@ fn visit(value: &Value, at: &FieldPath, found: &mut Vec<(FieldPath, Result<Refer
                         Some((at.clone(), Ok(Reference::Cel(expression))))
                     }
                     Part::Text(_) | Part::Escape => None,
-                }))
+                }));
             }
             Err(error) => found.push((at.clone(), Err(error))),
         },

@@ -62,7 +62,7 @@ pub(super) fn check(call: &CallExpr) -> Result<(), String> {
             Some((_, wanted)) => Err(format!(".{name}() takes {wanted} argument(s), not {count}")),
             None => Err(format!(
                 "unknown method \".{name}()\"; there are: {}",
-                list(&METHODS.map(|(m, _)| m))
+                list(METHODS.map(|(m, _)| m))
             )),
         };
     }
@@ -77,7 +77,7 @@ pub(super) fn check(call: &CallExpr) -> Result<(), String> {
         Some(_) => Err(format!("{name}() does not take {count} arguments")),
         None => Err(format!(
             "unknown function \"{name}()\"; there are: {}",
-            list(&GLOBAL.map(|(f, ..)| f))
+            list(GLOBAL.map(|(f, ..)| f))
         )),
     }
 }

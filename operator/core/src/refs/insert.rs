@@ -50,11 +50,10 @@ impl Insert {
     /// The user's text before an insertion.
     pub(super) fn before(self, text: &str) -> String {
         match self {
-            Insert::Plain => text.to_owned(),
             Insert::Escaped if opens_reference(text) || !kubelet_openers(text).is_empty() => {
                 format!("{text}${{=\"\"}}")
             }
-            Insert::Escaped => text.to_owned(),
+            Insert::Plain | Insert::Escaped => text.to_owned(),
             Insert::Doubled => {
                 let mut out = String::with_capacity(text.len() + 1);
                 let mut from = 0;
@@ -98,6 +97,7 @@ fn opens_reference(text: &str) -> bool {
 fn kubelet_openers(text: &str) -> Vec<usize> {
     let bytes = text.as_bytes();
     let mut openers = Vec::new();
+    let last_close = text.rfind(')').unwrap_or(0);
     let mut at = 0;
     while at < bytes.len() {
         if bytes[at] != b'$' {
@@ -105,13 +105,11 @@ fn kubelet_openers(text: &str) -> Vec<usize> {
             continue;
         }
         match bytes.get(at + 1) {
-            Some(b'(') => match text[at..].find(')') {
-                Some(length) => at += length + 1,
-                None => {
-                    openers.push(at);
-                    at += 2;
-                }
-            },
+            Some(b'(') if at < last_close => at += text[at..].find(')').unwrap_or(0) + 1,
+            Some(b'(') => {
+                openers.push(at);
+                at += 2;
+            }
             Some(_) => at += 2,
             None => {
                 openers.push(at);

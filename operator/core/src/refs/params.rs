@@ -60,7 +60,7 @@ fn read_params<'a>(value: &Value, params: &'a Map<String, Value>) -> Vec<&'a str
         for path in paths.iter().filter(|path| path.head == Head::Params) {
             match path.key(0) {
                 Some(name) => {
-                    read.extend(params.get_key_value(name).map(|(name, _)| name.as_str()))
+                    read.extend(params.get_key_value(name).map(|(name, _)| name.as_str()));
                 }
                 None => read.extend(params.keys().map(String::as_str)),
             }

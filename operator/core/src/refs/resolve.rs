@@ -140,7 +140,7 @@ impl Pass<'_> {
                     before.clear();
                 }
                 None if *part == Part::Escape && self.insert != Insert::Escaped => {
-                    before.push_str("${")
+                    before.push_str("${");
                 }
                 None => before.push_str(part.source()),
             }
