@@ -68,15 +68,14 @@ pub fn cancel_is_final() -> Rule {
     .field_path(".spec.cancel")
 }
 
-/// The rule for the object's own name.
+/// The rule for the object's own name; a rule's field path cannot point into the metadata.
 pub fn object_name(max: usize) -> Rule {
     Rule::new(format!(
         "self.metadata.name.size() <= {max} && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')"
     ))
     .message(&*format!(
-        "the name must be a DNS label (a-z, 0-9 and -) that starts with a letter, at most {max} characters"
+        "metadata.name must be a DNS label (a-z, 0-9 and -) that starts with a letter, at most {max} characters"
     ))
-    .field_path(".metadata.name")
 }
 
 // CEL cannot name a field after one of its reserved words.
