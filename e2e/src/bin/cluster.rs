@@ -96,7 +96,14 @@ fn up(name: &str, nodes: Option<u32>, simulated_only: bool, real_node: bool) -> 
     if simulated_only || real_node {
         builder = builder.real_node(real_node);
     }
-    let ui = Ui::new("cluster up");
+    // A repair is over in a second or two: its times would make those of a start look wrong.
+    let runs = Cluster::find(name).is_ok_and(|cluster| {
+        cluster
+            .components()
+            .iter()
+            .any(|component| matches!(component.state, State::Running(_)))
+    });
+    let ui = Ui::new(if runs { "cluster repair" } else { "cluster up" });
     let cluster = builder.up(&ui)?;
     let flag = if name == DEFAULT_NAME {
         String::new()

@@ -5,6 +5,7 @@
 //! finding addresses. All state is in one folder per cluster (`$XDG_STATE_HOME/cultivar/clusters/NAME`).
 //! `up` on a running cluster changes only what differs, so it is also the repair.
 
+mod builder;
 mod certs;
 mod cgroup;
 mod containerd;
@@ -15,18 +16,19 @@ mod network;
 mod node;
 mod packages;
 mod process;
+mod settings;
 mod simulated;
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
+pub use self::builder::Builder;
 use self::layout::Layout;
 pub use self::node::GPUS as REAL_GPUS;
 pub use self::process::State;
+use self::settings::Settings;
 pub use self::simulated::GPUS as SIMULATED_GPUS;
 use crate::error::{Context as _, Error, Result};
 use crate::exec;
@@ -36,34 +38,12 @@ use crate::ui::{Step, Ui};
 /// The name of a person's own cluster.
 pub const DEFAULT_NAME: &str = "cultivar";
 
-/// What a cluster consists of; kept in its folder, so that `up` without options repairs what was there.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Settings {
-    pub slot: u8,
-    pub nodes: u32,
-    pub real_node: bool,
-    #[serde(default)]
-    pub api_server_args: Vec<String>,
-    #[serde(default)]
-    pub controller_manager_args: Vec<String>,
-}
-
 /// A cluster that is up, or was.
 #[derive(Debug, Clone)]
 pub struct Cluster {
     layout: Layout,
     settings: Settings,
     bin: PathBuf,
-}
-
-/// The settings of a cluster to bring up. What is not set stays as it was, or takes its default.
-#[derive(Debug, Clone)]
-pub struct Builder {
-    name: String,
-    nodes: Option<u32>,
-    real_node: Option<bool>,
-    api_server_args: Option<Vec<String>>,
-    controller_manager_args: Option<Vec<String>>,
 }
 
 /// A component and whether it runs.
@@ -77,101 +57,6 @@ pub struct Component {
     pub log: PathBuf,
 }
 
-impl Builder {
-    /// How many simulated nodes; 4 unless said otherwise.
-    #[must_use]
-    pub fn nodes(mut self, count: u32) -> Self {
-        self.nodes = Some(count);
-        self
-    }
-
-    /// Whether to add a real node; by default wherever that is possible (Linux, root).
-    #[must_use]
-    pub fn real_node(mut self, wanted: bool) -> Self {
-        self.real_node = Some(wanted);
-        self
-    }
-
-    /// Further arguments of the API server.
-    #[must_use]
-    pub fn api_server_args(mut self, args: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        self.api_server_args = Some(args.into_iter().map(Into::into).collect());
-        self
-    }
-
-    /// Further arguments of the controller manager, such as `--concurrent-job-syncs=20`.
-    #[must_use]
-    pub fn controller_manager_args(
-        mut self,
-        args: impl IntoIterator<Item = impl Into<String>>,
-    ) -> Self {
-        self.controller_manager_args = Some(args.into_iter().map(Into::into).collect());
-        self
-    }
-
-    /// Brings the cluster up, or to what was asked for if it is up, showing progress on `ui`.
-    ///
-    /// # Errors
-    /// A tool cannot be built, or a component does not come up; the error quotes its log.
-    pub fn up(self, ui: &Ui) -> Result<Cluster> {
-        let _lock = lock(&self.name)?;
-        let settings = self.settings()?;
-        let layout = Layout::new(&self.name, settings.slot);
-        for dir in [
-            layout.logs(),
-            layout.run(),
-            layout.pki(),
-            layout.conf(),
-            layout.bin(),
-        ] {
-            fs::create_dir_all(&dir).doing(|| format!("cannot make {}", dir.display()))?;
-        }
-        save(&layout, &settings)?;
-        let tools = ui.step("programs", |step| {
-            Programs::ensure(&layout, &settings, step)
-        })?;
-        let cluster = Cluster {
-            layout,
-            settings,
-            bin: tools.bin.clone(),
-        };
-        cluster.start(&tools, ui)?;
-        Ok(cluster)
-    }
-
-    fn settings(&self) -> Result<Settings> {
-        let before = load(&self.name);
-        let slot = match &before {
-            Some(settings) => settings.slot,
-            None => free_slot(&self.name)?,
-        };
-        let before_node = before.as_ref().map(|b| b.real_node);
-        let real_node = self
-            .real_node
-            .or(before_node)
-            .unwrap_or_else(|| node::possible().is_ok());
-        if real_node && let Err(why) = node::possible() {
-            return Err(Error::new("cannot add a real node")
-                .why(why)
-                .hint("`--simulated-only` leaves it out"));
-        }
-        let keep = |new: &Option<Vec<String>>, old: fn(&Settings) -> &Vec<String>| {
-            new.clone()
-                .or_else(|| before.as_ref().map(|b| old(b).clone()))
-                .unwrap_or_default()
-        };
-        Ok(Settings {
-            slot,
-            nodes: self.nodes.or(before.as_ref().map(|b| b.nodes)).unwrap_or(4),
-            real_node,
-            api_server_args: keep(&self.api_server_args, |s| &s.api_server_args),
-            controller_manager_args: keep(&self.controller_manager_args, |s| {
-                &s.controller_manager_args
-            }),
-        })
-    }
-}
-
 impl Cluster {
     /// A cluster to bring up under this name.
     ///
@@ -179,13 +64,7 @@ impl Cluster {
     /// The name cannot be part of a host name.
     pub fn builder(name: &str) -> Result<Builder> {
         layout::check_name(name)?;
-        Ok(Builder {
-            name: name.to_owned(),
-            nodes: None,
-            real_node: None,
-            api_server_args: None,
-            controller_manager_args: None,
-        })
+        Ok(Builder::new(name))
     }
 
     /// The cluster of this name, if `up` was ever called and `down` not since.
@@ -194,7 +73,7 @@ impl Cluster {
     /// There is none, or its tools were removed and cannot be built.
     pub fn find(name: &str) -> Result<Self> {
         layout::check_name(name)?;
-        let settings = load(name).ok_or_else(|| {
+        let settings = settings::load(name).ok_or_else(|| {
             Error::new(format!("there is no cluster {name:?}")).hint(format!(
                 "`cargo cluster up --name {name}` starts it{}",
                 others()
@@ -205,41 +84,6 @@ impl Cluster {
             settings,
             bin: tools::control_plane(&|_| ())?,
         })
-    }
-
-    fn start(&self, programs: &Programs, ui: &Ui) -> Result<()> {
-        let (layout, settings, bin) = (&self.layout, &self.settings, &programs.bin);
-        ui.step("certificates", |_| control_plane::prepare(layout, settings))?;
-        if settings.real_node {
-            ui.step("packages", |step| packages::ensure(&|line| step.say(line)))?;
-            ui.step("network", |step| node::prepare(layout, step))?;
-        } else if process::recorded(layout)
-            .iter()
-            .any(|name| name == "containerd")
-        {
-            ui.step("real node leaves", |step| node::stop(layout, step))?;
-        }
-        ui.step("control plane", |step| {
-            control_plane::start(layout, settings, bin, step)
-        })?;
-        ui.step("simulated nodes", |step| {
-            simulated::start(layout, settings, bin, &programs.kwok, step)
-        })?;
-        if let Some(coredns) = &programs.coredns {
-            return ui.step("real node", |step| node::start(layout, bin, coredns, step));
-        }
-        match node::possible() {
-            Ok(()) => ui.say("  no real node, as asked: every pod is simulated"),
-            Err(why) => ui.say(format!(
-                "  left out: the real node ({why}); every pod is simulated"
-            )),
-        }
-        kubectl(
-            layout,
-            bin,
-            &["delete", "node", &layout.node_name(), "--ignore-not-found"],
-        )
-        .map(|_| ())
     }
 
     /// Imports an image (a tar file: OCI layout, or `docker save`) into the real node. Simulated nodes need none.
@@ -378,8 +222,8 @@ impl Cluster {
     /// A process does not end, or something cannot be removed.
     pub fn down(name: &str, ui: &Ui) -> Result<()> {
         layout::check_name(name)?;
-        let _lock = lock(name)?;
-        let Some(settings) = load(name) else {
+        let _lock = settings::lock(name)?;
+        let Some(settings) = settings::load(name) else {
             return Ok(());
         };
         let layout = Layout::new(name, settings.slot);
@@ -402,10 +246,25 @@ impl Cluster {
             .flatten();
         let mut names: Vec<String> = dirs
             .filter_map(|dir| dir.file_name().into_string().ok())
-            .filter(|name| load(name).is_some())
+            .filter(|name| settings::load(name).is_some())
             .collect();
         names.sort();
         names
+    }
+}
+
+/// For our own short requests: an API server that hangs must not hang us.
+fn kubectl(layout: &Layout, bin: &Path, args: &[&str]) -> Result<String> {
+    let mut command = control_plane::kubectl_command(layout, bin);
+    exec::output(command.arg("--request-timeout=10s").args(args), None)
+}
+
+fn others() -> String {
+    let names = Cluster::all();
+    if names.is_empty() {
+        String::new()
+    } else {
+        format!("; up: {}", names.join(", "))
     }
 }
 
@@ -429,90 +288,4 @@ fn stop_all(layout: &Layout, step: &Step) -> Result<()> {
         process::stop(layout, name, Duration::from_secs(2))?;
     }
     Ok(())
-}
-
-/// The programs of a cluster and the links to them.
-struct Programs {
-    bin: PathBuf,
-    kwok: PathBuf,
-    /// Only with a real node: a simulated pod asks for no name.
-    coredns: Option<PathBuf>,
-}
-
-impl Programs {
-    fn ensure(layout: &Layout, settings: &Settings, step: &Step) -> Result<Self> {
-        let note = |text: &str| step.note(text);
-        let bin = tools::control_plane(&note)?;
-        let kwok = tools::KWOK.ensure(&note)?;
-        let helm = tools::HELM.ensure(&note)?;
-        let coredns = settings
-            .real_node
-            .then(|| tools::COREDNS.ensure(&note))
-            .transpose()?;
-        tools::link(&bin.join("kubectl"), &layout.bin().join("kubectl"))?;
-        tools::link(&helm, &layout.bin().join("helm"))?;
-        Ok(Self { bin, kwok, coredns })
-    }
-}
-
-/// For our own short requests: an API server that hangs must not hang us.
-fn kubectl(layout: &Layout, bin: &Path, args: &[&str]) -> Result<String> {
-    let mut command = control_plane::kubectl_command(layout, bin);
-    exec::output(command.arg("--request-timeout=10s").args(args), None)
-}
-
-fn settings_file(name: &str) -> PathBuf {
-    layout::clusters_dir().join(name).join("cluster.json")
-}
-
-fn load(name: &str) -> Option<Settings> {
-    serde_json::from_str(&fs::read_to_string(settings_file(name)).ok()?).ok()
-}
-
-fn save(layout: &Layout, settings: &Settings) -> Result<()> {
-    let text = serde_json::to_string_pretty(settings).doing(|| "cannot write the settings")?;
-    let file = settings_file(&layout.name);
-    fs::write(&file, text).doing(|| format!("cannot write {}", file.display()))
-}
-
-/// One `up` or `down` at a time for a name; another waits.
-fn lock(name: &str) -> Result<File> {
-    let dir = layout::clusters_dir();
-    fs::create_dir_all(&dir).doing(|| format!("cannot make {}", dir.display()))?;
-    let failed = || format!("cannot lock the cluster {name}");
-    let file = File::create(dir.join(format!(".{name}.lock"))).doing(failed)?;
-    file.lock().doing(failed)?;
-    Ok(file)
-}
-
-fn others() -> String {
-    let names = Cluster::all();
-    if names.is_empty() {
-        String::new()
-    } else {
-        format!("; up: {}", names.join(", "))
-    }
-}
-
-/// The first slot of the name's own order that no other cluster, route or listener has.
-fn free_slot(name: &str) -> Result<u8> {
-    let taken: Vec<u8> = Cluster::all()
-        .iter()
-        .filter_map(|other| load(other))
-        .map(|settings| settings.slot)
-        .collect();
-    let routes = exec::run("ip", &["-4", "route", "show", "table", "all"]).unwrap_or_default();
-    let free = |slot: &u8| {
-        let layout = Layout::new(name, *slot);
-        let port = ([127, 0, 0, 1], layout.port(layout::Port::ApiServer));
-        !taken.contains(slot)
-            && !routes.contains(&format!(" {}", layout.prefix()))
-            && !routes.starts_with(&layout.prefix())
-            && !routes.contains(&format!("\n{}", layout.prefix()))
-            && std::net::TcpListener::bind(std::net::SocketAddr::from(port)).is_ok()
-    };
-    layout::slots(name).find(free).ok_or_else(|| {
-        Error::new("no address range is free for another cluster")
-            .hint("`cargo cluster list` names those that are up; take one down")
-    })
 }
