@@ -8,6 +8,7 @@ mod observe;
 mod settings;
 mod shutdown;
 mod telemetry;
+mod webhook;
 
 use std::process::ExitCode;
 
@@ -16,6 +17,7 @@ use shutdown::Tasks;
 use telemetry::Metrics;
 
 fn main() -> ExitCode {
+    webhook::install_crypto();
     let settings = match Settings::from_process() {
         Ok(settings) => settings,
         Err(error) => {

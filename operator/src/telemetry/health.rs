@@ -1,7 +1,8 @@
 //! Whether this process is ready and alive.
 //!
-//! Comes in: every watch with a flag that it has synced, every loop with its heartbeats. Goes out: a verdict and the
-//! text that names what is missing. Ready: every watch has synced. Alive: every loop has beaten within its time.
+//! Comes in: every watch with a flag that it has synced, whatever else the process needs to be of use, and every loop
+//! with its heartbeats. Goes out: a verdict and the text that names what is missing. Synced: every watch has its first
+//! list, so deciding may begin. Ready: synced, and everything else is there. Alive: every loop has beaten in time.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,6 +19,7 @@ pub struct Health {
 #[derive(Debug, Default)]
 struct Parts {
     watches: Vec<(&'static str, Arc<AtomicBool>)>,
+    needs: Vec<(&'static str, Arc<AtomicBool>)>,
     loops: Vec<Loop>,
 }
 
@@ -38,12 +40,12 @@ pub struct Verdict {
     pub text: String,
 }
 
-/// The flag of one watch.
+/// The flag of one watch, or of one thing that is needed.
 #[derive(Clone, Debug)]
 pub struct Synced(Arc<AtomicBool>);
 
 impl Synced {
-    /// The watch has its first complete list.
+    /// The watch has its first complete list, or what is needed is there.
     pub fn set(&self) {
         self.0.store(true, Ordering::Release);
     }
@@ -85,11 +87,19 @@ impl Health {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A watch, or anything else without which the process is not ready, by its name.
+    /// A watch, by its name.
     #[must_use]
     pub fn watch(&self, name: &'static str) -> Synced {
         let flag = Arc::new(AtomicBool::new(false));
         self.parts().watches.push((name, flag.clone()));
+        Synced(flag)
+    }
+
+    /// Something other than a watch without which the process is not ready, by its name. Deciding does not wait for it.
+    #[must_use]
+    pub fn need(&self, name: &'static str) -> Synced {
+        let flag = Arc::new(AtomicBool::new(false));
+        self.parts().needs.push((name, flag.clone()));
         Synced(flag)
     }
 
@@ -103,10 +113,15 @@ impl Health {
 
     /// Whether every watch has synced.
     #[must_use]
+    pub fn synced(&self) -> Verdict {
+        verdict(missing(&self.parts().watches, "not synced"))
+    }
+
+    /// Whether every watch has synced and everything needed is there.
+    #[must_use]
     pub fn ready(&self) -> Verdict {
         let parts = self.parts();
-        let missing = parts.watches.iter().filter(|(_, synced)| !synced.load(Ordering::Acquire));
-        verdict(missing.map(|(name, _)| format!("not synced: {name}")))
+        verdict(missing(&parts.watches, "not synced").chain(missing(&parts.needs, "not there")))
     }
 
     /// Whether every loop has beaten in time, at `now`.
@@ -123,6 +138,13 @@ impl Health {
         });
         verdict(still)
     }
+}
+
+fn missing<'a>(
+    flags: &'a [(&'static str, Arc<AtomicBool>)],
+    what: &'a str,
+) -> impl Iterator<Item = String> + 'a {
+    flags.iter().filter(|(_, flag)| !flag.load(Ordering::Acquire)).map(move |(name, _)| format!("{what}: {name}"))
 }
 
 fn verdict(faults: impl Iterator<Item = String>) -> Verdict {
@@ -146,7 +168,11 @@ mod tests {
         assert_eq!(health.ready().text, "not synced: pods\nnot synced: jobs\n");
         pods.set();
         assert_eq!(health.ready(), Verdict { ok: false, text: "not synced: jobs\n".to_owned() });
+        let certificate = health.need("certificate");
         jobs.set();
+        assert!(health.synced().ok, "deciding does not wait for what else is needed");
+        assert_eq!(health.ready().text, "not there: certificate\n");
+        certificate.set();
         assert_eq!(health.ready(), Verdict { ok: true, text: "ok\n".to_owned() });
     }
 

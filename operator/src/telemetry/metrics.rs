@@ -13,7 +13,7 @@ use prometheus::{
 
 use super::process::Process;
 
-/// A kind of object.
+/// A kind of object that is reconciled or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// An Experiment.
@@ -22,20 +22,10 @@ pub enum Kind {
     Pipeline,
     /// A PipelineRun.
     PipelineRun,
-    /// A Queue.
-    Queue,
     /// A Job.
     Job,
-    /// A Pod.
-    Pod,
-    /// A Service.
-    Service,
     /// An Event.
     Event,
-    /// A Secret.
-    Secret,
-    /// Anything else.
-    Other,
 }
 
 impl Kind {
@@ -46,13 +36,8 @@ impl Kind {
             Self::Experiment => "Experiment",
             Self::Pipeline => "Pipeline",
             Self::PipelineRun => "PipelineRun",
-            Self::Queue => "Queue",
             Self::Job => "Job",
-            Self::Pod => "Pod",
-            Self::Service => "Service",
             Self::Event => "Event",
-            Self::Secret => "Secret",
-            Self::Other => "Other",
         }
     }
 }
@@ -94,11 +79,7 @@ impl Outcome {
 pub enum Verb {
     /// POST.
     Create,
-    /// PUT.
-    Update,
-    /// PATCH, server-side apply.
-    Apply,
-    /// PATCH of another kind.
+    /// PATCH.
     Patch,
     /// Any write to the status subresource.
     Status,
@@ -112,8 +93,6 @@ impl Verb {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Create => "create",
-            Self::Update => "update",
-            Self::Apply => "apply",
             Self::Patch => "patch",
             Self::Status => "status",
             Self::Delete => "delete",

@@ -147,8 +147,7 @@ async fn a_configuration_that_lost_its_bundle_gets_it_back() {
     let server = Server::with_webhook();
     let mut leader = keeper(&server, Claim::ALWAYS);
     leader.turn(start()).await.unwrap();
-    let bundles = || Some([("validate.cultivar.dev".to_owned(), String::new())].into());
-    server.0.lock().unwrap().bundles = bundles();
+    server.0.lock().unwrap().bundles = Some([("validate.cultivar.dev".to_owned(), String::new())].into());
     leader.turn(start()).await.unwrap();
     assert_eq!(server.bundle(), server.contents().bundle());
     // Without a configuration the certificate is kept all the same.

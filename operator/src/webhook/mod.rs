@@ -55,7 +55,7 @@ pub async fn run(
     health: Health,
     stop: CancellationToken,
 ) -> Result<(), WebhookError> {
-    let synced = health.watch("webhook certificate");
+    let synced = health.need("webhook certificate");
     let beat = health.heartbeat("webhook certificate", TURN);
     let bound = TcpListener::bind(settings.bind).await;
     let listener = bound.map_err(|error| WebhookError::Bind(settings.bind, error))?;

@@ -105,8 +105,13 @@ pub fn judge(question: &Question, validate: Validate) -> Answer {
 
 /// Warnings travel in a header: one line, not too long.
 fn header_text(warning: &str) -> String {
-    let mut text: String = warning.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    text.truncate(text.floor_char_boundary(WARNING));
+    let mut text = String::new();
+    for c in warning.chars().map(|c| if c.is_control() { ' ' } else { c }) {
+        if text.len() + c.len_utf8() > WARNING {
+            break;
+        }
+        text.push(c);
+    }
     text
 }
 

@@ -23,9 +23,9 @@ use crate::telemetry::serve::{Answer as HttpAnswer, serve, text};
 /// The API server's own limit of a request.
 const BODY: usize = 3 * 1024 * 1024;
 /// Time for a body to arrive.
-const ARRIVAL: Duration = Duration::from_secs(5);
-/// Time to judge one object; below the timeout of the webhook, so that the answer still counts.
-const JUDGING: Duration = Duration::from_secs(4);
+const ARRIVAL: Duration = Duration::from_secs(2);
+/// Time to judge one object; below the two seconds that the API server waits, so that the answer still counts.
+const JUDGING: Duration = Duration::from_millis(1500);
 
 /// Serves until `stop`.
 ///
