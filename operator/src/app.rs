@@ -23,6 +23,7 @@ use crate::settings::Settings;
 use crate::shutdown::Tasks;
 use crate::telemetry::metrics::Kind;
 use crate::telemetry::{Health, Metrics, http};
+use crate::webhook;
 
 /// A loop that does not beat for this long is taken for dead.
 const STANDSTILL: Duration = Duration::from_secs(60);
@@ -64,12 +65,16 @@ pub fn start(client: Client, settings: &Settings, metrics: Metrics, tasks: &mut 
     let gauge = metrics.clone();
     tasks.spawn("control loop", async move {
         // Deciding on half of what exists would start things twice.
-        while !synced.ready().ok && !stop.is_cancelled() {
+        while !synced.synced().ok && !stop.is_cancelled() {
             beat.beat();
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         control::run(context, leads, concurrency, beat, stop).await
     });
+    if let Some(webhook) = settings.webhook.clone() {
+        let served = webhook::run(client, webhook, claim.clone(), health.clone(), tasks.last());
+        tasks.spawn_last("webhook", served);
+    }
     let mut leading = claim;
     let stop = tasks.stop();
     tasks.spawn("leader gauge", async move {

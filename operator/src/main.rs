@@ -9,6 +9,7 @@ mod settings;
 mod shutdown;
 mod telemetry;
 mod webhook;
+mod webhook;
 
 use std::process::ExitCode;
 
@@ -17,6 +18,7 @@ use shutdown::Tasks;
 use telemetry::Metrics;
 
 fn main() -> ExitCode {
+    webhook::install_crypto();
     webhook::install_crypto();
     let settings = match Settings::from_process() {
         Ok(settings) => settings,

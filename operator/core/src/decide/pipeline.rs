@@ -72,8 +72,7 @@ pub fn decide(snapshot: &Snapshot) -> Plan<PipelineStatus> {
         return plan;
     }
     plan.status.observed_generation = Some(pipeline.meta.generation);
-    let report = validate::pipeline(&pipeline.spec);
-    if let Some(faults) = report.refusal() {
+    if let Some(faults) = faults(pipeline) {
         refuse(snapshot, &mut plan, &faults);
     } else {
         accept(snapshot, &mut plan);
@@ -81,6 +80,16 @@ pub fn decide(snapshot: &Snapshot) -> Plan<PipelineStatus> {
     summarise(snapshot, &mut plan);
     trim_history(snapshot, &mut plan);
     plan
+}
+
+// A generation that was accepted once is not read again at every pass.
+fn faults(pipeline: &PipelineRecord) -> Option<String> {
+    let accepted = pipeline.status.conditions.iter().any(|condition| {
+        condition.type_ == kind::ACCEPTED
+            && condition.status == "True"
+            && condition.observed_generation == Some(pipeline.meta.generation)
+    });
+    if accepted { None } else { validate::pipeline(&pipeline.spec).refusal() }
 }
 
 fn refuse(snapshot: &Snapshot, plan: &mut Plan<PipelineStatus>, faults: &str) {

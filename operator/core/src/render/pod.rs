@@ -76,11 +76,31 @@ pub fn template(
     }
     spec["containers"] = json!([container]);
     let mut pod = json!({"metadata": {"labels": labels}, "spec": spec});
-    if let Some(patch) = part("podTemplate", Insert::Plain)? {
+    if let Some(patch) = template.get("podTemplate") {
+        let patch = patch_of(patch, &names)?;
         pod = strategic_merge(&pod, &patch);
         reassert(&mut pod, labels)?;
     }
     Ok(pod)
+}
+
+// The kubelet expands command, args and env of every container, those of the patch too.
+fn patch_of(patch: &Value, names: &Names<'_>) -> Result<Value, RenderError> {
+    let root = at("podTemplate");
+    let mut plain = resolve(patch, &root, Scope::Own, names, Insert::Plain).map_err(unresolved)?;
+    for list in ["containers", "initContainers"] {
+        let at_list = root.key("spec").key(list);
+        let containers = patch.pointer(&format!("/spec/{list}")).and_then(Value::as_array);
+        for (index, container) in containers.into_iter().flatten().enumerate() {
+            for field in ["command", "args", "env"] {
+                let Some(written) = container.get(field) else { continue };
+                let path = at_list.index(index).key(field);
+                let doubled = resolve(written, &path, Scope::Own, names, Insert::Doubled).map_err(unresolved)?;
+                plain["spec"][list][index][field] = doubled;
+            }
+        }
+    }
+    Ok(plain)
 }
 
 // What the operator relies on stands, whatever the patch says.

@@ -164,7 +164,7 @@ impl<'a> Board<'a> {
             }
             Some(Ok(true)) | None => {}
         }
-        let at = FieldPath::of(&format!("stages[{}]", stage.name));
+        let at = FieldPath::of("stages").key(&stage.name);
         match resolve(&stage.template, &at, Scope::Outer, &names, Insert::Escaped) {
             Err(errors) => {
                 let words: Vec<String> = errors.iter().map(ToString::to_string).collect();
