@@ -9,7 +9,6 @@ mod settings;
 mod shutdown;
 mod telemetry;
 mod webhook;
-mod webhook;
 
 use std::process::ExitCode;
 

@@ -26,6 +26,7 @@ use self::secret::Cluster;
 use crate::leader::Claim;
 use crate::settings::WebhookSettings;
 use crate::telemetry::Health;
+use crate::telemetry::health::{Heartbeat, Synced};
 
 /// Why there is no webhook.
 #[derive(Debug, thiserror::Error)]
@@ -44,19 +45,30 @@ pub fn install_crypto() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// Serves the webhook and looks after its certificate until `stop`. Ready once there is a certificate to serve.
+/// Serves the webhook and looks after its certificate until `stop`. Ready once there is a certificate to serve, which is
+/// registered at once and not when the task first runs: until then the process would look ready.
 ///
 /// # Errors
 /// When it cannot listen.
-pub async fn run(
+pub fn run(
     client: Client,
     settings: WebhookSettings,
     claim: watch::Receiver<Claim>,
     health: Health,
     stop: CancellationToken,
-) -> Result<(), WebhookError> {
+) -> impl Future<Output = Result<(), WebhookError>> + Send {
     let synced = health.need("webhook certificate");
     let beat = health.heartbeat("webhook certificate", TURN);
+    serve_and_keep(client, settings, claim, (synced, beat), stop)
+}
+
+async fn serve_and_keep(
+    client: Client,
+    settings: WebhookSettings,
+    claim: watch::Receiver<Claim>,
+    (synced, beat): (Synced, Heartbeat),
+    stop: CancellationToken,
+) -> Result<(), WebhookError> {
     let bound = TcpListener::bind(settings.bind).await;
     let listener = bound.map_err(|error| WebhookError::Bind(settings.bind, error))?;
     tracing::info!(address = %settings.bind, "serving the webhook");
