@@ -18,7 +18,6 @@ use telemetry::Metrics;
 
 fn main() -> ExitCode {
     webhook::install_crypto();
-    webhook::install_crypto();
     let settings = match Settings::from_process() {
         Ok(settings) => settings,
         Err(error) => {
