@@ -37,19 +37,19 @@ pub fn advance(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
 }
 
 fn begin(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, number: u32) {
+    let backing_off = retry_at(snapshot, plan).filter(|moment| snapshot.now < *moment);
     let mut earlier_live = snapshot.pods.iter().any(|pod| !pod.is_over());
-    for job in &snapshot.jobs {
-        if job.state == JobState::Active {
-            earlier_live = true;
-            if !job.deleting {
-                plan.actions.push(Action::StopAttempt { job: job.name.clone() });
-            }
+    for job in snapshot.jobs.iter().filter(|job| job.state == JobState::Active) {
+        earlier_live = true;
+        // A program ends before its Job's condition says so, and the Job keeps its log: it is left
+        // alone as long as nothing waits for it.
+        let has_ended = backing_off.is_some() && snapshot.has_ended(job.attempt);
+        if !job.deleting && !has_ended {
+            plan.actions.push(Action::StopAttempt { job: job.name.clone() });
         }
     }
-    let retry_at = retry_at(snapshot, plan);
-    if let Some(moment) = retry_at.filter(|moment| snapshot.now < *moment) {
-        plan.wake(moment);
-        return;
+    if let Some(moment) = backing_off {
+        return plan.wake(moment);
     }
     if earlier_live {
         wait(plan, Reason::Stopping, format!("attempt {number} waits until the pods of the one before have ended"));

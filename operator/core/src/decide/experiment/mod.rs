@@ -10,13 +10,14 @@ pub mod result;
 
 use cultivar_crds::{ClonedFrom, ExperimentSpec, ExperimentStatus, Phase, PhaseTimes, Reason, labels};
 use jiff::Timestamp;
+use serde_json::Value;
 use std::sync::Arc;
 
 use super::freeze::{self, Frozen, Sources};
 use super::{Action, Event, Plan, Urgency};
 use crate::clone;
 use crate::domain::conditions::{self, Conditions, kind};
-use crate::domain::{ExperimentRecord, JobRecord, JobState, PodRecord, settings, text, time};
+use crate::domain::{ContainerState, ExperimentRecord, JobRecord, JobState, PodRecord, settings, text, time};
 use crate::validate;
 
 /// Everything that deciding about one experiment looks at.
@@ -56,8 +57,22 @@ impl Snapshot {
         self.jobs.iter().find(|job| job.attempt == attempt).map(AsRef::as_ref)
     }
 
+    // An experiment that is deleted and made again under the same name meets the pods of its namesake:
+    // they are older, and belong to another Job.
     fn pods_of(&self, attempt: u32) -> Vec<&PodRecord> {
-        self.pods.iter().filter(|pod| pod.attempt == attempt).map(AsRef::as_ref).collect()
+        let job = self.job(attempt).map(|job| &job.uid);
+        let created = self.experiment.meta.created;
+        let ours = |pod: &&PodRecord| match job {
+            Some(uid) => pod.job_uid == *uid,
+            None => pod.created.is_none_or(|pod| created.is_none_or(|created| pod >= created)),
+        };
+        self.pods.iter().map(AsRef::as_ref).filter(|pod: &&PodRecord| pod.attempt == attempt).filter(ours).collect()
+    }
+
+    // Whether every program of an attempt has ended, though its Job may not say so yet.
+    fn has_ended(&self, attempt: u32) -> bool {
+        let pods = self.pods_of(attempt);
+        !pods.is_empty() && pods.iter().all(|pod| pod.is_over() || matches!(pod.main, ContainerState::Terminated(_)))
     }
 
     // A stage's experiment: its run froze the template already, and holds it as the spec.
@@ -84,15 +99,18 @@ pub fn decide(snapshot: &Snapshot) -> Plan<ExperimentStatus> {
 }
 
 fn live(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
-    let cancel = match serde_json::from_value::<ExperimentSpec>((*snapshot.experiment.spec).clone()) {
-        Ok(spec) => spec.cancel.unwrap_or(false),
-        Err(error) => return invalid(plan, format!("spec: {error}")),
-    };
-    if cancel {
+    let spec = &snapshot.experiment.spec;
+    if spec.get("cancel").and_then(Value::as_bool).unwrap_or(false) {
         return stop(snapshot, plan);
     }
-    if plan.status.template.is_none() && !freeze(snapshot, plan) {
-        return;
+    if plan.status.template.is_none() {
+        // What is frozen goes on, whatever this version thinks of the spec now.
+        if let Err(error) = serde_json::from_value::<ExperimentSpec>((**spec).clone()) {
+            return invalid(plan, format!("spec: {error}"));
+        }
+        if !freeze(snapshot, plan) {
+            return;
+        }
     }
     attempts::advance(snapshot, plan);
 }
