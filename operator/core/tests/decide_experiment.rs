@@ -1,0 +1,268 @@
+//! Deciding about experiments: the tables in `cases/experiment`.
+//!
+//! Comes in: a snapshot in short. Goes out: the plan, compared with what the case expects.
+
+mod support;
+
+use cultivar_core::decide::experiment::{Refusal, Snapshot, decide};
+use cultivar_core::decide::freeze::overrides;
+use cultivar_core::domain::{ContainerState, Disruption, JobRecord, JobState, PodPhase, PodRecord, Terminated, names};
+use cultivar_crds::experiment::SpentRetries;
+use cultivar_crds::{Attempt, ExperimentStatus, Phase, PhaseTimes, Reason};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use support::{Expect, NAMESPACE, Source, at, cases, differences, from, in_words, owner, record, sources, stamp};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    name: String,
+    #[serde(default)]
+    given: Given,
+    expect: Expect,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Given {
+    /// Seconds after the experiment's creation.
+    now: i64,
+    spec: Option<Value>,
+    /// The template is frozen already, from the spec.
+    frozen: bool,
+    /// A stage's experiment.
+    stage: bool,
+    deleting: bool,
+    generation: Option<i64>,
+    annotations: BTreeMap<String, String>,
+    /// Further fields of the status.
+    status: Value,
+    attempts: Vec<AttemptInShort>,
+    spent: Option<SpentRetries>,
+    sources: Vec<Source>,
+    jobs: Vec<JobInShort>,
+    pods: Vec<PodInShort>,
+    in_use: Option<String>,
+    confirmed: Option<u32>,
+    refusal: Option<RefusalInShort>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AttemptInShort {
+    number: u32,
+    created: i64,
+    finished: Option<i64>,
+    reason: Option<Reason>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JobInShort {
+    attempt: u32,
+    #[serde(default)]
+    created: i64,
+    #[serde(default)]
+    complete: bool,
+    /// Reason and message.
+    failed: Option<(String, String)>,
+    #[serde(default)]
+    deleting: bool,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct PodInShort {
+    attempt: u32,
+    created: Option<i64>,
+    /// Belongs to a Job that is not ours: that of an earlier namesake.
+    of_a_namesake: bool,
+    node: Option<String>,
+    phase: Option<String>,
+    deleting: bool,
+    gone: bool,
+    reason: String,
+    message: String,
+    unschedulable: Option<String>,
+    /// Reason and message.
+    disruption: Option<(String, String)>,
+    /// Reason and message.
+    waiting: Option<(String, String)>,
+    /// Since.
+    running: Option<i64>,
+    exit: Option<Exit>,
+    image_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Exit {
+    code: i32,
+    #[serde(default)]
+    why: String,
+    /// The termination message.
+    #[serde(default)]
+    output: String,
+    started: Option<i64>,
+    finished: Option<i64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RefusalInShort {
+    reason: Reason,
+    message: String,
+    at: i64,
+}
+
+const NAME: &str = "train";
+
+fn job_uid(attempt: u32) -> String {
+    format!("uid-of-job-{attempt}")
+}
+
+impl JobInShort {
+    fn record(&self) -> JobRecord {
+        JobRecord {
+            namespace: NAMESPACE.to_owned(),
+            name: names::job(NAME, &support::uid(NAME), self.attempt),
+            uid: job_uid(self.attempt),
+            owner_uid: support::uid(NAME),
+            experiment: NAME.to_owned(),
+            attempt: self.attempt,
+            created: Some(at(self.created)),
+            deleting: self.deleting,
+            state: match &self.failed {
+                Some((reason, message)) => JobState::Failed { reason: reason.clone(), message: message.clone() },
+                None if self.complete => JobState::Complete,
+                None => JobState::Active,
+            },
+        }
+    }
+}
+
+impl PodInShort {
+    fn record(&self, index: usize) -> PodRecord {
+        let main = match (&self.exit, self.running, &self.waiting) {
+            (Some(exit), _, _) => ContainerState::Terminated(Terminated {
+                exit_code: exit.code,
+                reason: exit.why.clone(),
+                message: exit.output.clone(),
+                started: exit.started.map(at),
+                finished: exit.finished.map(at),
+            }),
+            (None, Some(since), _) => ContainerState::Running(Some(at(since))),
+            (None, None, Some((reason, message))) => ContainerState::Waiting { reason: reason.clone(), message: message.clone() },
+            (None, None, None) => ContainerState::Unknown,
+        };
+        PodRecord {
+            namespace: NAMESPACE.to_owned(),
+            name: format!("pod-{index}"),
+            uid: format!("uid-of-pod-{index}"),
+            job_uid: if self.of_a_namesake { "uid-of-another-job".to_owned() } else { job_uid(self.attempt) },
+            experiment: NAME.to_owned(),
+            attempt: self.attempt,
+            node: self.node.clone(),
+            created: Some(at(self.created.unwrap_or(0))),
+            deleting: self.deleting,
+            gone: self.gone,
+            phase: match (self.phase.as_deref(), &self.exit) {
+                (Some("Running"), _) => PodPhase::Running,
+                (Some("Succeeded"), _) => PodPhase::Succeeded,
+                (Some("Failed"), _) => PodPhase::Failed,
+                (Some("Pending"), _) => PodPhase::Pending,
+                (Some(other), _) => panic!("{other} is no phase of a pod"),
+                (None, Some(exit)) if exit.code == 0 => PodPhase::Succeeded,
+                (None, Some(_)) => PodPhase::Failed,
+                (None, None) if self.running.is_some() => PodPhase::Running,
+                (None, None) => PodPhase::Pending,
+            },
+            reason: self.reason.clone(),
+            message: self.message.clone(),
+            unschedulable: self.unschedulable.clone(),
+            disruption: self.disruption.clone().map(|(reason, message)| Disruption { reason, message }),
+            main,
+            image_id: self.image_id.clone(),
+        }
+    }
+}
+
+impl Given {
+    fn snapshot(&self) -> Snapshot {
+        let spec = self.spec.clone().unwrap_or_else(|| json!({"image": "busybox"}));
+        let mut experiment = record(NAME, spec.clone(), self.experiment_status(&spec));
+        experiment.meta.deleting = self.deleting;
+        experiment.meta.generation = self.generation.unwrap_or(1);
+        experiment.meta.annotations = self.annotations.clone();
+        if self.stage {
+            experiment.meta.owner = Some(owner("PipelineRun", "digits-1"));
+        }
+        Snapshot {
+            experiment,
+            sources: sources(&self.sources, [&spec]),
+            jobs: self.jobs.iter().map(|job| Arc::new(job.record())).collect(),
+            pods: self.pods.iter().enumerate().map(|(index, pod)| Arc::new(pod.record(index))).collect(),
+            in_use: self.in_use.clone(),
+            confirmed: self.confirmed,
+            refusal: self.refusal.as_ref().map(|refusal| Refusal {
+                reason: refusal.reason,
+                message: refusal.message.clone(),
+                at: at(refusal.at),
+            }),
+            now: at(self.now),
+        }
+    }
+
+    fn experiment_status(&self, spec: &Value) -> ExperimentStatus {
+        let mut status: ExperimentStatus = from(&self.status);
+        if self.frozen || !self.attempts.is_empty() {
+            status.template.get_or_insert_with(|| overrides(spec));
+            if status.phase == Phase::Pending {
+                status.phase = Phase::Starting;
+            }
+            status.times.get_or_insert_with(|| PhaseTimes { starting: Some(stamp(0)), ..PhaseTimes::default() });
+        }
+        for attempt in &self.attempts {
+            status.attempt = Some(attempt.number);
+            status.attempts.push(Attempt {
+                number: attempt.number,
+                job: names::job(NAME, &support::uid(NAME), attempt.number),
+                created_at: Some(stamp(attempt.created)),
+                finished_at: attempt.finished.map(stamp),
+                reason: attempt.reason,
+                ..Attempt::default()
+            });
+        }
+        status.retries = self.spent.or(status.retries);
+        status
+    }
+}
+
+#[test]
+fn every_case_of_the_tables() {
+    let cases: Vec<(String, Case)> = cases("experiment");
+    let mut wrong = Vec::new();
+    for (file, case) in &cases {
+        let snapshot = case.given.snapshot();
+        let plan = decide(&snapshot);
+        let words = in_words(&plan.actions, &snapshot.experiment.meta);
+        let mut found = differences(&plan, &words, &case.expect);
+        if plan != decide(&snapshot) {
+            found.push("the same snapshot gave another plan".to_owned());
+        }
+        // Once more from its own result: the same status again, unless this pass has begun something.
+        let mut again = snapshot.clone();
+        again.experiment.status = Arc::new(plan.status.clone());
+        if (plan.actions.is_empty() && plan.status.phase == snapshot.experiment.status.phase || plan.status.phase.is_terminal())
+            && decide(&again).status != plan.status
+        {
+            found.push(format!("the second pass gives another status: {:?}", decide(&again).status));
+        }
+        wrong.extend(found.into_iter().map(|difference| format!("{file}: {}:\n    {difference}", case.name)));
+    }
+    assert!(cases.len() > 60, "only {} cases were found", cases.len());
+    assert!(wrong.is_empty(), "{} differences\n{}", wrong.len(), wrong.join("\n"));
+}
