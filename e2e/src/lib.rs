@@ -3,10 +3,17 @@
 //!
 //! In: nothing but this machine's Go and, for a real node, its Debian packages. Out: a [`cluster::Cluster`].
 
+#[cfg(feature = "client")]
+pub mod api;
 pub mod chart;
 pub mod cluster;
+pub mod demo;
 pub mod error;
 pub mod exec;
 pub mod image;
+#[cfg(feature = "client")]
+pub mod measure;
+pub mod operator;
 pub mod tools;
 pub mod ui;
+pub mod verify;

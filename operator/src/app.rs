@@ -5,9 +5,8 @@
 //!                     ↑_______________________↓ (answers go into the index at once)
 //! ```
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cultivar_crds::Phase;
 use futures::FutureExt;
@@ -34,9 +33,14 @@ pub fn start(client: Client, settings: &Settings, metrics: Metrics, tasks: &mut 
     let queue = Arc::new(Queue::default());
     let index = Arc::new(Index::new(Arc::clone(&queue)));
     let counted = Arc::clone(&index);
-    metrics.on_scrape(move |metrics| count(&counted, metrics));
 
     let (elector, claim) = Elector::new(client.clone(), &settings.leader);
+    let leading = claim.clone();
+    metrics.on_scrape(move |metrics| {
+        count(&counted, metrics);
+        // Asked at every scrape: a claim also ends by time, which no message tells.
+        metrics.set_leader(leading.borrow().holds(Instant::now()));
+    });
     let beat = health.heartbeat("leader election", STANDSTILL);
     tasks.spawn_last("leader election", elector.run(tasks.last(), move || beat.beat()));
 
@@ -62,7 +66,6 @@ pub fn start(client: Client, settings: &Settings, metrics: Metrics, tasks: &mut 
     let context = Arc::new(Context::new(index, queue, act, metrics.clone()));
     let beat = health.heartbeat("control loop", STANDSTILL);
     let (stop, concurrency, leads) = (tasks.stop(), usize::from(settings.concurrency), claim.clone());
-    let gauge = metrics.clone();
     tasks.spawn("control loop", async move {
         // Deciding on half of what exists would start things twice.
         while !synced.synced().ok && !stop.is_cancelled() {
@@ -75,17 +78,6 @@ pub fn start(client: Client, settings: &Settings, metrics: Metrics, tasks: &mut 
         let served = webhook::run(client, webhook, claim.clone(), health.clone(), tasks.last());
         tasks.spawn_last("webhook", served);
     }
-    let mut leading = claim;
-    let stop = tasks.stop();
-    tasks.spawn("leader gauge", async move {
-        loop {
-            gauge.set_leader(leading.borrow_and_update().holds(std::time::Instant::now()));
-            tokio::select! {
-                () = stop.cancelled() => return Ok::<(), Infallible>(()),
-                changed = leading.changed() => if changed.is_err() { stop.cancelled().await },
-            }
-        }
-    });
     tasks.spawn_last("http", http::run(settings.http_bind, health, metrics, tasks.last()));
 }
 

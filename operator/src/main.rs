@@ -11,6 +11,7 @@ mod telemetry;
 mod webhook;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use settings::Settings;
 use shutdown::Tasks;
@@ -38,8 +39,18 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
-async fn run(settings: &Settings) -> Result<(), String> {
+fn run(settings: &Settings) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("no threads to run on: {error}"))?;
+    let ended = runtime.block_on(serve(settings));
+    // Blocking work that does not end must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
+}
+
+async fn serve(settings: &Settings) -> Result<(), String> {
     let config = kube::Config::infer().await.map_err(|error| {
         format!("no cluster to talk to: {error}; run inside one, or set KUBECONFIG")
     })?;

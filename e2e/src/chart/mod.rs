@@ -296,7 +296,7 @@ fn read(file: &Path) -> Result<String> {
 }
 
 /// The root of the repository that this harness was built in.
-fn repository() -> PathBuf {
+pub fn repository() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.parent().unwrap_or(here).to_path_buf()
 }
