@@ -198,6 +198,24 @@ impl Cluster {
         names.into_iter().map(component).collect()
     }
 
+    /// Starts a program beside the cluster, unless it runs already with this very command; one with another is
+    /// replaced. It outlives us and logs to the cluster's folder, and `down` stops it.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start_beside(&self, name: &'static str, program: &Path, args: &[String]) -> Result<()> {
+        let (program, args) = (program.to_owned(), args.to_vec());
+        process::ensure(&self.layout, &process::Spec { name, program, args, netns: None, reads: Vec::new() })
+    }
+
+    /// Stops a program that `start_beside` started, if it runs.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn stop_beside(&self, name: &str) -> Result<()> {
+        process::stop(&self.layout, name, Duration::from_secs(20))
+    }
+
     /// Stops the API server, for tests of what happens without one.
     ///
     /// # Errors

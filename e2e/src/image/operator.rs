@@ -65,7 +65,10 @@ fn spec(version: &str, mut entries: Vec<Entry>) -> ImageSpec {
 }
 
 /// Runs cargo and returns the binary it made.
-fn compile(build: Build) -> Result<PathBuf> {
+///
+/// # Errors
+/// The operator does not compile.
+pub fn compile(build: Build) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut command = Command::new(cargo);

@@ -1,0 +1,270 @@
+//! The five steps, in order: what is applied, what is waited for, what is shown.
+//!
+//! In: a cluster with the operator in it. Out: the demo's text, and the objects that it tells of.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::paint::{Look, Painter, Row};
+use super::samples::{self, PIPELINE, ROOTS};
+use super::table::{self, Pair};
+use super::target::{NAMESPACE, Target};
+use super::tree;
+use super::watch::Watch;
+use crate::error::{Error, Result};
+use crate::ui::seconds;
+
+/// How long nothing may change before the demo gives up: an image may have to be pulled to a cluster of somebody's own.
+const PATIENCE: Duration = Duration::from_secs(240);
+const CHANGE: &str = r#"{"spec": {"params": {"C": 10}}}"#;
+
+/// The demo in one cluster.
+pub struct Story<'a> {
+    target: &'a Target,
+    watch: Watch,
+    painter: Painter,
+    gpus: bool,
+    begun: Instant,
+}
+
+impl<'a> Story<'a> {
+    /// Ready to tell.
+    ///
+    /// # Errors
+    /// The cluster does not answer.
+    pub fn new(target: &'a Target) -> Result<Self> {
+        let gpus = target.gpus()? > 0;
+        Ok(Self { target, watch: Watch::start(target)?, painter: Painter::new(), gpus, begun: Instant::now() })
+    }
+
+    /// All five steps.
+    ///
+    /// # Errors
+    /// Something is refused, fails, or does not happen.
+    pub fn tell(mut self) -> Result<()> {
+        self.roots()?;
+        self.ids()?;
+        self.pipeline()?;
+        self.result()?;
+        self.change()?;
+        self.next();
+        Ok(())
+    }
+
+    fn roots(&mut self) -> Result<()> {
+        self.painter.heading(1, "Three experiments by hand: programs that work, on scikit-learn's handwritten digits");
+        if self.target.simulated() {
+            let text = "   (nodes are simulated: the samples are played, and their metrics are those of an earlier real run)";
+            self.painter.line(Look::Dim, text);
+        }
+        if !self.gpus {
+            self.painter.line(Look::Dim, "   (no node advertises nvidia.com/gpu: the training asks for none)");
+        }
+        self.painter.command(&format!("kubectl apply -f {}   # one after the other", samples::shown("digits-{prepare,train,evaluate}")));
+        for name in ROOTS {
+            let manifest = samples::fitted(name, self.target, self.gpus)?;
+            self.apply(name, &manifest)?;
+            self.wait(
+                |watch| tree::experiments(watch, &ROOTS),
+                |watch| watch.get("Experiment", name).and_then(ended),
+                &format!("experiment {name}"),
+            )?;
+        }
+        self.painter.settle();
+        Ok(())
+    }
+
+    fn ids(&mut self) -> Result<()> {
+        self.painter.heading(2, "They have completed. Each name is an id now: a frozen template, digests, metrics");
+        for name in ROOTS {
+            let object = self.watch.get("Experiment", name).unwrap_or_default();
+            let status = &object["status"];
+            let node = status["attempts"][0]["node"].as_str().unwrap_or("?");
+            let gpus = &status["template"]["resources"]["limits"]["nvidia.com/gpu"];
+            let gpu = if gpus.is_null() { String::new() } else { format!(", {} GPU", gpus.to_string().trim_matches('"')) };
+            let digest: String = status["digest"].as_str().unwrap_or("?").chars().take(19).collect();
+            self.painter.line(Look::Plain, &format!("   {name:<16}  on {node}{gpu}   template {digest}…"));
+            for artifact in status["artifacts"].as_array().into_iter().flatten() {
+                let part = |key: &str| artifact[key].as_str().unwrap_or_default().to_owned();
+                let size = artifact["size"].as_i64().map_or(String::new(), |bytes| format!("  {} KiB", bytes / 1024));
+                let line = format!("   {:<16}  └─ {} {}{size}", "", part("name"), part("uri"));
+                self.painter.line(Look::Dim, &line);
+            }
+        }
+        Ok(())
+    }
+
+    fn pipeline(&mut self) -> Result<()> {
+        self.painter.heading(3, "A pipeline names the three as its stages. No image, no command: only the wiring");
+        for line in samples::wiring()? {
+            self.painter.line(Look::Dim, &format!("   │ {line}"));
+        }
+        self.painter.command(&format!("kubectl apply -f {}", samples::shown("digits-pipeline")));
+        let manifest = samples::fitted("digits-pipeline", self.target, true)?;
+        self.apply("digits-pipeline", &manifest)?;
+        self.follow(1)
+    }
+
+    fn result(&mut self) -> Result<()> {
+        let run = self.watch.get("PipelineRun", &run_name(1)).unwrap_or_default();
+        let outputs = &run["status"]["outputs"];
+        let accuracy = tree::number(&outputs["accuracy"]);
+        let text = format!("The run has completed: {accuracy} of the digits that it never saw are read right");
+        self.painter.heading(4, &text);
+        for (name, value) in outputs.as_object().into_iter().flatten() {
+            self.painter.line(Look::Plain, &format!("   {name:<10} {}", tree::number(value)));
+        }
+        Ok(())
+    }
+
+    fn change(&mut self) -> Result<()> {
+        self.painter.heading(5, "One parameter changes: that is a new revision, and it runs");
+        self.painter.command(&format!("kubectl patch pipeline {PIPELINE} --type=merge --patch '{CHANGE}'"));
+        self.target.kubectl(&["patch", "pipelines.cultivar.dev", PIPELINE, "--type=merge", "--patch", CHANGE])?;
+        self.follow(2)?;
+        self.painter.line(Look::Plain, "");
+        for (index, line) in self.compared().iter().enumerate() {
+            let look = if index == 0 { Look::Bold } else { Look::Plain };
+            self.painter.line(look, &format!("   {line}"));
+        }
+        Ok(())
+    }
+
+    /// Shows a run until it has ended.
+    fn follow(&mut self, revision: u8) -> Result<()> {
+        let name = run_name(revision);
+        self.wait(
+            |watch| tree::run(watch, &name),
+            |watch| watch.get("PipelineRun", &name).and_then(ended),
+            &format!("run {name}"),
+        )?;
+        self.painter.settle();
+        Ok(())
+    }
+
+    fn compared(&self) -> Vec<String> {
+        let names = (run_name(1), run_name(2));
+        let run = |name: &str| self.watch.get("PipelineRun", name).unwrap_or_default();
+        let runs = (run(&names.0), run(&names.1));
+        let params = |run: &Value| run["status"]["pipelineSpec"]["params"].clone();
+        let experiment = |run: &Value, stage: &str| {
+            let stages = run["status"]["stages"].as_array().cloned().unwrap_or_default();
+            let found = stages.iter().find(|one| one["name"] == stage).map(|one| one["experiment"].clone());
+            found.and_then(|name| self.watch.get("Experiment", name.as_str()?)).unwrap_or_default()
+        };
+        let pair = |stage: &str| -> Pair { (stage.to_owned(), experiment(&runs.0, stage), experiment(&runs.1, stage)) };
+        let stages: Vec<Pair> = ["train", "evaluate"].into_iter().map(pair).collect();
+        table::compare((&names.0, &names.1), (&params(&runs.0), &params(&runs.1)), &stages)
+    }
+
+    fn apply(&self, name: &str, manifest: &str) -> Result<()> {
+        self.target.apply(manifest).map(drop).map_err(|error| {
+            Error::new(format!("{} was refused", samples::shown(name))).why(error).hint(self.hint("get experiments,pipelines"))
+        })
+    }
+
+    /// Draws until `done` says how it ended.
+    fn wait(
+        &mut self,
+        rows: impl Fn(&Watch) -> Vec<Row>,
+        done: impl Fn(&Watch) -> Option<Result<(), String>>,
+        what: &str,
+    ) -> Result<()> {
+        let mut changed = Instant::now();
+        let mut last = Vec::new();
+        loop {
+            // Asked first: what is drawn last is then never older than the end.
+            let end = done(&self.watch);
+            let rows = rows(&self.watch);
+            self.painter.draw(&rows);
+            match end {
+                Some(Ok(())) => return Ok(()),
+                Some(Err(why)) => {
+                    return Err(Error::new(format!("{what} did not complete")).why(why).log(self.log_of(what)).hint(self.hint(&describe(what))));
+                }
+                None => {}
+            }
+            let now: Vec<String> = rows.iter().map(|row| format!("{} {} {}", row.name, row.phase, row.detail)).collect();
+            if now != last {
+                (last, changed) = (now, Instant::now());
+            }
+            if changed.elapsed() > PATIENCE {
+                let why = format!("nothing has changed for {}", seconds(PATIENCE));
+                return Err(Error::new(format!("{what} does not end")).why(why).hint(self.hint(&describe(what))));
+            }
+            std::thread::sleep(self.painter.pause());
+        }
+    }
+
+    /// The end of the log of the newest failed program, if there is one.
+    fn log_of(&self, what: &str) -> String {
+        let name = what.rsplit(' ').next().unwrap_or_default();
+        let object = self.watch.get("Experiment", name).unwrap_or_default();
+        let attempts = object["status"]["attempts"].as_array().cloned().unwrap_or_default();
+        let tail = attempts.last().and_then(|attempt| attempt["tail"].as_str()).unwrap_or_default();
+        crate::exec::last_lines(tail, 12)
+    }
+
+    fn hint(&self, ask: &str) -> String {
+        let env = self.environment().map_or(String::new(), |env| format!("{env}; "));
+        format!("look at it with `{env}{} {ask}`; running the demo again starts it anew", self.target.shown_kubectl())
+    }
+
+    fn environment(&self) -> Option<String> {
+        self.target.cluster().map(|_| format!("eval \"$(cargo cluster env{})\"", self.target.name_option()))
+    }
+
+    fn next(&mut self) {
+        let kubectl = self.target.shown_kubectl();
+        let took = seconds(self.begun.elapsed());
+        self.painter.line(Look::Plain, "");
+        self.painter.line(Look::Bold, &format!("Done in {took}. The cluster stays up. What to try next:"));
+        let mut lines: Vec<(String, &str)> = Vec::new();
+        if let Some(environment) = self.environment() {
+            lines.push((environment, "point kubectl and helm of this shell to it"));
+        }
+        let samples = "config/samples";
+        lines.push((format!("{kubectl} get experiments,pipelines,pipelineruns"), "everything is recorded, the runs' stages too"));
+        lines.push((format!("{kubectl} get experiment digits-train -o yaml"), "the frozen template, metrics and artifacts"));
+        lines.push((
+            format!("{kubectl} patch pipeline {PIPELINE} --type=merge -p '{{\"spec\": {{\"params\": {{\"gamma\": 0.05}}}}}}'"),
+            "a third revision",
+        ));
+        lines.push((format!("{kubectl} apply -f {samples}/hello-experiment.yaml -f {samples}/hello-clone.yaml"), "a clone waits for its source"));
+        lines.push((format!("{kubectl} apply -f {samples}/on-demand-run.yaml"), "a run by hand, with its own parameters"));
+        lines.push((format!("{kubectl} get experiments --watch"), "phases as they change"));
+        let down = match self.target {
+            Target::Local(_) => format!("cargo demo --down{}", self.target.name_option()),
+            Target::Own { context, .. } => format!("cargo demo --down --context {context}"),
+        };
+        lines.push((down, "take everything down"));
+        for (command, why) in lines {
+            self.painter.line(Look::Dim, &format!("   # {why}"));
+            self.painter.line(Look::Plain, &format!("   {command}"));
+        }
+        let _ = NAMESPACE;
+    }
+}
+
+/// How an Experiment or a run has ended, if it has.
+fn ended(object: Value) -> Option<Result<(), String>> {
+    let status = &object["status"];
+    match tree::phase(status) {
+        "Completed" => Some(Ok(())),
+        "Failed" | "Cancelled" | "Skipped" => Some(Err(tree::why(status))),
+        _ => None,
+    }
+}
+
+fn run_name(revision: u8) -> String {
+    format!("{PIPELINE}-{revision}")
+}
+
+/// kubectl's words for looking at something that the demo calls `experiment x` or `run x`.
+fn describe(what: &str) -> String {
+    match what.split_once(' ') {
+        Some(("run", name)) => format!("describe pipelinerun {name}"),
+        _ => format!("describe {what}"),
+    }
+}
