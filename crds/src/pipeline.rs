@@ -117,7 +117,7 @@ pub struct StageDependency {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ParamSchema {
-    /// string, number, integer, boolean, object, array or null.
+    /// string, number, integer, boolean, object or array.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     pub type_: Option<ParamType>,
     /// The values that are allowed.
@@ -160,8 +160,6 @@ pub enum ParamType {
     Object,
     /// A list.
     Array,
-    /// null.
-    Null,
 }
 
 /// What happens when a stage fails.

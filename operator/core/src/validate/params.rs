@@ -111,6 +111,5 @@ fn is_of(value: &Value, type_: ParamType) -> bool {
         ParamType::Boolean => value.is_boolean(),
         ParamType::Object => value.is_object(),
         ParamType::Array => value.is_array(),
-        ParamType::Null => value.is_null(),
     }
 }
