@@ -61,7 +61,9 @@ pub fn decide(snapshot: &Snapshot) -> Plan<PipelineRunStatus> {
 
 fn live(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
     let cancel = snapshot.run.spec.get("cancel").and_then(Value::as_bool).unwrap_or(false);
-    if cancel && plan.status.started_at.is_none() {
+    // Stages are made before the status that says so is stored: a crash in between unstarts nothing.
+    let started = plan.status.started_at.is_some() || !snapshot.stages.is_empty();
+    if cancel && !started {
         return end(snapshot, plan, Phase::Cancelled, Some(Reason::Cancelled), "cancel was asked for");
     }
     let Some(frozen) = plan.status.pipeline_spec.clone() else {
@@ -71,7 +73,7 @@ fn live(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
         Ok(pipeline) => pipeline,
         Err(error) => return fail(snapshot, plan, Reason::Invalid, format!("status.pipelineSpec: {error}")),
     };
-    if plan.status.started_at.is_none() && !is_its_turn(snapshot, plan) {
+    if !started && !is_its_turn(snapshot, plan) {
         return;
     }
     if plan.status.started_at.is_none() {

@@ -117,10 +117,12 @@ impl<'a> Board<'a> {
             });
         }
         let recorded = self.snapshot.run.status.stages.iter().find(|recorded| recorded.name == stage.name)?;
-        recorded.experiment.as_ref()?;
         if recorded.phase.is_terminal() {
+            // Also one that was skipped, refused or cancelled without an experiment: a `when` that
+            // reads what is deleted by now must not be asked again.
             return Some(recorded.clone());
         }
+        recorded.experiment.as_ref()?;
         if self.snapshot.confirmed_gone.contains(&stage.name) {
             let message = format!("experiment {} was deleted before it ended", recorded.experiment.as_deref().unwrap_or_default());
             return Some(StageStatus { experiment: recorded.experiment.clone(), ..failed(&stage.name, Reason::ExperimentDeleted, message) });
