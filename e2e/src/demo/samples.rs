@@ -14,6 +14,8 @@ use crate::image::DIGITS;
 
 /// The experiments, in the order in which they need each other.
 pub const ROOTS: [&str; 3] = ["digits-prepare", "digits-train", "digits-evaluate"];
+/// The stages of the pipeline.
+pub const STAGES: [&str; 3] = ["prepare", "train", "evaluate"];
 /// The pipeline.
 pub const PIPELINE: &str = "digits";
 

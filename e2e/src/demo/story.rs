@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::paint::{Look, Painter, Row};
-use super::samples::{self, PIPELINE, ROOTS};
+use super::samples::{self, PIPELINE, ROOTS, STAGES};
 use super::table::{self, Pair};
-use super::target::{NAMESPACE, Target};
+use super::target::Target;
 use super::tree;
 use super::watch::Watch;
 use crate::error::{Error, Result};
@@ -109,12 +109,17 @@ impl<'a> Story<'a> {
     fn result(&mut self) -> Result<()> {
         let run = self.watch.get("PipelineRun", &run_name(1)).unwrap_or_default();
         let outputs = &run["status"]["outputs"];
-        let accuracy = tree::number(&outputs["accuracy"]);
-        let text = format!("The run has completed: {accuracy} of the digits that it never saw are read right");
+        let accuracy = outputs["accuracy"].as_f64().unwrap_or(f64::NAN) * 100.0;
+        let text = format!("The run has completed: it reads {accuracy:.1} % of the digits that it never saw");
         self.painter.heading(4, &text);
         for (name, value) in outputs.as_object().into_iter().flatten() {
             self.painter.line(Look::Plain, &format!("   {name:<10} {}", tree::number(value)));
         }
+        let stages = STAGES.map(|stage| self.watch.stage(&run_name(1), stage).unwrap_or_default());
+        let gaps = stages.windows(2).filter_map(|pair| tree::gap(&pair[0], &pair[1]));
+        let gaps: Vec<String> = gaps.map(|gap| format!("{} ms", gap.as_millis())).collect();
+        let text = format!("   from the end of a stage to the next one's Job: {}", gaps.join(", "));
+        self.painter.line(Look::Dim, &text);
         Ok(())
     }
 
@@ -135,8 +140,8 @@ impl<'a> Story<'a> {
     fn follow(&mut self, revision: u8) -> Result<()> {
         let name = run_name(revision);
         self.wait(
-            |watch| tree::run(watch, &name),
-            |watch| watch.get("PipelineRun", &name).and_then(ended),
+            |watch| tree::run(watch, &name, &STAGES),
+            |watch| run_ended(watch, &name),
             &format!("run {name}"),
         )?;
         self.painter.settle();
@@ -148,12 +153,8 @@ impl<'a> Story<'a> {
         let run = |name: &str| self.watch.get("PipelineRun", name).unwrap_or_default();
         let runs = (run(&names.0), run(&names.1));
         let params = |run: &Value| run["status"]["pipelineSpec"]["params"].clone();
-        let experiment = |run: &Value, stage: &str| {
-            let stages = run["status"]["stages"].as_array().cloned().unwrap_or_default();
-            let found = stages.iter().find(|one| one["name"] == stage).map(|one| one["experiment"].clone());
-            found.and_then(|name| self.watch.get("Experiment", name.as_str()?)).unwrap_or_default()
-        };
-        let pair = |stage: &str| -> Pair { (stage.to_owned(), experiment(&runs.0, stage), experiment(&runs.1, stage)) };
+        let experiment = |run: &str, stage: &str| self.watch.stage(run, stage).unwrap_or_default();
+        let pair = |stage: &str| -> Pair { (stage.to_owned(), experiment(&names.0, stage), experiment(&names.1, stage)) };
         let stages: Vec<Pair> = ["train", "evaluate"].into_iter().map(pair).collect();
         table::compare((&names.0, &names.1), (&params(&runs.0), &params(&runs.1)), &stages)
     }
@@ -243,7 +244,6 @@ impl<'a> Story<'a> {
             self.painter.line(Look::Dim, &format!("   # {why}"));
             self.painter.line(Look::Plain, &format!("   {command}"));
         }
-        let _ = NAMESPACE;
     }
 }
 
@@ -255,6 +255,13 @@ fn ended(object: Value) -> Option<Result<(), String>> {
         "Failed" | "Cancelled" | "Skipped" => Some(Err(tree::why(status))),
         _ => None,
     }
+}
+
+/// How a run has ended, once all that is to be shown of its stages has arrived: each kind has a watch of its own.
+fn run_ended(watch: &Watch, name: &str) -> Option<Result<(), String>> {
+    let end = watch.get("PipelineRun", name).and_then(ended)?;
+    let arrived = |stage: &&str| watch.stage(name, stage).and_then(ended).is_some();
+    (end.is_err() || STAGES.iter().all(|stage| arrived(&stage))).then_some(end)
 }
 
 fn run_name(revision: u8) -> String {

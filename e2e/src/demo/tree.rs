@@ -23,14 +23,11 @@ pub fn experiments(watch: &Watch, names: &[&str]) -> Vec<Row> {
     names.iter().map(row).collect()
 }
 
-/// The rows of a run and its stages.
-pub fn run(watch: &Watch, name: &str) -> Vec<Row> {
-    let Some(run) = watch.get("PipelineRun", name) else {
-        return vec![waiting("", name.to_owned(), NOT_YET, "waits for the operator")];
-    };
+/// The rows of a run and its stages. A stage's own experiment is ahead of the summary that the run's status holds.
+pub fn run(watch: &Watch, name: &str, stages: &[&str]) -> Vec<Row> {
+    let run = watch.get("PipelineRun", name).unwrap_or_default();
     let status = &run["status"];
-    let stages: Vec<&Value> = status["stages"].as_array().into_iter().flatten().collect();
-    let width = longest(stages.iter().map(|stage| text(&stage["name"])));
+    let width = longest(stages.iter().copied()).max(name.len().saturating_sub(3));
     let reached = phase(status);
     let progress = text(&status["progress"]);
     let detail = match reached {
@@ -38,36 +35,44 @@ pub fn run(watch: &Watch, name: &str) -> Vec<Row> {
         _ if progress.is_empty() => String::new(),
         _ => format!("{progress} stages"),
     };
-    let took = span(&status["startedAt"], &status["finishedAt"]);
     let mut rows = vec![Row {
         branch: "",
         name: format!("{name:<w$}", w = width + 3),
         phase: reached.to_owned(),
-        time: took,
+        time: span(&status["startedAt"], &status["finishedAt"]),
         detail,
         look: look(reached),
     }];
     for (index, stage) in stages.iter().enumerate() {
         let branch = if index + 1 == stages.len() { "└─ " } else { "├─ " };
-        let label = format!("{:<width$}", text(&stage["name"]));
-        let object = stage["experiment"].as_str().and_then(|name| watch.get("Experiment", name));
-        rows.push(match object {
+        let label = format!("{stage:<width$}");
+        let summary = status["stages"].as_array().into_iter().flatten().find(|one| one["name"] == *stage);
+        let summary = summary.unwrap_or(&Value::Null);
+        let reached = phase(summary);
+        rows.push(match watch.stage(name, stage) {
             Some(object) => experiment(&object, branch, label),
-            None if phase(stage) == "Pending" => waiting(branch, label, "Pending", &why(stage)),
+            None if reached == "Pending" => waiting(branch, label, reached, &why(summary)),
             None => Row {
                 branch,
                 name: label,
-                phase: phase(stage).to_owned(),
+                phase: reached.to_owned(),
                 time: None,
-                detail: why(stage),
-                look: look(phase(stage)),
+                detail: why(summary),
+                look: look(reached),
             },
         });
     }
     rows
 }
 
-/// Metrics of an experiment as `name value`, longest-known first: the ones a person asks for.
+/// From the moment that the operator saw a stage's end to the creation of the next stage's Job.
+pub fn gap(before: &Value, after: &Value) -> Option<Duration> {
+    let ended = &before["status"]["times"]["finished"];
+    let created = &after["status"]["attempts"][0]["createdAt"];
+    created.is_string().then(|| span(ended, created))?
+}
+
+/// Metrics of an experiment as `name value`.
 pub fn metrics(experiment: &Value) -> String {
     let metrics = experiment["status"]["metrics"].as_object().into_iter().flatten();
     let words: Vec<String> = metrics.map(|(name, value)| format!("{name} {}", number(&value["last"]))).collect();

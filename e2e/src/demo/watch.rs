@@ -52,6 +52,16 @@ impl Watch {
         lock(&self.objects).get(&(kind.to_owned(), name.to_owned())).cloned()
     }
 
+    /// The newest version of the experiment that plays a stage of a run, if there is one.
+    pub fn stage(&self, run: &str, stage: &str) -> Option<Value> {
+        let objects = lock(&self.objects);
+        let ours = |object: &&Value| {
+            let labels = &object["metadata"]["labels"];
+            object["kind"] == "Experiment" && labels["cultivar.dev/pipeline-run"] == run && labels["cultivar.dev/stage"] == stage
+        };
+        objects.values().find(ours).cloned()
+    }
+
     fn follow(&mut self, target: &Target, kind: &'static str) -> Result<()> {
         let mut first = spawn(target, kind)?;
         let mut stdout = first.stdout.take();
