@@ -84,6 +84,8 @@ impl Act {
     async fn store<S: Managed>(&self, key: &Key, stored: &Record<S>, status: &S) -> Result<(), ActError> {
         match self.calls.replace_status(key, &stored.meta, status).await {
             Ok(object) => {
+                // The answer is the truth, also where the API server wrote it differently (5.0 as 5).
+                self.index.forget(key);
                 S::apply(&self.index, object);
                 Ok(())
             }
