@@ -7,6 +7,7 @@ pub mod convert;
 pub mod index;
 mod links;
 pub mod snapshot;
+mod state;
 mod store;
 pub mod watch;
 

@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::index::{Index, Key, State};
+use super::index::{Index, Key};
+use super::state::State;
 
 /// A snapshot, and the record as the API server stores it.
 pub struct View<Snapshot, Status> {

@@ -1,0 +1,120 @@
+//! The index: what wakes whom, and what is never undone.
+
+use super::*;
+use cultivar_core::domain::{ContainerState, Meta, Owner, PodPhase, Record, Terminated};
+use cultivar_crds::{Attempt, Phase, labels};
+use serde_json::{Value, json};
+
+fn meta(name: &str, version: u64) -> Meta {
+    Meta {
+        namespace: "n".into(),
+        name: name.into(),
+        uid: format!("uid-{name}"),
+        resource_version: version.to_string(),
+        generation: 1,
+        ..Meta::default()
+    }
+}
+
+fn experiment(name: &str, version: u64, spec: Value, phase: Phase) -> ExperimentRecord {
+    let status = ExperimentStatus { phase, ..ExperimentStatus::default() };
+    Record { meta: meta(name, version), spec: Arc::new(spec), status: Arc::new(status) }
+}
+
+fn key(kind: Kind, name: &str) -> Key {
+    Key::new(kind, "n", name)
+}
+
+fn index() -> (Index, Arc<Queue>) {
+    let queue = Arc::new(Queue::default());
+    (Index::new(Arc::clone(&queue)), queue)
+}
+
+async fn woken(queue: &Queue) -> BTreeSet<Key> {
+    let mut keys = BTreeSet::new();
+    while queue.len() > 0 {
+        let key = queue.next().await;
+        queue.done(&key);
+        keys.insert(key);
+    }
+    keys
+}
+
+#[tokio::test]
+async fn an_old_answer_never_undoes_news() {
+    let (index, queue) = index();
+    index.apply_experiment(experiment("e", 7, json!({}), Phase::Completed));
+    woken(&queue).await;
+    index.apply_experiment(experiment("e", 6, json!({}), Phase::Running));
+    index.apply_experiment(experiment("e", 7, json!({}), Phase::Running));
+    assert!(woken(&queue).await.is_empty());
+    let view = index.experiment(&key(Kind::Experiment, "e"), jiff::Timestamp::UNIX_EPOCH).unwrap();
+    assert_eq!(view.stored.status.phase, Phase::Completed);
+}
+
+#[tokio::test]
+async fn a_template_that_ends_wakes_who_waits_for_it_and_its_run() {
+    let (index, queue) = index();
+    index.apply_experiment(experiment("clone", 1, json!({"from": {"experiment": "root"}}), Phase::Pending));
+    let mut root = experiment("root", 2, json!({"image": "i"}), Phase::Running);
+    root.meta.owner = Some(Owner { kind: "PipelineRun".into(), name: "run".into(), uid: "r".into() });
+    index.apply_experiment(root.clone());
+    woken(&queue).await;
+    let ended = ExperimentStatus { phase: Phase::Completed, ..ExperimentStatus::default() };
+    index.publish_experiment(&key(Kind::Experiment, "root"), "uid-root", &ended);
+    let woken = woken(&queue).await;
+    assert!(woken.contains(&key(Kind::Experiment, "clone")), "{woken:?}");
+    assert!(woken.contains(&key(Kind::PipelineRun, "run")), "{woken:?}");
+    let view = index.experiment(&key(Kind::Experiment, "root"), jiff::Timestamp::UNIX_EPOCH).unwrap();
+    assert_eq!(view.snapshot.experiment.status.phase, Phase::Completed, "decided counts");
+    assert_eq!(view.stored.status.phase, Phase::Running, "and is told from what is stored");
+    assert_eq!(view.snapshot.in_use.as_deref(), Some("an Experiment"));
+    index.remove(&key(Kind::Experiment, "clone"));
+    let view = index.experiment(&key(Kind::Experiment, "root"), jiff::Timestamp::UNIX_EPOCH).unwrap();
+    assert_eq!(view.snapshot.in_use, None);
+}
+
+fn pod(name: &str, attempt: u32, gone: bool) -> PodRecord {
+    PodRecord {
+        namespace: "n".into(),
+        name: name.into(),
+        experiment: "e".into(),
+        attempt,
+        gone,
+        phase: PodPhase::Succeeded,
+        main: ContainerState::Terminated(Terminated::default()),
+        ..PodRecord::default()
+    }
+}
+
+#[tokio::test]
+async fn a_pod_that_is_gone_is_remembered_until_its_end_is_recorded() {
+    let (index, queue) = index();
+    index.apply_experiment(experiment("e", 1, json!({}), Phase::Running));
+    index.apply_pod(pod("p", 1, false));
+    index.apply_pod(pod("p", 1, true));
+    assert!(woken(&queue).await.contains(&key(Kind::Experiment, "e")));
+    let pods = |index: &Index| index.experiment(&key(Kind::Experiment, "e"), jiff::Timestamp::UNIX_EPOCH).unwrap().snapshot.pods;
+    assert_eq!(pods(&index).len(), 1);
+    let mut recorded = experiment("e", 2, json!({}), Phase::Completed);
+    let attempt = Attempt { number: 1, finished_at: Some("2026-01-01T00:00:00Z".into()), ..Attempt::default() };
+    recorded.status = Arc::new(ExperimentStatus { attempts: vec![attempt], ..(*recorded.status).clone() });
+    index.apply_experiment(recorded);
+    assert!(pods(&index).is_empty());
+}
+
+#[tokio::test]
+async fn what_a_list_does_not_name_is_gone_but_not_what_was_written_meanwhile() {
+    let (index, queue) = index();
+    index.apply_experiment(experiment("old", 1, json!({}), Phase::Running));
+    index.begin_list(Kind::Experiment, None);
+    index.apply_experiment(experiment("listed", 2, json!({}), Phase::Running));
+    // The answer to our own POST arrives while the list is being read.
+    let mut stage = experiment("written", 3, json!({}), Phase::Pending);
+    stage.meta.labels.insert(labels::STAGE.into(), "train".into());
+    index.apply_experiment(stage);
+    index.finish_list(Kind::Experiment, None);
+    woken(&queue).await;
+    let known = |name: &str| index.experiment(&key(Kind::Experiment, name), jiff::Timestamp::UNIX_EPOCH).is_some();
+    assert!(!known("old") && known("listed") && known("written"));
+}

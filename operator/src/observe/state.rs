@@ -1,0 +1,256 @@
+//! The state of the index: records, the links between them, and whom a change of each kind concerns.
+//!
+//! Comes in: records and decided statuses. Goes out: the keys to wake, before and after the change.
+
+use cultivar_core::decide::experiment::Refusal;
+use cultivar_core::domain::{ExperimentRecord, JobRecord, JobState, PipelineRecord, PodRecord, RunRecord};
+use cultivar_crds::{ExperimentStatus, PipelineRunStatus, PipelineStatus};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::index::{Key, Kind};
+use super::links::{self, Links};
+use super::store::{Name, Store};
+
+/// The state behind the lock.
+#[derive(Default)]
+pub struct State {
+    pub(super) experiments: Store<ExperimentStatus>,
+    pub(super) pipelines: Store<PipelineStatus>,
+    pub(super) runs: Store<PipelineRunStatus>,
+    pub(super) jobs: HashMap<Name, BTreeMap<String, Arc<JobRecord>>>,
+    pub(super) pods: HashMap<Name, BTreeMap<String, Arc<PodRecord>>>,
+    // By a run's uid: stage → experiment.
+    pub(super) stages: HashMap<String, BTreeMap<String, String>>,
+    // By pipeline: its runs.
+    pub(super) runs_of: HashMap<Name, BTreeSet<String>>,
+    pub(super) links: Links,
+    // By namespace: objects that are not frozen yet and may wait for an experiment.
+    pub(super) waiting: HashMap<String, HashSet<Key>>,
+    // What the API server itself said: attempts and stages that are gone for sure.
+    pub(super) confirmed: HashMap<Key, Confirmed>,
+    pub(super) refusals: HashMap<Key, Refusal>,
+    // By a run's uid: when its latest stage ended, for the gap histogram.
+    pub(super) stage_ends: HashMap<String, Instant>,
+}
+
+/// What the API server itself said about an object's children.
+#[derive(Clone, Debug, Default)]
+pub struct Confirmed {
+    pub attempt: Option<u32>,
+    pub stages: BTreeSet<String>,
+    pub refused_stages: BTreeMap<String, String>,
+}
+
+impl State {
+    pub(super) fn apply_experiment(&mut self, record: ExperimentRecord) -> Vec<Key> {
+        let meta = record.meta.clone();
+        let spec = Arc::clone(&record.spec);
+        let place = (meta.namespace.clone(), meta.name.clone());
+        let namesake = self.experiments.get(&place).is_some_and(|slot| slot.stored.meta.uid != meta.uid);
+        if namesake {
+            let key = Key::new(Kind::Experiment, &meta.namespace, &meta.name);
+            self.confirmed.remove(&key);
+            self.refusals.remove(&key);
+        }
+        if !self.experiments.apply(record) {
+            return Vec::new();
+        }
+        let key = Key::new(Kind::Experiment, &meta.namespace, &meta.name);
+        if let (Some(owner), Some(stage)) = (&meta.owner, meta.label(cultivar_crds::labels::STAGE)) {
+            self.stages.entry(owner.uid.clone()).or_default().insert(stage.to_owned(), meta.name.clone());
+        }
+        let mut keys = self.links.set(&key, links::of_experiment(&spec));
+        self.after_experiment(&key, &mut keys);
+        keys
+    }
+
+    pub(super) fn publish_experiment(&mut self, key: &Key, uid: &str, status: &ExperimentStatus) -> Vec<Key> {
+        if !self.experiments.decide(&key.place(), uid, status) {
+            return Vec::new();
+        }
+        let mut keys = Vec::new();
+        if status.phase.is_terminal() {
+            let owner = self.experiments.get(&key.place()).and_then(|slot| slot.stored.meta.owner.clone());
+            if let Some(owner) = owner {
+                self.stage_ends.insert(owner.uid, Instant::now());
+            }
+        }
+        self.after_experiment(key, &mut keys);
+        keys.retain(|woken| woken != key);
+        keys
+    }
+
+    // Whom a change of an experiment concerns: itself, its run, and what waits for a template.
+    fn after_experiment(&mut self, key: &Key, keys: &mut Vec<Key>) {
+        keys.push(key.clone());
+        let Some(slot) = self.experiments.get(&key.place()) else { return };
+        let current = slot.current();
+        if let Some(owner) = current.meta.owner.as_ref().filter(|owner| owner.kind == "PipelineRun") {
+            keys.push(Key::new(Kind::PipelineRun, &key.namespace, &owner.name));
+        }
+        let waits = current.status.template.is_none() && current.spec.get("from").is_some() && !current.status.phase.is_terminal();
+        let recorded = current.status.attempts.iter().filter(|attempt| attempt.finished_at.is_some()).map(|attempt| attempt.number).max();
+        let is_source = current.status.phase.is_terminal();
+        self.set_waiting(key, waits);
+        if is_source || waits {
+            keys.extend(self.waiting.get(&key.namespace).into_iter().flatten().filter(|waiting| *waiting != key).cloned());
+        }
+        self.tidy_pods(&key.place(), recorded);
+    }
+
+    // A pod that is gone is remembered until its attempt's end is recorded.
+    fn tidy_pods(&mut self, experiment: &Name, recorded: Option<u32>) {
+        let Some(pods) = self.pods.get_mut(experiment) else { return };
+        pods.retain(|_, pod| !pod.gone || recorded.is_none_or(|recorded| pod.attempt > recorded));
+        if pods.is_empty() {
+            self.pods.remove(experiment);
+        }
+    }
+
+    fn set_waiting(&mut self, key: &Key, waits: bool) {
+        if waits {
+            self.waiting.entry(key.namespace.clone()).or_default().insert(key.clone());
+        } else if let Some(waiting) = self.waiting.get_mut(&key.namespace) {
+            waiting.remove(key);
+            if waiting.is_empty() {
+                self.waiting.remove(&key.namespace);
+            }
+        }
+    }
+
+    pub(super) fn apply_run(&mut self, record: RunRecord) -> Vec<Key> {
+        let key = Key::new(Kind::PipelineRun, &record.meta.namespace, &record.meta.name);
+        let terminal = record.status.phase.is_terminal();
+        let waits = record.status.pipeline_spec.is_none() && !terminal;
+        let names = if terminal { BTreeSet::new() } else { links::of_frozen(record.status.pipeline_spec.as_ref()) };
+        let pipeline = record.spec.get("pipeline").and_then(|name| name.as_str()).unwrap_or_default().to_owned();
+        if !self.runs.apply(record) {
+            return Vec::new();
+        }
+        self.runs_of.entry((key.namespace.clone(), pipeline)).or_default().insert(key.name.clone());
+        let mut keys = self.links.set(&key, names);
+        self.set_waiting(&key, waits);
+        keys.push(key.clone());
+        keys.extend(self.around_run(&key));
+        keys
+    }
+
+    // Whom a change of a run concerns: its pipeline, and runs of the same pipeline that wait for their turn.
+    pub(super) fn around_run(&self, key: &Key) -> Vec<Key> {
+        let Some(slot) = self.runs.get(&key.place()) else { return Vec::new() };
+        let pipeline = slot.stored.spec.get("pipeline").and_then(|name| name.as_str()).unwrap_or_default();
+        let mut keys = vec![Key::new(Kind::Pipeline, &key.namespace, pipeline)];
+        keys.extend(self.unfinished_siblings(&key.namespace, pipeline, &key.name));
+        keys
+    }
+
+    fn unfinished_siblings(&self, namespace: &str, pipeline: &str, except: &str) -> Vec<Key> {
+        let names = self.runs_of.get(&(namespace.to_owned(), pipeline.to_owned())).into_iter().flatten();
+        names
+            .filter(|name| *name != except)
+            .filter(|name| {
+                let slot = self.runs.get(&(namespace.to_owned(), (*name).clone()));
+                slot.is_some_and(|slot| !slot.current().status.phase.is_terminal())
+            })
+            .map(|name| Key::new(Kind::PipelineRun, namespace, name))
+            .collect()
+    }
+
+    pub(super) fn apply_pipeline(&mut self, record: PipelineRecord) -> Vec<Key> {
+        let key = Key::new(Kind::Pipeline, &record.meta.namespace, &record.meta.name);
+        let names = links::of_pipeline(&record.spec);
+        if !self.pipelines.apply(record) {
+            return Vec::new();
+        }
+        let mut keys = self.links.set(&key, names);
+        keys.extend(self.unfinished_siblings(&key.namespace, &key.name, ""));
+        keys.push(key);
+        keys
+    }
+
+    pub(super) fn apply_job(&mut self, job: JobRecord) -> Vec<Key> {
+        let experiment = (job.namespace.clone(), job.experiment.clone());
+        let key = Key::new(Kind::Experiment, &experiment.0, &experiment.1);
+        let jobs = self.jobs.entry(experiment).or_default();
+        if jobs.get(&job.name).is_some_and(|known| **known == job) {
+            return Vec::new();
+        }
+        // A late answer to our own POST must not undo what the watch has said since.
+        if let Some(known) = jobs.get(&job.name).filter(|known| known.uid == job.uid) {
+            if known.state != JobState::Active && job.state == JobState::Active {
+                return Vec::new();
+            }
+        }
+        jobs.insert(job.name.clone(), Arc::new(job));
+        vec![key]
+    }
+
+    pub(super) fn apply_pod(&mut self, pod: PodRecord) -> Vec<Key> {
+        let experiment = (pod.namespace.clone(), pod.experiment.clone());
+        let key = Key::new(Kind::Experiment, &experiment.0, &experiment.1);
+        let pods = self.pods.entry(experiment.clone()).or_default();
+        if pods.get(&pod.name).is_some_and(|known| **known == pod) {
+            return Vec::new();
+        }
+        let gone = pod.gone;
+        pods.insert(pod.name.clone(), Arc::new(pod));
+        if gone {
+            let recorded = self.experiments.get(&experiment).and_then(|slot| {
+                let attempts = &slot.current().status.attempts;
+                attempts.iter().filter(|attempt| attempt.finished_at.is_some()).map(|attempt| attempt.number).max()
+            });
+            let known = self.experiments.get(&experiment).is_some();
+            self.tidy_pods(&experiment, if known { recorded } else { Some(u32::MAX) });
+        }
+        vec![key]
+    }
+
+    pub(super) fn remove(&mut self, key: &Key) -> Vec<Key> {
+        let place = key.place();
+        self.confirmed.remove(key);
+        self.refusals.remove(key);
+        let mut keys = self.links.set(key, BTreeSet::new());
+        self.set_waiting(key, false);
+        match key.kind {
+            Kind::Experiment => {
+                if let Some(record) = self.experiments.remove(&place) {
+                    self.forget_stage(&record, &mut keys);
+                }
+                self.tidy_pods(&place, Some(u32::MAX));
+            }
+            Kind::PipelineRun => {
+                keys.extend(self.around_run(key));
+                if let Some(record) = self.runs.remove(&place) {
+                    self.stage_ends.remove(&record.meta.uid);
+                    let pipeline = record.spec.get("pipeline").and_then(|name| name.as_str()).unwrap_or_default();
+                    let of = (key.namespace.clone(), pipeline.to_owned());
+                    if let Some(runs) = self.runs_of.get_mut(&of) {
+                        runs.remove(&key.name);
+                        if runs.is_empty() {
+                            self.runs_of.remove(&of);
+                        }
+                    }
+                }
+            }
+            Kind::Pipeline => {
+                self.pipelines.remove(&place);
+                keys.extend(self.unfinished_siblings(&key.namespace, &key.name, ""));
+            }
+        }
+        keys
+    }
+
+    fn forget_stage(&mut self, record: &ExperimentRecord, keys: &mut Vec<Key>) {
+        let Some(owner) = record.meta.owner.as_ref().filter(|owner| owner.kind == "PipelineRun") else { return };
+        keys.push(Key::new(Kind::PipelineRun, &record.meta.namespace, &owner.name));
+        if let Some(stages) = self.stages.get_mut(&owner.uid) {
+            stages.retain(|_, name| *name != record.meta.name);
+            if stages.is_empty() {
+                self.stages.remove(&owner.uid);
+            }
+        }
+    }
+
+}
