@@ -72,11 +72,10 @@ impl Act {
                 };
             }
         };
-        if let Some(owner) = meta.owner.as_ref().filter(|_| number == 1) {
-            if let Some(ended) = self.index.stage_end(&owner.uid) {
+        if let Some(owner) = meta.owner.as_ref().filter(|_| number == 1)
+            && let Some(ended) = self.index.stage_end(&owner.uid) {
                 self.metrics.stage_gap(ended.elapsed());
             }
-        }
         self.index.apply_job(convert::job(job));
         Ok(())
     }

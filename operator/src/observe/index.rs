@@ -5,7 +5,7 @@
 use cultivar_core::decide::experiment::Refusal;
 use cultivar_core::domain::{ExperimentRecord, JobRecord, PipelineRecord, PodRecord, RunRecord};
 use cultivar_crds::{ExperimentStatus, PipelineRunStatus, PipelineStatus};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 

@@ -1,6 +1,7 @@
 //! The index: what wakes whom, and what is never undone.
 
 use super::*;
+use std::collections::BTreeSet;
 use cultivar_core::domain::{ContainerState, Meta, Owner, PodPhase, Record, Terminated};
 use cultivar_crds::{Attempt, Phase, labels};
 use serde_json::{Value, json};

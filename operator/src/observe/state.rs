@@ -178,11 +178,10 @@ impl State {
             return Vec::new();
         }
         // A late answer to our own POST must not undo what the watch has said since.
-        if let Some(known) = jobs.get(&job.name).filter(|known| known.uid == job.uid) {
-            if known.state != JobState::Active && job.state == JobState::Active {
+        if let Some(known) = jobs.get(&job.name).filter(|known| known.uid == job.uid)
+            && known.state != JobState::Active && job.state == JobState::Active {
                 return Vec::new();
             }
-        }
         jobs.insert(job.name.clone(), Arc::new(job));
         vec![key]
     }

@@ -58,8 +58,8 @@ impl<S: Clone + PartialEq> Store<S> {
         for listing in self.listing.values_mut() {
             listing.insert(name.clone());
         }
-        if let Some(slot) = self.slots.get_mut(&name) {
-            if slot.stored.meta.uid == record.meta.uid {
+        if let Some(slot) = self.slots.get_mut(&name)
+            && slot.stored.meta.uid == record.meta.uid {
                 let (old, new) = (version(&slot.stored.meta.resource_version), version(&record.meta.resource_version));
                 if old.is_some() && new <= old {
                     return false;
@@ -74,7 +74,6 @@ impl<S: Clone + PartialEq> Store<S> {
                 slot.stored = Arc::new(record);
                 return true;
             }
-        }
         self.slots.insert(name, Slot { stored: Arc::new(record), decided: None, dirty_since: None });
         true
     }

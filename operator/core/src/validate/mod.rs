@@ -56,11 +56,10 @@ pub fn experiment(spec: &Value) -> Report {
     }
     let at = FieldPath::of("spec");
     settings(spec, &at, &mut report);
-    if let Some(ttl) = spec.get("ttlAfterFinished").and_then(Value::as_str) {
-        if let Err(error) = time::parse_duration(ttl) {
+    if let Some(ttl) = spec.get("ttlAfterFinished").and_then(Value::as_str)
+        && let Err(error) = time::parse_duration(ttl) {
             report.fault(at.key("ttlAfterFinished"), error);
         }
-    }
     template(spec, &at, own_names(spec), &mut report);
     warn_unused(spec, &at, &mut report);
     report

@@ -33,11 +33,10 @@ pub fn defaults(spec: &Value, at: &FieldPath, report: &mut Report) {
     let on_demand = spec.get("runOn").and_then(Value::as_str) == Some("Demand");
     for (name, schema) in &schemas {
         let at_schema = at.key("paramSchema").key(name);
-        if let Some(pattern) = &schema.pattern {
-            if let Err(error) = regex(pattern) {
+        if let Some(pattern) = &schema.pattern
+            && let Err(error) = regex(pattern) {
                 report.fault(at_schema.key("pattern"), error);
             }
-        }
         match params.get(name) {
             Some(value) => conform(value, schema, &at.key("params").key(name), report),
             None if !on_demand => report.fault(
@@ -90,11 +89,10 @@ fn conform(value: &Value, schema: &ParamSchema, at: &FieldPath, report: &mut Rep
             report.fault(at, format!("{value} is more than the maximum, {maximum}"));
         }
     }
-    if let (Some(text), Some(pattern)) = (value.as_str(), &schema.pattern) {
-        if regex(pattern).is_ok_and(|regex| !regex.is_match(text)) {
+    if let (Some(text), Some(pattern)) = (value.as_str(), &schema.pattern)
+        && regex(pattern).is_ok_and(|regex| !regex.is_match(text)) {
             report.fault(at, format!("{value} does not match the pattern {pattern}"));
         }
-    }
 }
 
 fn regex(pattern: &str) -> Result<regex::Regex, String> {
