@@ -1,5 +1,5 @@
-//! The harness itself, on a cluster of its own name beside whatever runs already. Slow, so only on demand:
-//! `cargo test -p cultivar-e2e --test cluster -- --ignored`.
+//! The harness itself, on a cluster of its own name beside whatever runs already. Starts a cluster (about 30 s), so it
+//! stands behind the feature that all such tests need: `cargo test -p cultivar-e2e --features client --test cluster`.
 
 use cultivar_e2e::cluster::{Cluster, SIMULATED_GPUS};
 use cultivar_e2e::error::Result;
@@ -12,7 +12,6 @@ const JOB: &str = r#"{"apiVersion": "batch/v1", "kind": "Job", "metadata": {"nam
       {"name": "main", "image": "train:1", "resources": {"limits": {"nvidia.com/gpu": 8}}}]}}}}"#;
 
 #[test]
-#[ignore = "starts a cluster; about 30 s"]
 fn a_cluster_comes_up_runs_jobs_survives_an_outage_and_leaves_nothing() -> Result<()> {
     let (name, ui) = ("harness-test", Ui::silent());
     let cluster = Cluster::builder(name)?.nodes(2).real_node(false).up(&ui)?;

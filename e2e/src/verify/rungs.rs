@@ -143,7 +143,7 @@ fn with_cluster(name: &str, real: bool, work: impl FnOnce(&Cluster) -> Outcome) 
 }
 
 fn simulated() -> Outcome {
-    tests(cargo(&["test", "-p", "cultivar-e2e", "--features", "client", "--no-fail-fast", "--tests"]))
+    tests(cargo(&["test", "-p", "cultivar-e2e", "--features", "client", "--no-fail-fast", "--test", "*"]))
 }
 
 fn real() -> Outcome {
