@@ -75,7 +75,8 @@ pub fn load(cluster: &Cluster, images: &Images, ui: &Ui) -> Result<()> {
 pub fn how_to_push(options: &Options) -> Result<()> {
     let images = build(Build::Static, &Ui::new("demo"))?;
     let context = options.context.as_deref().unwrap_or_default();
-    let push = |file: &Path, name: &str| format!("skopeo copy oci-archive:{} docker://REGISTRY/PATH/{name}", file.display());
+    let push =
+        |file: &Path, name: &str| format!("skopeo copy oci-archive:{} docker://REGISTRY/PATH/{name}", file.display());
     let operator = format!("operator:{VERSION}");
     let lines = [
         "bring the two images to where the nodes of your cluster find them, then say so. By a registry:".to_owned(),

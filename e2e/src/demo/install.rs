@@ -64,8 +64,9 @@ fn local(options: &Options, ui: &Ui) -> Result<Target> {
     let mut builder = Cluster::builder(&options.name)?;
     if options.simulated {
         if Cluster::find(&options.name).is_ok_and(|cluster| cluster.real_node().is_some()) {
-            return Err(Error::new(format!("the cluster {} has a real node", options.name))
-                .hint("`--name another` makes a simulated one beside it; without --simulated the demo runs on the real node"));
+            return Err(Error::new(format!("the cluster {} has a real node", options.name)).hint(
+                "`--name another` makes a simulated one beside it; without --simulated the demo runs on the real node",
+            ));
         }
         builder = builder.real_node(false);
     }
@@ -179,11 +180,15 @@ fn prepare(target: &Target, step: &Step) -> Result<()> {
     let mut create = target.kubectl_command();
     create.args(["apply", "--server-side", "--filename=-"]);
     exec::output(&mut create, Some(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {NAMESPACE}}}}}")))?;
-    let gone = clean(target)?;
-    if gone > 0 {
-        step.say(format!("removed {gone} objects of an earlier demo from the namespace {NAMESPACE}"));
+    if clean(target)? {
+        step.say(format!("removed what an earlier demo had left in the namespace {NAMESPACE}"));
     }
-    if target.kubectl(&["get", "persistentvolumeclaim/digits"]).is_err() {
+    let claim = target.get(&["persistentvolumeclaim", "digits", "--ignore-not-found"]).unwrap_or_default();
+    if claim["metadata"]["deletionTimestamp"].is_string() {
+        step.note("until the old volume claim is gone");
+        target.kubectl(&["wait", "--for=delete", "persistentvolumeclaim/digits", "--timeout=60s"])?;
+    }
+    if claim["metadata"]["deletionTimestamp"].is_string() || claim.is_null() {
         if let Some(cluster) = target.cluster() {
             volume(cluster)?;
         }
@@ -192,18 +197,18 @@ fn prepare(target: &Target, step: &Step) -> Result<()> {
     Ok(())
 }
 
-/// Deletes what the demo makes, and nothing else of the namespace; returns how many objects that were.
-fn clean(target: &Target) -> Result<usize> {
+/// Deletes what the demo makes, and nothing else of the namespace; tells whether there was anything.
+fn clean(target: &Target) -> Result<bool> {
     let label = format!("--selector=cultivar.dev/pipeline={PIPELINE}");
     let delete = |args: &[&str]| {
         let common = ["delete", "--ignore-not-found", "--timeout=60s"];
-        target.kubectl(&[&common, args].concat()).map(|said| said.lines().filter(|line| line.contains("deleted")).count())
+        target.kubectl(&[&common, args].concat()).map(|said| said.contains("deleted"))
     };
     // From the top: a pipeline that is there would start a run for what is missing.
-    let mut gone = delete(&["pipelines.cultivar.dev", PIPELINE])?;
-    gone += delete(&["pipelineruns.cultivar.dev,experiments.cultivar.dev", &label])?;
-    gone += delete(&[&["experiments.cultivar.dev"], ROOTS.as_slice()].concat())?;
-    Ok(gone)
+    let pipeline = delete(&["pipelines.cultivar.dev", PIPELINE])?;
+    let runs = delete(&["pipelineruns.cultivar.dev,experiments.cultivar.dev", &label])?;
+    let roots = delete(&[&["experiments.cultivar.dev"], ROOTS.as_slice()].concat())?;
+    Ok(pipeline || runs || roots)
 }
 
 /// A folder of this machine as a volume; it goes with the cluster's own folder.

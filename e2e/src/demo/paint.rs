@@ -124,11 +124,15 @@ impl Painter {
     fn report(&mut self, row: &Row) {
         let now = format!("{} {}", row.phase, row.detail);
         // Nothing to tell, or nothing new.
-        if row.look == Look::Dim || row.look == Look::Live && row.detail.is_empty() || self.shown.get(&row.name) == Some(&now) {
+        if row.look == Look::Dim
+            || row.look == Look::Live && row.detail.is_empty()
+            || self.shown.get(&row.name) == Some(&now)
+        {
             return;
         }
         let at = self.begun.elapsed().as_secs_f64();
-        let _ = writeln!(std::io::stdout(), "   {at:>6.1} s  {}{}  {:<10} {}", row.branch, row.name, row.phase, row.detail);
+        let _ =
+            writeln!(std::io::stdout(), "   {at:>6.1} s  {}{}  {:<10} {}", row.branch, row.name, row.phase, row.detail);
         self.shown.insert(row.name.clone(), now);
     }
 

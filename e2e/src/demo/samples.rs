@@ -122,6 +122,9 @@ mod tests {
             repository: Some("registry.example.com/me".into()),
         };
         let text = fitted("digits-train", &target, false).unwrap();
-        assert!(text.contains("image: registry.example.com/me/digits:1\n") && !text.contains("nvidia.com/gpu"), "{text}");
+        assert!(
+            text.contains("image: registry.example.com/me/digits:1\n") && !text.contains("nvidia.com/gpu"),
+            "{text}"
+        );
     }
 }

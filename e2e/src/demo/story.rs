@@ -53,15 +53,21 @@ impl<'a> Story<'a> {
     }
 
     fn roots(&mut self) -> Result<()> {
+        self.painter.line(Look::Plain, "");
+        self.painter.line(Look::Bold, "Cultivar grows pipelines from experiments that already work, in five steps");
         self.painter.heading(1, "Three experiments by hand: programs that work, on scikit-learn's handwritten digits");
         if self.target.simulated() {
-            let text = "   (nodes are simulated: the samples are played, and their metrics are those of an earlier real run)";
+            let text =
+                "   (nodes are simulated: the samples are played, and their metrics are those of an earlier real run)";
             self.painter.line(Look::Dim, text);
         }
         if !self.gpus {
             self.painter.line(Look::Dim, "   (no node advertises nvidia.com/gpu: the training asks for none)");
         }
-        self.painter.command(&format!("kubectl apply -f {}   # one after the other", samples::shown("digits-{prepare,train,evaluate}")));
+        self.painter.command(&format!(
+            "kubectl apply -f {}   # one after the other",
+            samples::shown("digits-{prepare,train,evaluate}")
+        ));
         for name in ROOTS {
             let manifest = samples::fitted(name, self.target, self.gpus)?;
             self.apply(name, &manifest)?;
@@ -82,7 +88,8 @@ impl<'a> Story<'a> {
             let status = &object["status"];
             let node = status["attempts"][0]["node"].as_str().unwrap_or("?");
             let gpus = &status["template"]["resources"]["limits"]["nvidia.com/gpu"];
-            let gpu = if gpus.is_null() { String::new() } else { format!(", {} GPU", gpus.to_string().trim_matches('"')) };
+            let gpu =
+                if gpus.is_null() { String::new() } else { format!(", {} GPU", gpus.to_string().trim_matches('"')) };
             let digest: String = status["digest"].as_str().unwrap_or("?").chars().take(19).collect();
             self.painter.line(Look::Plain, &format!("   {name:<16}  on {node}{gpu}   template {digest}…"));
             for artifact in status["artifacts"].as_array().into_iter().flatten() {
@@ -91,6 +98,10 @@ impl<'a> Story<'a> {
                 let line = format!("   {:<16}  └─ {} {}{size}", "", part("name"), part("uri"));
                 self.painter.line(Look::Dim, &line);
             }
+        }
+        if self.gpus && !self.target.simulated() && self.target.cluster().is_some() {
+            let text = "   (GPUs as the scheduler counts them: this node advertises them, and the digits are small enough for a CPU)";
+            self.painter.line(Look::Dim, text);
         }
         Ok(())
     }
@@ -139,11 +150,7 @@ impl<'a> Story<'a> {
     /// Shows a run until it has ended.
     fn follow(&mut self, revision: u8) -> Result<()> {
         let name = run_name(revision);
-        self.wait(
-            |watch| tree::run(watch, &name, &STAGES),
-            |watch| run_ended(watch, &name),
-            &format!("run {name}"),
-        )?;
+        self.wait(|watch| tree::run(watch, &name, &STAGES), |watch| run_ended(watch, &name), &format!("run {name}"))?;
         self.painter.settle();
         Ok(())
     }
@@ -154,14 +161,17 @@ impl<'a> Story<'a> {
         let runs = (run(&names.0), run(&names.1));
         let params = |run: &Value| run["status"]["pipelineSpec"]["params"].clone();
         let experiment = |run: &str, stage: &str| self.watch.stage(run, stage).unwrap_or_default();
-        let pair = |stage: &str| -> Pair { (stage.to_owned(), experiment(&names.0, stage), experiment(&names.1, stage)) };
+        let pair =
+            |stage: &str| -> Pair { (stage.to_owned(), experiment(&names.0, stage), experiment(&names.1, stage)) };
         let stages: Vec<Pair> = ["train", "evaluate"].into_iter().map(pair).collect();
         table::compare((&names.0, &names.1), (&params(&runs.0), &params(&runs.1)), &stages)
     }
 
     fn apply(&self, name: &str, manifest: &str) -> Result<()> {
         self.target.apply(manifest).map(drop).map_err(|error| {
-            Error::new(format!("{} was refused", samples::shown(name))).why(error).hint(self.hint("get experiments,pipelines"))
+            Error::new(format!("{} was refused", samples::shown(name)))
+                .why(error)
+                .hint(self.hint("get experiments,pipelines"))
         })
     }
 
@@ -182,11 +192,15 @@ impl<'a> Story<'a> {
             match end {
                 Some(Ok(())) => return Ok(()),
                 Some(Err(why)) => {
-                    return Err(Error::new(format!("{what} did not complete")).why(why).log(self.log_of(what)).hint(self.hint(&describe(what))));
+                    return Err(Error::new(format!("{what} did not complete"))
+                        .why(why)
+                        .log(self.log_of(what))
+                        .hint(self.hint(&describe(what))));
                 }
                 None => {}
             }
-            let now: Vec<String> = rows.iter().map(|row| format!("{} {} {}", row.name, row.phase, row.detail)).collect();
+            let now: Vec<String> =
+                rows.iter().map(|row| format!("{} {} {}", row.name, row.phase, row.detail)).collect();
             if now != last {
                 (last, changed) = (now, Instant::now());
             }
@@ -198,13 +212,15 @@ impl<'a> Story<'a> {
         }
     }
 
-    /// The end of the log of the newest failed program, if there is one.
+    /// The end of the log of the program that failed: an experiment's, or that of a stage of a run.
     fn log_of(&self, what: &str) -> String {
         let name = what.rsplit(' ').next().unwrap_or_default();
-        let object = self.watch.get("Experiment", name).unwrap_or_default();
-        let attempts = object["status"]["attempts"].as_array().cloned().unwrap_or_default();
-        let tail = attempts.last().and_then(|attempt| attempt["tail"].as_str()).unwrap_or_default();
-        crate::exec::last_lines(tail, 12)
+        let stages = STAGES.iter().filter_map(|stage| self.watch.stage(name, stage));
+        let tail = |object: Value| {
+            let attempts = object["status"]["attempts"].as_array()?;
+            attempts.last()?["tail"].as_str().map(|tail| crate::exec::last_lines(tail, 12))
+        };
+        self.watch.get("Experiment", name).into_iter().chain(stages).find_map(tail).unwrap_or_default()
     }
 
     fn hint(&self, ask: &str) -> String {
@@ -217,33 +233,42 @@ impl<'a> Story<'a> {
     }
 
     fn next(&mut self) {
-        let kubectl = self.target.shown_kubectl();
         let took = seconds(self.begun.elapsed());
         self.painter.line(Look::Plain, "");
         self.painter.line(Look::Bold, &format!("Done in {took}. The cluster stays up. What to try next:"));
-        let mut lines: Vec<(String, &str)> = Vec::new();
+        let lines = self.suggestions();
+        let width = lines.iter().map(|(why, _)| why.chars().count()).max().unwrap_or(0);
+        for (why, command) in lines {
+            self.painter.line(Look::Plain, &format!("   {why:<width$}   {command}"));
+        }
+    }
+
+    fn suggestions(&self) -> Vec<(&'static str, String)> {
+        let kubectl = self.target.shown_kubectl();
+        let gamma = r#"'{"spec": {"params": {"gamma": 0.05}}}'"#;
+        let mut lines = Vec::new();
         if let Some(environment) = self.environment() {
-            lines.push((environment, "point kubectl and helm of this shell to it"));
+            lines.push(("point this shell to it", environment));
         }
-        let samples = "config/samples";
-        lines.push((format!("{kubectl} get experiments,pipelines,pipelineruns"), "everything is recorded, the runs' stages too"));
-        lines.push((format!("{kubectl} get experiment digits-train -o yaml"), "the frozen template, metrics and artifacts"));
+        lines.push(("see all that is recorded", format!("{kubectl} get experiments,pipelines,pipelineruns")));
+        lines.push(("read one record", format!("{kubectl} get experiment digits-train -o yaml")));
+        lines.push(("run a third revision", format!("{kubectl} patch pipeline {PIPELINE} --type=merge -p {gamma}")));
+        // Their image is in the clusters of this machine only.
+        if let Target::Local(_) = self.target {
+            let sample = |name: &str| format!("-f {}", samples::shown(name));
+            let (hello, clone) = (sample("hello-experiment"), sample("hello-clone"));
+            lines.push(("clone an experiment", format!("{kubectl} apply {hello} {clone}")));
+            lines.push(("run by hand, with params", format!("{kubectl} apply {}", sample("on-demand-run"))));
+        }
+        lines.push(("watch phases change", format!("{kubectl} get experiments --watch")));
         lines.push((
-            format!("{kubectl} patch pipeline {PIPELINE} --type=merge -p '{{\"spec\": {{\"params\": {{\"gamma\": 0.05}}}}}}'"),
-            "a third revision",
+            "take everything down",
+            match self.target {
+                Target::Local(_) => format!("cargo demo --down{}", self.target.name_option()),
+                Target::Own { context, .. } => format!("cargo demo --down --context {context}"),
+            },
         ));
-        lines.push((format!("{kubectl} apply -f {samples}/hello-experiment.yaml -f {samples}/hello-clone.yaml"), "a clone waits for its source"));
-        lines.push((format!("{kubectl} apply -f {samples}/on-demand-run.yaml"), "a run by hand, with its own parameters"));
-        lines.push((format!("{kubectl} get experiments --watch"), "phases as they change"));
-        let down = match self.target {
-            Target::Local(_) => format!("cargo demo --down{}", self.target.name_option()),
-            Target::Own { context, .. } => format!("cargo demo --down --context {context}"),
-        };
-        lines.push((down, "take everything down"));
-        for (command, why) in lines {
-            self.painter.line(Look::Dim, &format!("   # {why}"));
-            self.painter.line(Look::Plain, &format!("   {command}"));
-        }
+        lines
     }
 }
 
@@ -260,8 +285,8 @@ fn ended(object: Value) -> Option<Result<(), String>> {
 /// How a run has ended, once all that is to be shown of its stages has arrived: each kind has a watch of its own.
 fn run_ended(watch: &Watch, name: &str) -> Option<Result<(), String>> {
     let end = watch.get("PipelineRun", name).and_then(ended)?;
-    let arrived = |stage: &&str| watch.stage(name, stage).and_then(ended).is_some();
-    (end.is_err() || STAGES.iter().all(|stage| arrived(&stage))).then_some(end)
+    let arrived = |stage: &str| watch.stage(name, stage).and_then(ended).is_some();
+    (end.is_err() || STAGES.iter().all(|stage| arrived(stage))).then_some(end)
 }
 
 fn run_name(revision: u8) -> String {

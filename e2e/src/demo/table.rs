@@ -25,7 +25,7 @@ pub fn compare(names: (&str, &str), params: (&Value, &Value), stages: &[Pair]) -
                 continue;
             }
             let (old, new) = (&value["last"], &after[name]["last"]);
-            rows.push([format!("{stage} {name}"), number(old), number(new), difference(old, new)]);
+            rows.push([format!("{stage}: {name}"), number(old), number(new), difference(old, new)]);
         }
     }
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
@@ -56,7 +56,11 @@ mod tests {
     #[test]
     fn what_differs_is_seen() {
         let of = |acc: f64| json!({"status": {"metrics": {"acc": {"last": acc}, "fit_seconds": {"last": 0.1}}}});
-        let lines = compare(("d-1", "d-2"), (&json!({"C": 1}), &json!({"C": 10})), &[("train".into(), of(0.95), of(0.9815))]);
-        assert_eq!(lines, ["            d-1     d-2", "params.C      1      10  changed", "train acc  0.95  0.9815  +0.0315"]);
+        let lines =
+            compare(("d-1", "d-2"), (&json!({"C": 1}), &json!({"C": 10})), &[("train".into(), of(0.95), of(0.9815))]);
+        assert_eq!(
+            lines,
+            ["             d-1     d-2", "params.C       1      10  changed", "train: acc  0.95  0.9815  +0.0315"]
+        );
     }
 }

@@ -153,7 +153,8 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        for (value, shown) in [(json!(0.936_508), "0.9365"), (json!(540), "540"), (json!(1.0), "1"), (json!("x"), "x")] {
+        for (value, shown) in [(json!(0.936_508), "0.9365"), (json!(540), "540"), (json!(1.0), "1"), (json!("x"), "x")]
+        {
             assert_eq!(number(&value), shown);
         }
     }

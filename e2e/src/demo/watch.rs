@@ -35,12 +35,8 @@ impl Watch {
     /// # Errors
     /// kubectl does not start.
     pub fn start(target: &Target) -> Result<Self> {
-        let mut watch = Self {
-            objects: Arc::default(),
-            stop: Arc::default(),
-            children: Vec::new(),
-            threads: Vec::new(),
-        };
+        let mut watch =
+            Self { objects: Arc::default(), stop: Arc::default(), children: Vec::new(), threads: Vec::new() };
         for kind in KINDS {
             watch.follow(target, kind)?;
         }
@@ -57,7 +53,9 @@ impl Watch {
         let objects = lock(&self.objects);
         let ours = |object: &&Value| {
             let labels = &object["metadata"]["labels"];
-            object["kind"] == "Experiment" && labels["cultivar.dev/pipeline-run"] == run && labels["cultivar.dev/stage"] == stage
+            object["kind"] == "Experiment"
+                && labels["cultivar.dev/pipeline-run"] == run
+                && labels["cultivar.dev/stage"] == stage
         };
         objects.values().find(ours).cloned()
     }
@@ -137,9 +135,16 @@ mod tests {
     #[test]
     fn the_newest_version_stays_and_what_is_deleted_goes() {
         let event = |kind: &str, name: &str, phase: &str| {
-            format!(r#"{{"type": "{kind}", "object": {{"kind": "Experiment", "metadata": {{"name": "{name}"}}, "status": {{"phase": "{phase}"}}}}}}"#)
+            format!(
+                r#"{{"type": "{kind}", "object": {{"kind": "Experiment", "metadata": {{"name": "{name}"}}, "status": {{"phase": "{phase}"}}}}}}"#
+            )
         };
-        let stream = [event("ADDED", "a", "Pending"), event("ADDED", "b", "Running"), event("MODIFIED", "a", "Completed"), event("DELETED", "b", "")];
+        let stream = [
+            event("ADDED", "a", "Pending"),
+            event("ADDED", "b", "Running"),
+            event("MODIFIED", "a", "Completed"),
+            event("DELETED", "b", ""),
+        ];
         let objects = Mutex::default();
         read(stream.join("\n").as_bytes(), &objects);
         let objects = objects.into_inner().unwrap();
