@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
+use crate::Phase;
 use crate::schema::{self, cancel_is_final, frozen, object_name};
 use crate::template::{ExperimentTemplate, From, Input, Output, Retries, Timeouts};
-use crate::Phase;
 use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, ResourceRequirements};
 
 /// One recorded run of a container. Once it has completed, its name is an id: a template that

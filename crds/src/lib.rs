@@ -14,19 +14,15 @@ pub mod reason;
 pub mod schema;
 pub mod template;
 
-pub use experiment::{
-    Artifact, Attempt, ClonedFrom, Experiment, ExperimentSpec, ExperimentStatus, Metric, PhaseTimes,
-};
+pub use experiment::{Artifact, Attempt, ClonedFrom, Experiment, ExperimentSpec, ExperimentStatus, Metric, PhaseTimes};
 pub use phase::Phase;
 pub use pipeline::{
-    OnFailure, ParamSchema, Pipeline, PipelineSpec, PipelineStatus, RunOn, RunSummary, Stage,
-    StageDependency,
+    OnFailure, ParamSchema, Pipeline, PipelineSpec, PipelineStatus, RunOn, RunSummary, Stage, StageDependency,
 };
 pub use pipeline_run::{PipelineRun, PipelineRunSpec, PipelineRunStatus, StageStatus};
 pub use reason::Reason;
 pub use template::{
-    Best, ExperimentTemplate, From, Goal, Input, MetricUse, Output, Pick, Require, Retries, Selector,
-    Timeouts,
+    Best, ExperimentTemplate, From, Goal, Input, MetricUse, Output, Pick, Require, Retries, Selector, Timeouts,
 };
 
 /// The API group of every kind.

@@ -4,9 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Phase of an Experiment, a stage or a run. A phase never leaves a terminal one.
-#[derive(
-    Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord,
-)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Phase {
     /// Accepted, or waiting for what it refers to; nothing was started. The reason says for what.
     #[default]
@@ -27,15 +25,8 @@ pub enum Phase {
 
 impl Phase {
     /// Every phase, in the order of a life.
-    pub const ALL: [Self; 7] = [
-        Self::Pending,
-        Self::Starting,
-        Self::Running,
-        Self::Completed,
-        Self::Failed,
-        Self::Cancelled,
-        Self::Skipped,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Pending, Self::Starting, Self::Running, Self::Completed, Self::Failed, Self::Cancelled, Self::Skipped];
 
     /// Whether nothing can follow.
     #[must_use]

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
+use crate::Phase;
 use crate::schema::{self, object_name};
 use crate::template::ExperimentTemplate;
-use crate::Phase;
 
 /// A DAG of stages, each a clone of an experiment that already works or an inline root. A new run
 /// starts when `stages`, `params`, `paramSchema`, `outputs` or `rerun` change.

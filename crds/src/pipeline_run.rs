@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::schema::{self, cancel_is_final, object_name};
 use crate::Phase;
+use crate::schema::{self, cancel_is_final, object_name};
 
 /// One frozen execution of a Pipeline's revision, with its parameters. Made by the Pipeline, or by
 /// hand to run it with other parameters.

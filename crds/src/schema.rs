@@ -61,11 +61,9 @@ pub fn frozen(field: &str) -> Rule {
 
 /// The rule that lets `cancel` go from false to true only.
 pub fn cancel_is_final() -> Rule {
-    Rule::new(
-        "!has(oldSelf.spec.cancel) || !oldSelf.spec.cancel || (has(self.spec.cancel) && self.spec.cancel)",
-    )
-    .message("cancel is final: once true it stays true; start again with a clone or a new run")
-    .field_path(".spec.cancel")
+    Rule::new("!has(oldSelf.spec.cancel) || !oldSelf.spec.cancel || (has(self.spec.cancel) && self.spec.cancel)")
+        .message("cancel is final: once true it stays true; start again with a clone or a new run")
+        .field_path(".spec.cancel")
 }
 
 /// The rule for the object's own name; a rule's field path cannot point into the metadata.

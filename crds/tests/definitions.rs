@@ -17,7 +17,11 @@ fn what_is_committed_is_what_the_types_say() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("generated/{name}.yaml"));
         let committed = std::fs::read_to_string(&path).unwrap();
         let generated = serde_yaml::to_string(&document).unwrap();
-        assert!(committed == generated, "{} is old: run `cargo run -p cultivar-crds --bin crdgen -- --write crds/generated`", path.display());
+        assert!(
+            committed == generated,
+            "{} is old: run `cargo run -p cultivar-crds --bin crdgen -- --write crds/generated`",
+            path.display()
+        );
     }
 }
 
@@ -45,7 +49,10 @@ fn a_yaml_1_1_reader_finds_the_same_document() {
         enums(&document, &mut words);
         assert!(!words.is_empty(), "{name}");
         for word in words {
-            assert!(!reads_otherwise_in_yaml_1_1(&word), "{name}: users would write the enum value {word:?} bare, and it would arrive as something else");
+            assert!(
+                !reads_otherwise_in_yaml_1_1(&word),
+                "{name}: users would write the enum value {word:?} bare, and it would arrive as something else"
+            );
         }
     }
 }
@@ -115,7 +122,8 @@ fn the_template_is_flattened_without_a_clash() {
 fn every_field_of_the_template_is_frozen_once_started() {
     let (_, document) = manifest::all().remove(0);
     let rules = document["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["x-kubernetes-validations"].clone();
-    let paths: BTreeSet<&str> = rules.as_array().unwrap().iter().filter_map(|rule| rule["fieldPath"].as_str()).collect();
+    let paths: BTreeSet<&str> =
+        rules.as_array().unwrap().iter().filter_map(|rule| rule["fieldPath"].as_str()).collect();
     for field in properties::<cultivar_crds::ExperimentTemplate>() {
         assert!(paths.contains(format!(".spec.{field}").as_str()), "spec.{field} can change after the start");
     }

@@ -51,9 +51,9 @@ fn run(settings: &Settings) -> Result<(), String> {
 }
 
 async fn serve(settings: &Settings) -> Result<(), String> {
-    let config = kube::Config::infer().await.map_err(|error| {
-        format!("no cluster to talk to: {error}; run inside one, or set KUBECONFIG")
-    })?;
+    let config = kube::Config::infer()
+        .await
+        .map_err(|error| format!("no cluster to talk to: {error}; run inside one, or set KUBECONFIG"))?;
     let client = kube::Client::try_from(config).map_err(|error| format!("the cluster's configuration: {error}"))?;
     let metrics = Metrics::new().map_err(|error| format!("metrics: {error}"))?;
     let mut tasks = Tasks::new();

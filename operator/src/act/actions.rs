@@ -73,9 +73,10 @@ impl Act {
             }
         };
         if let Some(owner) = meta.owner.as_ref().filter(|_| number == 1)
-            && let Some(ended) = self.index.stage_end(&owner.uid) {
-                self.metrics.stage_gap(ended.elapsed());
-            }
+            && let Some(ended) = self.index.stage_end(&owner.uid)
+        {
+            self.metrics.stage_gap(ended.elapsed());
+        }
         self.index.apply_job(convert::job(job));
         Ok(())
     }
@@ -149,13 +150,24 @@ impl Act {
         Ok(())
     }
 
-    async fn existing(&self, kind: Kind, namespace: &str, name: &str, owner: &str) -> Result<kube::api::DynamicObject, ActError> {
+    async fn existing(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+        owner: &str,
+    ) -> Result<kube::api::DynamicObject, ActError> {
         let doing = || format!("creating {}", kind.as_str());
         let found = self.calls.get(kind, namespace, name).await?;
         let ours = |object: &kube::api::DynamicObject| {
-            object.metadata.owner_references.as_deref().unwrap_or_default().iter().any(|reference| reference.uid == owner)
+            object
+                .metadata
+                .owner_references
+                .as_deref()
+                .unwrap_or_default()
+                .iter()
+                .any(|reference| reference.uid == owner)
         };
         found.filter(ours).ok_or_else(|| ActError::NameTaken { doing: doing(), name: name.to_owned() })
     }
 }
-

@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
-use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
+use kube::api::{
+    Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy,
+};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -75,7 +77,12 @@ impl Calls {
     }
 
     /// Replaces the status, on the condition that nobody wrote since.
-    pub async fn replace_status(&self, key: &Key, meta: &Meta, status: &impl Serialize) -> Result<DynamicObject, ActError> {
+    pub async fn replace_status(
+        &self,
+        key: &Key,
+        meta: &Meta,
+        status: &impl Serialize,
+    ) -> Result<DynamicObject, ActError> {
         let status = serde_json::to_value(status)
             .map_err(|source| ActError::Unreadable { doing: "serialising the status".to_owned(), source })?;
         // The status strategy takes everything but the status from the stored object.
@@ -104,7 +111,13 @@ impl Calls {
     }
 
     /// Patches an object of one of our kinds; one that is gone needs no patch.
-    pub async fn patch(&self, kind: Kind, namespace: &str, name: &str, patch: Value) -> Result<Option<DynamicObject>, ActError> {
+    pub async fn patch(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+        patch: Value,
+    ) -> Result<Option<DynamicObject>, ActError> {
         let (api, params, patch) = (self.ours(kind, namespace), PatchParams::default(), Patch::Merge(patch));
         let answer = self.write(measured(kind), Verb::Patch, "patching", api.patch(name, &params, &patch)).await;
         match answer {
@@ -131,8 +144,8 @@ impl Calls {
     /// newer API versions that a podTemplate may use.
     pub async fn create_job(&self, namespace: &str, manifest: Value) -> Result<Job, ActError> {
         let doing = "creating the Job";
-        let object: DynamicObject =
-            serde_json::from_value(manifest).map_err(|source| ActError::Unreadable { doing: doing.to_owned(), source })?;
+        let object: DynamicObject = serde_json::from_value(manifest)
+            .map_err(|source| ActError::Unreadable { doing: doing.to_owned(), source })?;
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("batch", "v1", "Job"));
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
         let params = PostParams::default();
@@ -192,6 +205,8 @@ impl Calls {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("events.k8s.io", "v1", "Event"));
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.namespace, &resource);
         let params = PostParams::default();
-        self.write(metrics::Kind::Event, Verb::Create, "writing an event", api.create(&params, &object)).await.map(|_| ())
+        self.write(metrics::Kind::Event, Verb::Create, "writing an event", api.create(&params, &object))
+            .await
+            .map(|_| ())
     }
 }

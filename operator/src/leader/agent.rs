@@ -140,10 +140,7 @@ impl<S: LeaseStore> Agent<S> {
     }
 }
 
-async fn within<T>(
-    limit: Duration,
-    call: impl Future<Output = Result<T, LeaseError>>,
-) -> Result<T, LeaseError> {
+async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, LeaseError>>) -> Result<T, LeaseError> {
     timeout(limit, call).await.unwrap_or(Err(LeaseError::Late(limit)))
 }
 

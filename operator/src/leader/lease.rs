@@ -76,9 +76,7 @@ impl LeaseStore for ClusterLease {
 impl From<kube::Error> for LeaseError {
     fn from(error: kube::Error) -> Self {
         match error {
-            kube::Error::Api(status)
-                if status.is_conflict() || status.is_already_exists() || status.is_not_found() =>
-            {
+            kube::Error::Api(status) if status.is_conflict() || status.is_already_exists() || status.is_not_found() => {
                 Self::Conflict
             }
             other => Self::Api(other.to_string()),

@@ -78,7 +78,11 @@ impl Index {
             let experiments = state.experiments.iter().map(|slot| (Kind::Experiment, &slot.stored.meta));
             let runs = state.runs.iter().map(|slot| (Kind::PipelineRun, &slot.stored.meta));
             let pipelines = state.pipelines.iter().map(|slot| (Kind::Pipeline, &slot.stored.meta));
-            experiments.chain(runs).chain(pipelines).map(|(kind, meta)| Key::new(kind, &meta.namespace, &meta.name)).collect()
+            experiments
+                .chain(runs)
+                .chain(pipelines)
+                .map(|(kind, meta)| Key::new(kind, &meta.namespace, &meta.name))
+                .collect()
         };
         self.wake(keys);
     }

@@ -1,10 +1,10 @@
 //! The index: what wakes whom, and what is never undone.
 
 use super::*;
-use std::collections::BTreeSet;
 use cultivar_core::domain::{ContainerState, Meta, Owner, PodPhase, Record, Terminated};
 use cultivar_crds::{Attempt, Phase, labels};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 fn meta(name: &str, version: u64) -> Meta {
     Meta {
@@ -95,7 +95,9 @@ async fn a_pod_that_is_gone_is_remembered_until_its_end_is_recorded() {
     index.apply_pod(pod("p", 1, false));
     index.apply_pod(pod("p", 1, true));
     assert!(woken(&queue).await.contains(&key(Kind::Experiment, "e")));
-    let pods = |index: &Index| index.experiment(&key(Kind::Experiment, "e"), jiff::Timestamp::UNIX_EPOCH).unwrap().snapshot.pods;
+    let pods = |index: &Index| {
+        index.experiment(&key(Kind::Experiment, "e"), jiff::Timestamp::UNIX_EPOCH).unwrap().snapshot.pods
+    };
     assert_eq!(pods(&index).len(), 1);
     let mut recorded = experiment("e", 2, json!({}), Phase::Completed);
     let attempt = Attempt { number: 1, finished_at: Some("2026-01-01T00:00:00Z".into()), ..Attempt::default() };

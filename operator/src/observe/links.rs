@@ -72,5 +72,10 @@ pub fn of_pipeline(spec: &Value) -> BTreeSet<String> {
 /// The experiments that a frozen run was made from.
 pub fn of_frozen(frozen: Option<&Value>) -> BTreeSet<String> {
     let frozen = frozen.and_then(|frozen| serde_json::from_value::<FrozenPipeline>(frozen.clone()).ok());
-    frozen.into_iter().flat_map(|frozen| frozen.stages).filter_map(|stage| stage.cloned_from).map(|from| from.name).collect()
+    frozen
+        .into_iter()
+        .flat_map(|frozen| frozen.stages)
+        .filter_map(|stage| stage.cloned_from)
+        .map(|from| from.name)
+        .collect()
 }

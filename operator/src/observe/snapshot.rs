@@ -25,7 +25,11 @@ fn place(key: &Key) -> (String, String) {
 
 impl Index {
     /// An experiment, or nothing if it is gone.
-    pub fn experiment(&self, key: &Key, now: Timestamp) -> Option<View<experiment::Snapshot, cultivar_crds::ExperimentStatus>> {
+    pub fn experiment(
+        &self,
+        key: &Key,
+        now: Timestamp,
+    ) -> Option<View<experiment::Snapshot, cultivar_crds::ExperimentStatus>> {
         let state = self.lock();
         let slot = state.experiments.get(&place(key))?;
         let record = slot.current();
@@ -48,7 +52,11 @@ impl Index {
     }
 
     /// A run, or nothing if it is gone.
-    pub fn pipeline_run(&self, key: &Key, now: Timestamp) -> Option<View<pipeline_run::Snapshot, cultivar_crds::PipelineRunStatus>> {
+    pub fn pipeline_run(
+        &self,
+        key: &Key,
+        now: Timestamp,
+    ) -> Option<View<pipeline_run::Snapshot, cultivar_crds::PipelineRunStatus>> {
         let state = self.lock();
         let slot = state.runs.get(&place(key))?;
         let run = slot.current();
@@ -56,7 +64,9 @@ impl Index {
         let of = (key.namespace.clone(), name.to_owned());
         let pipeline = state.pipelines.get(&of).map(|slot| Arc::clone(slot.current()));
         let sources = match &pipeline {
-            Some(pipeline) if run.status.pipeline_spec.is_none() => state.sources(&key.namespace, queries(&pipeline.spec)),
+            Some(pipeline) if run.status.pipeline_spec.is_none() => {
+                state.sources(&key.namespace, queries(&pipeline.spec))
+            }
             _ => Sources::new(),
         };
         let siblings = state.runs_of.get(&of).into_iter().flatten().filter(|sibling| **sibling != key.name);
@@ -80,7 +90,11 @@ impl Index {
     }
 
     /// A pipeline, or nothing if it is gone.
-    pub fn pipeline(&self, key: &Key, now: Timestamp) -> Option<View<pipeline::Snapshot, cultivar_crds::PipelineStatus>> {
+    pub fn pipeline(
+        &self,
+        key: &Key,
+        now: Timestamp,
+    ) -> Option<View<pipeline::Snapshot, cultivar_crds::PipelineStatus>> {
         let state = self.lock();
         let slot = state.pipelines.get(&place(key))?;
         let runs = state.runs_of.get(&place(key)).into_iter().flatten();
@@ -93,8 +107,12 @@ impl Index {
             .filter(|run| run.status.phase.is_terminal())
             .map(|run| (run.meta.uid.clone(), state.stages_in_use(&key.namespace, &run.meta.uid)))
             .filter(|(_, names)| !names.is_empty());
-        let snapshot =
-            pipeline::Snapshot { pipeline: (**slot.current()).clone(), in_use: in_use.collect(), runs: runs.clone(), now };
+        let snapshot = pipeline::Snapshot {
+            pipeline: (**slot.current()).clone(),
+            in_use: in_use.collect(),
+            runs: runs.clone(),
+            now,
+        };
         Some(View { snapshot, stored: Arc::clone(&slot.stored) })
     }
 }
@@ -105,7 +123,10 @@ impl State {
         let answer = |query: &Query| match query {
             Query::Name(name) => {
                 let slot = self.experiments.get(&(namespace.to_owned(), name.clone()));
-                slot.filter(|slot| !slot.stored.meta.deleting).map(|slot| Arc::clone(slot.current())).into_iter().collect()
+                slot.filter(|slot| !slot.stored.meta.deleting)
+                    .map(|slot| Arc::clone(slot.current()))
+                    .into_iter()
+                    .collect()
             }
             Query::Labels(labels) => self
                 .experiments
@@ -116,7 +137,13 @@ impl State {
                 .cloned()
                 .collect(),
         };
-        queries.into_iter().map(|query| { let found = answer(&query); (query, found) }).collect()
+        queries
+            .into_iter()
+            .map(|query| {
+                let found = answer(&query);
+                (query, found)
+            })
+            .collect()
     }
 
     fn stages_in_use(&self, namespace: &str, run_uid: &str) -> Vec<String> {

@@ -90,12 +90,22 @@ impl State {
         if let Some(owner) = current.meta.owner.as_ref().filter(|owner| owner.kind == "PipelineRun") {
             keys.push(Key::new(Kind::PipelineRun, &key.namespace, &owner.name));
         }
-        let waits = current.status.template.is_none() && current.spec.get("from").is_some() && !current.status.phase.is_terminal();
-        let recorded = current.status.attempts.iter().filter(|attempt| attempt.finished_at.is_some()).map(|attempt| attempt.number).max();
+        let waits = current.status.template.is_none()
+            && current.spec.get("from").is_some()
+            && !current.status.phase.is_terminal();
+        let recorded = current
+            .status
+            .attempts
+            .iter()
+            .filter(|attempt| attempt.finished_at.is_some())
+            .map(|attempt| attempt.number)
+            .max();
         let is_source = current.status.phase.is_terminal();
         self.set_waiting(key, waits);
         if is_source || waits {
-            keys.extend(self.waiting.get(&key.namespace).into_iter().flatten().filter(|waiting| *waiting != key).cloned());
+            keys.extend(
+                self.waiting.get(&key.namespace).into_iter().flatten().filter(|waiting| *waiting != key).cloned(),
+            );
         }
         self.tidy_pods(&key.place(), recorded);
     }
@@ -179,9 +189,11 @@ impl State {
         }
         // A late answer to our own POST must not undo what the watch has said since.
         if let Some(known) = jobs.get(&job.name).filter(|known| known.uid == job.uid)
-            && known.state != JobState::Active && job.state == JobState::Active {
-                return Vec::new();
-            }
+            && known.state != JobState::Active
+            && job.state == JobState::Active
+        {
+            return Vec::new();
+        }
         jobs.insert(job.name.clone(), Arc::new(job));
         vec![key]
     }
@@ -251,5 +263,4 @@ impl State {
             }
         }
     }
-
 }

@@ -59,21 +59,22 @@ impl<S: Clone + PartialEq> Store<S> {
             listing.insert(name.clone());
         }
         if let Some(slot) = self.slots.get_mut(&name)
-            && slot.stored.meta.uid == record.meta.uid {
-                let (old, new) = (version(&slot.stored.meta.resource_version), version(&record.meta.resource_version));
-                if old.is_some() && new <= old {
-                    return false;
-                }
-                if slot.decided.as_ref().is_some_and(|decided| decided.status == record.status) {
-                    slot.decided = None;
-                    slot.dirty_since = None;
-                } else if let Some(decided) = &mut slot.decided {
-                    // What was decided stays, over the newer spec and metadata.
-                    *decided = Arc::new(Record { status: Arc::clone(&decided.status), ..record.clone() });
-                }
-                slot.stored = Arc::new(record);
-                return true;
+            && slot.stored.meta.uid == record.meta.uid
+        {
+            let (old, new) = (version(&slot.stored.meta.resource_version), version(&record.meta.resource_version));
+            if old.is_some() && new <= old {
+                return false;
             }
+            if slot.decided.as_ref().is_some_and(|decided| decided.status == record.status) {
+                slot.decided = None;
+                slot.dirty_since = None;
+            } else if let Some(decided) = &mut slot.decided {
+                // What was decided stays, over the newer spec and metadata.
+                *decided = Arc::new(Record { status: Arc::clone(&decided.status), ..record.clone() });
+            }
+            slot.stored = Arc::new(record);
+            return true;
+        }
         self.slots.insert(name, Slot { stored: Arc::new(record), decided: None, dirty_since: None });
         true
     }

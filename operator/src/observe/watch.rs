@@ -169,7 +169,13 @@ impl Sink<Pod> for Pods {
 pub type Watch = (&'static str, BoxFuture<'static, ()>);
 
 /// Every watch, cluster-wide or one per namespace.
-pub fn all(client: &Client, namespaces: &[String], index: &Arc<Index>, health: &Health, stop: &CancellationToken) -> Vec<Watch> {
+pub fn all(
+    client: &Client,
+    namespaces: &[String],
+    index: &Arc<Index>,
+    health: &Health,
+    stop: &CancellationToken,
+) -> Vec<Watch> {
     let scopes: Vec<Option<&str>> = match namespaces {
         [] => vec![None],
         some => some.iter().map(|namespace| Some(namespace.as_str())).collect(),

@@ -133,17 +133,19 @@ impl Health {
         let still = parts.loops.iter().filter_map(|part| {
             let since = elapsed.saturating_sub(Duration::from_millis(part.last.load(Ordering::Acquire)));
             (since > part.within).then(|| {
-                format!("stands still: {} (last turn {} s ago, allowed {} s)", part.name, since.as_secs(), part.within.as_secs())
+                format!(
+                    "stands still: {} (last turn {} s ago, allowed {} s)",
+                    part.name,
+                    since.as_secs(),
+                    part.within.as_secs()
+                )
             })
         });
         verdict(still)
     }
 }
 
-fn missing<'a>(
-    flags: &'a [(&'static str, Arc<AtomicBool>)],
-    what: &'a str,
-) -> impl Iterator<Item = String> + 'a {
+fn missing<'a>(flags: &'a [(&'static str, Arc<AtomicBool>)], what: &'a str) -> impl Iterator<Item = String> + 'a {
     flags.iter().filter(|(_, flag)| !flag.load(Ordering::Acquire)).map(move |(name, _)| format!("{what}: {name}"))
 }
 

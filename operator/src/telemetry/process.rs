@@ -77,7 +77,8 @@ mod tests {
 
     #[test]
     fn the_fields_are_found_behind_an_odd_name() {
-        let stat = "42 (a) (b c) S 1 42 42 0 -1 4194560 1 0 0 0 250 50 0 0 20 0 9 0 12345 1000 200 18446744073709551615";
+        let stat =
+            "42 (a) (b c) S 1 42 42 0 -1 4194560 1 0 0 0 250 50 0 0 20 0 9 0 12345 1000 200 18446744073709551615";
         let status = "Name:\ta) (b c\nVmSize:\t   9000 kB\nVmRSS:\t    2048 kB\n";
         let expected = Usage { cpu_seconds: 3.0, resident_bytes: 2_097_152.0, start_seconds: 1_123.45 };
         assert_eq!(usage(stat, status, "cpu  1 2 3\nbtime 1000\n"), Some(expected));

@@ -114,12 +114,7 @@ pub enum Plan {
 /// What should happen to `contents` at `now`, for a leaf of `names` (sorted). `trusted_since` is when the caBundle was
 /// first seen to be the authorities of these contents.
 #[must_use]
-pub fn plan(
-    contents: Option<&Contents>,
-    now: Timestamp,
-    names: &[String],
-    trusted_since: Option<Timestamp>,
-) -> Plan {
+pub fn plan(contents: Option<&Contents>, now: Timestamp, names: &[String], trusted_since: Option<Timestamp>) -> Plan {
     let Some(contents) = contents else { return Plan::IssueAll };
     let (Record { authorities, leaf }, Some(newest)) = (&contents.record, contents.record.authorities.first()) else {
         return Plan::IssueAll;

@@ -74,10 +74,8 @@ async fn serve_and_keep(
     tracing::info!(address = %settings.bind, "serving the webhook");
     let live = Live::default();
     let keeper = Keeper::new(Cluster::new(client, &settings), live.clone(), names(&settings), claim);
-    let (served, ()) = tokio::join!(
-        server::run(listener, &live, by_kind, stop.clone()),
-        keeper.run(synced, beat, stop)
-    );
+    let (served, ()) =
+        tokio::join!(server::run(listener, &live, by_kind, stop.clone()), keeper.run(synced, beat, stop));
     Ok(served?)
 }
 

@@ -88,7 +88,10 @@ async fn reviews_are_answered_and_the_server_stops() {
     assert!(!running.live.set(contents.serving().unwrap()), "the same again");
 
     let denied = response(&post(running.address, &contents, review(json!({}))).await.unwrap());
-    assert_eq!((&denied["allowed"], &denied["status"]["message"]), (&json!(false), &json!("spec.image: Experiment has none")));
+    assert_eq!(
+        (&denied["allowed"], &denied["status"]["message"]),
+        (&json!(false), &json!("spec.image: Experiment has none"))
+    );
     let allowed = response(&post(running.address, &contents, review(json!({"image": "x"}))).await.unwrap());
     assert_eq!((&allowed["allowed"], &allowed["uid"]), (&json!(true), &json!("0e2f4d6c-8a1b-4c3d-9e5f-123456789abc")));
 

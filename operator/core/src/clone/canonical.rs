@@ -21,9 +21,7 @@ pub fn canonical_json(value: &Value) -> String {
 #[must_use]
 pub fn digest(value: &Value) -> String {
     let hash = Sha256::digest(canonical_json(value).as_bytes());
-    hash.iter().fold("sha256:".to_owned(), |text, byte| {
-        text + &format!("{byte:02x}")
-    })
+    hash.iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn write(value: &Value, out: &mut String) {

@@ -18,11 +18,7 @@ use super::{CloneError, strategic, union, unset};
 ///
 /// # Errors
 /// When `unset` holds a path that does not exist, or one of the values is not an object.
-pub fn merge_template(
-    source: &Value,
-    unset: &[String],
-    overrides: &Value,
-) -> Result<Value, CloneError> {
+pub fn merge_template(source: &Value, unset: &[String], overrides: &Value) -> Result<Value, CloneError> {
     let mut template = Value::Object(object(source.clone(), "the source's template")?);
     unset::unset(&mut template, unset)?;
     let overrides = match overrides {
@@ -56,13 +52,9 @@ fn within(parent: &str, key: &str) -> &'static str {
 fn merge(field: &str, base: &mut Value, patch: &Value) {
     match (base, patch) {
         (Value::Object(base), Value::Object(patch)) => merge_object(field, base, patch),
-        (Value::Array(base), Value::Array(patch))
-            if named(base) && !base.is_empty() && named(patch) =>
-        {
+        (Value::Array(base), Value::Array(patch)) if named(base) && !base.is_empty() && named(patch) => {
             for item in patch {
-                let same = base
-                    .iter_mut()
-                    .find(|other| member_name(other) == member_name(item));
+                let same = base.iter_mut().find(|other| member_name(other) == member_name(item));
                 match (same, item) {
                     (Some(Value::Object(same)), Value::Object(item)) => {
                         merge_object(field, same, item);
@@ -88,31 +80,21 @@ fn merge_object(field: &str, base: &mut Map<String, Value>, patch: &Map<String, 
 /// Whether all members have a name of their own, which tells them apart.
 fn named(list: &[Value]) -> bool {
     let mut names = BTreeSet::new();
-    list.iter()
-        .all(|item| member_name(item).is_some_and(|name| names.insert(name)))
+    list.iter().all(|item| member_name(item).is_some_and(|name| names.insert(name)))
 }
 
 /// Kubernetes wants an extended resource's request to equal its limit: a request that the source had follows the limit that
 /// the clone sets, unless the clone sets both.
 fn follow_limits(template: &mut Map<String, Value>, overrides: &Map<String, Value>) {
-    let at = |list: &str| {
-        overrides
-            .get("resources")
-            .and_then(|resources| resources.get(list))
-            .and_then(Value::as_object)
-    };
+    let at =
+        |list: &str| overrides.get("resources").and_then(|resources| resources.get(list)).and_then(Value::as_object);
     let Some(limits) = at("limits") else { return };
     let requested = at("requests");
-    let requests = template
-        .get_mut("resources")
-        .and_then(|resources| resources.get_mut("requests"));
+    let requests = template.get_mut("resources").and_then(|resources| resources.get_mut("requests"));
     let Some(requests) = requests.and_then(Value::as_object_mut) else {
         return;
     };
-    for (name, limit) in limits
-        .iter()
-        .filter(|(name, _)| name.contains('/') && !name.starts_with("hugepages-"))
-    {
+    for (name, limit) in limits.iter().filter(|(name, _)| name.contains('/') && !name.starts_with("hugepages-")) {
         if requested.is_none_or(|requested| !requested.contains_key(name))
             && let Some(request) = requests.get_mut(name)
         {

@@ -79,16 +79,10 @@ fn apply(field: &str, base: &mut Map<String, Value>, patch: &Map<String, Value>)
 }
 
 fn apply_list(field: &str, base: &mut Vec<Value>, patch: &[Value]) {
-    let replaced = patch
-        .iter()
-        .any(|item| directive(item) == Some("replace") && is_bare_directive(item));
+    let replaced = patch.iter().any(|item| directive(item) == Some("replace") && is_bare_directive(item));
     let key = merge_key(field).filter(|key| !replaced && keyed(base, key) && keyed(patch, key));
     let Some(key) = key else {
-        *base = patch
-            .iter()
-            .filter(|item| directive(item).is_none())
-            .map(settled)
-            .collect();
+        *base = patch.iter().filter(|item| directive(item).is_none()).map(settled).collect();
         return;
     };
     for item in patch {
@@ -96,11 +90,7 @@ fn apply_list(field: &str, base: &mut Vec<Value>, patch: &[Value]) {
             base.retain(|other| other.get(key) != item.get(key));
             continue;
         }
-        match (
-            base.iter_mut()
-                .find(|other| other.get(key) == item.get(key)),
-            item,
-        ) {
+        match (base.iter_mut().find(|other| other.get(key) == item.get(key)), item) {
             (Some(Value::Object(same)), Value::Object(item)) => apply(field, same, item),
             _ => base.push(settled(item)),
         }
@@ -109,8 +99,7 @@ fn apply_list(field: &str, base: &mut Vec<Value>, patch: &[Value]) {
 
 /// Whether all members have the key. `{$patch: replace}` alone in a list has none: it is about the list.
 fn keyed(list: &[Value], key: &str) -> bool {
-    list.iter()
-        .all(|item| item.get(key).is_some_and(|value| !value.is_null()))
+    list.iter().all(|item| item.get(key).is_some_and(|value| !value.is_null()))
 }
 
 /// `{$patch: …}` and nothing else.
@@ -122,21 +111,16 @@ fn is_bare_directive(item: &Value) -> bool {
 fn settled(patch: &Value) -> Value {
     match patch {
         Value::Object(map) => Value::Object(settled_object(map)),
-        Value::Array(items) => items
-            .iter()
-            .filter(|item| !deletes(item) && !is_bare_directive(item))
-            .map(settled)
-            .collect(),
+        Value::Array(items) => {
+            items.iter().filter(|item| !deletes(item) && !is_bare_directive(item)).map(settled).collect()
+        }
         other => other.clone(),
     }
 }
 
 fn settled_object(map: &Map<String, Value>) -> Map<String, Value> {
-    let kept = map
-        .iter()
-        .filter(|(key, value)| !key.starts_with('$') && !value.is_null() && !deletes(value));
-    kept.map(|(key, value)| (key.clone(), settled(value)))
-        .collect()
+    let kept = map.iter().filter(|(key, value)| !key.starts_with('$') && !value.is_null() && !deletes(value));
+    kept.map(|(key, value)| (key.clone(), settled(value))).collect()
 }
 
 /// Puts the patch `next` after the patch `first`: applying the result is applying one, then the other.
@@ -165,8 +149,7 @@ fn compose_object(field: &str, first: &mut Map<String, Value>, next: &Map<String
             (Some(Value::Array(first)), Value::Array(next)) => compose_list(key, first, next),
             (Some(Value::Null), Value::Object(next)) => {
                 let mut anew = next.clone();
-                anew.entry(DIRECTIVE)
-                    .or_insert_with(|| Value::from("replace"));
+                anew.entry(DIRECTIVE).or_insert_with(|| Value::from("replace"));
                 first.insert(key.clone(), Value::Object(anew));
             }
             _ => drop(first.insert(key.clone(), value.clone())),
@@ -176,10 +159,7 @@ fn compose_object(field: &str, first: &mut Map<String, Value>, next: &Map<String
 
 fn compose_list(field: &str, first: &mut Vec<Value>, next: &[Value]) {
     // A first patch that replaces the list goes on doing so.
-    let anew = first
-        .iter()
-        .position(is_bare_directive)
-        .map(|at| first.remove(at));
+    let anew = first.iter().position(is_bare_directive).map(|at| first.remove(at));
     match merge_key(field).filter(|key| keyed(first, key) && keyed(next, key)) {
         None => *first = next.to_vec(),
         Some(key) => {

@@ -28,20 +28,12 @@ fn arms(field: &str) -> Option<Arms> {
 pub(super) fn switch(field: &str, base: &mut Map<String, Value>, patch: &Map<String, Value>) {
     let Some(arms) = arms(field) else { return };
     let sets = |key: &str| patch.get(key).is_some_and(|value| !value.is_null());
-    let set: Vec<&str> = patch
-        .keys()
-        .map(String::as_str)
-        .filter(|key| !key.starts_with('$') && sets(key))
-        .collect();
+    let set: Vec<&str> = patch.keys().map(String::as_str).filter(|key| !key.starts_with('$') && sets(key)).collect();
     match arms {
         Arms::Groups(groups) => {
             let is_set = |group: &[&str]| group.iter().any(|key| sets(key));
             if groups.iter().any(|group| is_set(group)) {
-                base.retain(|key, _| {
-                    !groups
-                        .iter()
-                        .any(|group| !is_set(group) && group.contains(&key.as_str()))
-                });
+                base.retain(|key, _| !groups.iter().any(|group| !is_set(group) && group.contains(&key.as_str())));
             }
         }
         Arms::AllBut(shared) => {

@@ -12,10 +12,7 @@ use crate::refs::{Segment, is_identifier, listed, parse_bracket};
 pub(super) fn unset(template: &mut Value, unset: &[String]) -> Result<(), CloneError> {
     let original = template.clone();
     for path in unset {
-        let names = parse(path).map_err(|problem| CloneError::Path {
-            path: path.clone(),
-            problem,
-        })?;
+        let names = parse(path).map_err(|problem| CloneError::Path { path: path.clone(), problem })?;
         find(&original, path, &names)?;
         remove(template, &names);
     }
@@ -34,19 +31,12 @@ fn parse(path: &str) -> Result<Vec<String>, String> {
                     rest = &rest[length..];
                 }
                 (Segment::Index(_), _) => {
-                    return Err(
-                        "only named members of a list can be removed; override the list instead"
-                            .to_owned(),
-                    );
+                    return Err("only named members of a list can be removed; override the list instead".to_owned());
                 }
             }
             continue;
         }
-        let dotted = if names.is_empty() {
-            Some(rest)
-        } else {
-            rest.strip_prefix('.')
-        };
+        let dotted = if names.is_empty() { Some(rest) } else { rest.strip_prefix('.') };
         let dotted = dotted.ok_or("a dot is missing")?;
         let length = dotted.find(['.', '[']).unwrap_or(dotted.len());
         if length == 0 {
@@ -55,11 +45,7 @@ fn parse(path: &str) -> Result<Vec<String>, String> {
         names.push(dotted[..length].to_owned());
         rest = &dotted[length..];
     }
-    if names.is_empty() {
-        Err("it is empty".to_owned())
-    } else {
-        Ok(names)
-    }
+    if names.is_empty() { Err("it is empty".to_owned()) } else { Ok(names) }
 }
 
 /// Refuses a path that leads nowhere.
@@ -93,9 +79,7 @@ fn remove(template: &mut Value, names: &[String]) {
     for name in way {
         let next = match value {
             Value::Object(map) => map.get_mut(name),
-            Value::Array(items) => items
-                .iter_mut()
-                .find(|item| member_name(item) == Some(name)),
+            Value::Array(items) => items.iter_mut().find(|item| member_name(item) == Some(name)),
             _ => None,
         };
         // Another path may have removed it, with all that was in it.
@@ -114,11 +98,7 @@ fn place(names: &[String]) -> String {
         return "the template".to_owned();
     };
     rest.iter().fold(first.clone(), |place, name| {
-        if is_identifier(name) {
-            format!("{place}.{name}")
-        } else {
-            format!("{place}[{}]", Value::from(name.as_str()))
-        }
+        if is_identifier(name) { format!("{place}.{name}") } else { format!("{place}[{}]", Value::from(name.as_str())) }
     })
 }
 

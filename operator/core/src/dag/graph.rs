@@ -29,9 +29,7 @@ pub enum DagError {
     #[error("stages wait for each other in a circle: {}", .0.join(" → "))]
     Cycle(Vec<String>),
     /// An expression that could read any stage.
-    #[error(
-        "an expression has to name the stages it reads, as in stages.train or stages[\"train-model\"]"
-    )]
+    #[error("an expression has to name the stages it reads, as in stages.train or stages[\"train-model\"]")]
     AnyStage,
     /// A malformed reference.
     #[error(transparent)]
@@ -58,18 +56,10 @@ impl Dag {
         }
         let needs: BTreeMap<String, BTreeSet<String>> = stages
             .iter()
-            .map(|stage| {
-                (
-                    stage.name.clone(),
-                    stage.needs.iter().map(|need| need.stage.clone()).collect(),
-                )
-            })
+            .map(|stage| (stage.name.clone(), stage.needs.iter().map(|need| need.stage.clone()).collect()))
             .collect();
         match order(stages) {
-            Ok(order) => Ok(Dag {
-                order: order.into_iter().map(str::to_owned).collect(),
-                needs,
-            }),
+            Ok(order) => Ok(Dag { order: order.into_iter().map(str::to_owned).collect(), needs }),
             Err(circle) => Err(vec![circle]),
         }
     }
@@ -82,11 +72,7 @@ impl Dag {
 
     /// The stages that `stage` waits for itself.
     pub fn needs(&self, stage: &str) -> impl Iterator<Item = &str> {
-        self.needs
-            .get(stage)
-            .into_iter()
-            .flatten()
-            .map(String::as_str)
+        self.needs.get(stage).into_iter().flatten().map(String::as_str)
     }
 
     /// The stages that wait for `stage`, themselves or through others, in order.
@@ -107,32 +93,17 @@ impl Dag {
 /// Stages whose name another one has already.
 pub(super) fn names(stages: &[Stage]) -> Vec<Located<DagError>> {
     let mut seen = BTreeSet::new();
-    let again = stages
-        .iter()
-        .filter(|stage| !seen.insert(stage.name.as_str()));
-    again
-        .map(|stage| {
-            Located::new(
-                stage.at.key("name"),
-                DagError::Duplicate(stage.name.clone()),
-            )
-        })
-        .collect()
+    let again = stages.iter().filter(|stage| !seen.insert(stage.name.as_str()));
+    again.map(|stage| Located::new(stage.at.key("name"), DagError::Duplicate(stage.name.clone()))).collect()
 }
 
 /// Needs that no stage satisfies.
 fn unknown(stages: &[Stage]) -> Vec<Located<DagError>> {
     let existing: BTreeSet<&str> = stages.iter().map(|stage| stage.name.as_str()).collect();
-    let missing = stages
-        .iter()
-        .flat_map(|stage| &stage.needs)
-        .filter(|need| !existing.contains(need.stage.as_str()));
+    let missing = stages.iter().flat_map(|stage| &stage.needs).filter(|need| !existing.contains(need.stage.as_str()));
     missing
         .map(|need| {
-            let error = DagError::Unknown {
-                name: need.stage.clone(),
-                existing: listed(&existing),
-            };
+            let error = DagError::Unknown { name: need.stage.clone(), existing: listed(&existing) };
             Located::new(need.at.clone(), error)
         })
         .collect()
@@ -140,21 +111,11 @@ fn unknown(stages: &[Stage]) -> Vec<Located<DagError>> {
 
 /// The order, or a circle at the field that closes it. Needs that do not exist are passed over.
 pub(super) fn order(stages: &[Stage]) -> Result<Vec<&str>, Located<DagError>> {
-    let position: BTreeMap<&str, usize> = stages
-        .iter()
-        .enumerate()
-        .rev()
-        .map(|(i, stage)| (stage.name.as_str(), i))
-        .collect();
+    let position: BTreeMap<&str, usize> =
+        stages.iter().enumerate().rev().map(|(i, stage)| (stage.name.as_str(), i)).collect();
     let waits_for: Vec<BTreeSet<usize>> = stages
         .iter()
-        .map(|stage| {
-            stage
-                .needs
-                .iter()
-                .filter_map(|need| position.get(need.stage.as_str()).copied())
-                .collect()
-        })
+        .map(|stage| stage.needs.iter().filter_map(|need| position.get(need.stage.as_str()).copied()).collect())
         .collect();
     let mut open: Vec<usize> = waits_for.iter().map(BTreeSet::len).collect();
     let mut dependents: Vec<Vec<usize>> = vec![Vec::new(); stages.len()];
@@ -164,9 +125,7 @@ pub(super) fn order(stages: &[Stage]) -> Result<Vec<&str>, Located<DagError>> {
         }
     }
     // The smallest index first keeps the order of declaration.
-    let mut ready: BTreeSet<usize> = (0..stages.len())
-        .filter(|stage| open[*stage] == 0)
-        .collect();
+    let mut ready: BTreeSet<usize> = (0..stages.len()).filter(|stage| open[*stage] == 0).collect();
     let mut order = Vec::with_capacity(stages.len());
     while let Some(stage) = ready.pop_first() {
         order.push(stages[stage].name.as_str());
@@ -184,12 +143,7 @@ pub(super) fn order(stages: &[Stage]) -> Result<Vec<&str>, Located<DagError>> {
 }
 
 /// A circle among the stages that are still `open`: each of them waits for another of them.
-fn circle(
-    stages: &[Stage],
-    waits_for: &[BTreeSet<usize>],
-    open: &[usize],
-    start: usize,
-) -> Located<DagError> {
+fn circle(stages: &[Stage], waits_for: &[BTreeSet<usize>], open: &[usize], start: usize) -> Located<DagError> {
     let mut way = vec![start];
     let (first, mut last) = loop {
         let at = way[way.len() - 1];
@@ -203,22 +157,14 @@ fn circle(
     };
     last.drain(..first);
     // Told from the stage that is declared first, so that the same pipeline always reads the same.
-    let earliest = last
-        .iter()
-        .enumerate()
-        .min_by_key(|(_, stage)| **stage)
-        .map_or(0, |(position, _)| position);
+    let earliest = last.iter().enumerate().min_by_key(|(_, stage)| **stage).map_or(0, |(position, _)| position);
     last.rotate_left(earliest);
     let name = |stage: &usize| stages[*stage].name.clone();
     let names: Vec<String> = last.iter().chain(last.first()).map(name).collect();
     let needed = names.get(1).cloned().unwrap_or_default();
     let field = last.first().map_or_else(FieldPath::root, |stage| {
         let stage = &stages[*stage];
-        stage
-            .needs
-            .iter()
-            .find(|need| need.stage == needed)
-            .map_or_else(|| stage.at.clone(), |need| need.at.clone())
+        stage.needs.iter().find(|need| need.stage == needed).map_or_else(|| stage.at.clone(), |need| need.at.clone())
     });
     Located::new(field, DagError::Cycle(names))
 }

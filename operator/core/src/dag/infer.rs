@@ -41,11 +41,7 @@ pub struct Fault {
 /// The stages that `stage` waits for. What is malformed waits for nothing.
 #[must_use]
 pub fn needs(stage: &Value) -> BTreeSet<String> {
-    Edges::of(stage, &FieldPath::root())
-        .needs
-        .into_iter()
-        .map(|need| need.stage)
-        .collect()
+    Edges::of(stage, &FieldPath::root()).needs.into_iter().map(|need| need.stage).collect()
 }
 
 /// Orders the `stages` of a pipeline, which stand at `at`: `spec.stages`.
@@ -54,11 +50,7 @@ pub fn needs(stage: &Value) -> BTreeSet<String> {
 /// Malformed references, stages without a name or with another one's, needs that do not exist, a circle.
 pub fn infer(stages: &[Value], at: &FieldPath) -> Result<Dag, Vec<Located<DagError>>> {
     let (stages, errors) = read(stages, at);
-    if errors.is_empty() {
-        Dag::new(&stages)
-    } else {
-        Err(errors)
-    }
+    if errors.is_empty() { Dag::new(&stages) } else { Err(errors) }
 }
 
 /// What is wrong with the graph of a pipeline's `stages`, beyond what [`crate::refs::check`] finds in each of them:
@@ -67,20 +59,12 @@ pub fn infer(stages: &[Value], at: &FieldPath) -> Result<Dag, Vec<Located<DagErr
 pub fn faults(stages: &[Value]) -> Vec<Fault> {
     let at = FieldPath::of("spec").key("stages");
     let (read, errors) = read(stages, &at);
-    let mut found: Vec<Located<DagError>> = errors
-        .into_iter()
-        .filter(|error| !matches!(error.value, DagError::Reference(_)))
-        .collect();
+    let mut found: Vec<Located<DagError>> =
+        errors.into_iter().filter(|error| !matches!(error.value, DagError::Reference(_))).collect();
     found.extend(graph::names(&read));
     found.extend(unknown_after(stages, &at));
     found.extend(graph::order(&read).err());
-    found
-        .into_iter()
-        .map(|fault| Fault {
-            field: fault.path.to_string(),
-            message: fault.value.to_string(),
-        })
-        .collect()
+    found.into_iter().map(|fault| Fault { field: fault.path.to_string(), message: fault.value.to_string() }).collect()
 }
 
 fn read(stages: &[Value], at: &FieldPath) -> (Vec<Stage>, Vec<Located<DagError>>) {
@@ -90,11 +74,7 @@ fn read(stages: &[Value], at: &FieldPath) -> (Vec<Stage>, Vec<Located<DagError>>
         let edges = Edges::of(stage, &at);
         errors.extend(edges.errors);
         match stage.get("name").and_then(Value::as_str) {
-            Some(name) => read.push(Stage {
-                name: name.to_owned(),
-                at,
-                needs: edges.needs,
-            }),
+            Some(name) => read.push(Stage { name: name.to_owned(), at, needs: edges.needs }),
             None => errors.push(Located::new(at, DagError::Unnamed)),
         }
     }
@@ -103,18 +83,12 @@ fn read(stages: &[Value], at: &FieldPath) -> (Vec<Stage>, Vec<Located<DagError>>
 
 /// `after` fields that name no stage.
 fn unknown_after(stages: &[Value], at: &FieldPath) -> Vec<Located<DagError>> {
-    let existing: BTreeSet<&str> = stages
-        .iter()
-        .filter_map(|stage| stage.get("name")?.as_str())
-        .collect();
+    let existing: BTreeSet<&str> = stages.iter().filter_map(|stage| stage.get("name")?.as_str()).collect();
     let mut errors = Vec::new();
     for (index, stage) in stages.iter().enumerate() {
         for (name, at) in after(stage, &at.index(index)) {
             if !existing.contains(name) {
-                let error = DagError::Unknown {
-                    name: name.to_owned(),
-                    existing: crate::refs::listed(&existing),
-                };
+                let error = DagError::Unknown { name: name.to_owned(), existing: crate::refs::listed(&existing) };
                 errors.push(Located::new(at, error));
             }
         }
@@ -124,10 +98,7 @@ fn unknown_after(stages: &[Value], at: &FieldPath) -> Vec<Located<DagError>> {
 
 /// The names in `after[].stage`, with their fields.
 fn after<'a>(stage: &'a Value, at: &FieldPath) -> Vec<(&'a str, FieldPath)> {
-    let list = stage
-        .get("after")
-        .and_then(Value::as_array)
-        .map_or(&[][..], Vec::as_slice);
+    let list = stage.get("after").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     let named = list.iter().enumerate().filter_map(|(i, item)| {
         let name = item.get("stage")?.as_str()?;
         Some((name, at.key("after").index(i).key("stage")))
@@ -173,19 +144,14 @@ impl Edges {
         for path in uses.iter().filter(|path| path.head == Head::Stages) {
             match path.key(0) {
                 Some(name) => self.add(name, at),
-                None => self
-                    .errors
-                    .push(Located::new(at.clone(), DagError::AnyStage)),
+                None => self.errors.push(Located::new(at.clone(), DagError::AnyStage)),
             }
         }
     }
 
     fn add(&mut self, stage: &str, at: &FieldPath) {
         if !self.needs.iter().any(|need| need.stage == stage) {
-            self.needs.push(Need {
-                stage: stage.to_owned(),
-                at: at.clone(),
-            });
+            self.needs.push(Need { stage: stage.to_owned(), at: at.clone() });
         }
     }
 }

@@ -97,8 +97,7 @@ pub fn freeze(spec: &Value, sources: &Sources, exclude: Option<&str>) -> Frozen 
         Err(error) => refused(Reason::InvalidTemplate, format!("cloning {}: {error}", source.meta.name)),
         Ok(merged) => {
             let digest = source.status.digest.clone().unwrap_or_else(|| clone::digest(template));
-            let cloned_from =
-                ClonedFrom { name: source.meta.name.clone(), uid: source.meta.uid.clone(), digest };
+            let cloned_from = ClonedFrom { name: source.meta.name.clone(), uid: source.meta.uid.clone(), digest };
             check(merged, Some(cloned_from))
         }
     }
@@ -109,7 +108,10 @@ fn pick(from: &From, sources: &Sources, exclude: Option<&str>) -> Result<Arc<Exp
     if let Some(name) = &from.experiment {
         let found = sources.get(&Query::Name(name.clone())).and_then(|found| found.first());
         let Some(source) = found else {
-            return Err(waiting(Reason::TemplateNotFound, format!("experiment {name} does not exist in this namespace")));
+            return Err(waiting(
+                Reason::TemplateNotFound,
+                format!("experiment {name} does not exist in this namespace"),
+            ));
         };
         return satisfied(source, require).map(|()| Arc::clone(source));
     }
@@ -168,7 +170,9 @@ fn satisfied(source: &ExperimentRecord, require: Require) -> Result<(), Frozen> 
         (Phase::Completed, _) | (Phase::Failed | Phase::Cancelled, Require::Ended) => Ok(()),
         (phase, Require::Completed) if phase.is_terminal() => Err(refused(
             Reason::TemplateNotCompleted,
-            format!("experiment {name} is {phase}, and a clone needs a completed one: fix it by cloning it with from.require: Ended, or name another"),
+            format!(
+                "experiment {name} is {phase}, and a clone needs a completed one: fix it by cloning it with from.require: Ended, or name another"
+            ),
         )),
         (phase, Require::Ended) if phase.is_terminal() => {
             Err(refused(Reason::TemplateNotCompleted, format!("experiment {name} is {phase} and never ran")))

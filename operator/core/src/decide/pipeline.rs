@@ -135,7 +135,12 @@ fn accept(snapshot: &Snapshot, plan: &mut Plan<PipelineStatus>) {
 fn needs_run(snapshot: &Snapshot, digest: &str) -> bool {
     let status = &snapshot.pipeline.status;
     let remembered = status.run_generation.zip(status.digest.clone());
-    let latest = snapshot.runs.iter().filter_map(|run| made_for(run)).chain(remembered).max_by_key(|(generation, _)| *generation);
+    let latest = snapshot
+        .runs
+        .iter()
+        .filter_map(|run| made_for(run))
+        .chain(remembered)
+        .max_by_key(|(generation, _)| *generation);
     latest.is_none_or(|(generation, made_for)| snapshot.pipeline.meta.generation > generation && made_for != digest)
 }
 
@@ -149,7 +154,8 @@ fn summarise(snapshot: &Snapshot, plan: &mut Plan<PipelineStatus>) {
             plan.status.revision = plan.status.revision.max(Some(revision));
         }
     }
-    let invalid = plan.status.reason == Some(Reason::Invalid) && !plan.actions.iter().any(|a| matches!(a, Action::CreateRun(_)))
+    let invalid = plan.status.reason == Some(Reason::Invalid)
+        && !plan.actions.iter().any(|a| matches!(a, Action::CreateRun(_)))
         && plan.status.conditions.iter().any(|c| c.type_ == kind::ACCEPTED && c.status == "False");
     let ended = snapshot.runs.iter().filter(|run| matches!(run.status.phase, Phase::Completed | Phase::Failed));
     let last = ended.max_by_key(|run| (run.status.finished_at.clone(), revision(run)));

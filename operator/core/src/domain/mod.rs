@@ -8,6 +8,6 @@ pub mod text;
 pub mod time;
 
 pub use records::{
-    ContainerState, Disruption, ExperimentRecord, JobRecord, JobState, Meta, Owner, PipelineRecord, PodPhase, PodRecord,
-    Record, RunRecord, Terminated,
+    ContainerState, Disruption, ExperimentRecord, JobRecord, JobState, Meta, Owner, PipelineRecord, PodPhase,
+    PodRecord, Record, RunRecord, Terminated,
 };

@@ -84,7 +84,8 @@ mod tests {
 
     #[test]
     fn delays_grow_and_are_capped() {
-        let retries = retries(&json!({"retries": {"limit": 5, "backoff": {"initial": "1s", "factor": 3, "max": "10s"}}}));
+        let retries =
+            retries(&json!({"retries": {"limit": 5, "backoff": {"initial": "1s", "factor": 3, "max": "10s"}}}));
         let delays: Vec<u64> = (0..4).map(|spent| retries.delay(spent, "seed").as_secs()).collect();
         assert_eq!(delays[0], 1);
         assert_eq!(delays[1], 3);

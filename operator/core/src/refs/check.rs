@@ -57,21 +57,14 @@ fn visit(value: &Value, at: &FieldPath, found: &mut Vec<(FieldPath, Result<Refer
             Ok(template) => {
                 found.extend(template.parts.into_iter().filter_map(|part| match part {
                     Part::Path { path, .. } => Some((at.clone(), Ok(Reference::Path(path)))),
-                    Part::Cel { expression, .. } => {
-                        Some((at.clone(), Ok(Reference::Cel(expression))))
-                    }
+                    Part::Cel { expression, .. } => Some((at.clone(), Ok(Reference::Cel(expression)))),
                     Part::Text(_) | Part::Escape => None,
                 }));
             }
             Err(error) => found.push((at.clone(), Err(error))),
         },
-        Value::Array(items) => items
-            .iter()
-            .enumerate()
-            .for_each(|(i, item)| visit(item, &at.index(i), found)),
-        Value::Object(map) => map
-            .iter()
-            .for_each(|(key, value)| visit(value, &at.key(key), found)),
+        Value::Array(items) => items.iter().enumerate().for_each(|(i, item)| visit(item, &at.index(i), found)),
+        Value::Object(map) => map.iter().for_each(|(key, value)| visit(value, &at.key(key), found)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
@@ -95,18 +88,11 @@ impl Known {
     pub fn of_template(template: &Value) -> Self {
         let named = |field: &str| -> Vec<&str> {
             let members = template.get(field).and_then(Value::as_array);
-            members
-                .into_iter()
-                .flatten()
-                .filter_map(|member| member.get("name")?.as_str())
-                .collect()
+            members.into_iter().flatten().filter_map(|member| member.get("name")?.as_str()).collect()
         };
         let params = template.get("params").and_then(Value::as_object);
         Known::nothing()
-            .allow(
-                Head::Params,
-                params.into_iter().flat_map(|params| params.keys()),
-            )
+            .allow(Head::Params, params.into_iter().flat_map(|params| params.keys()))
             .allow(Head::Inputs, named("inputs"))
             .allow(Head::Outputs, named("outputs"))
             .allow_any(Head::Run)
@@ -115,15 +101,7 @@ impl Known {
     /// `head` may be used with these names after it.
     #[must_use]
     pub fn allow<S: AsRef<str>>(mut self, head: Head, names: impl IntoIterator<Item = S>) -> Self {
-        self.heads.insert(
-            head,
-            Some(
-                names
-                    .into_iter()
-                    .map(|name| name.as_ref().to_owned())
-                    .collect(),
-            ),
-        );
+        self.heads.insert(head, Some(names.into_iter().map(|name| name.as_ref().to_owned()).collect()));
         self
     }
 
@@ -137,12 +115,7 @@ impl Known {
     /// `pipeline` may be used, and under `pipeline.params` these names.
     #[must_use]
     pub fn pipeline_params<S: AsRef<str>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
-        self.pipeline_params = Some(
-            names
-                .into_iter()
-                .map(|name| name.as_ref().to_owned())
-                .collect(),
-        );
+        self.pipeline_params = Some(names.into_iter().map(|name| name.as_ref().to_owned()).collect());
         self.allow_any(Head::Pipeline)
     }
 
@@ -152,35 +125,21 @@ impl Known {
     /// A head that cannot be used here, or a name that is not among its names.
     pub fn check(&self, path: &PathRef) -> Result<(), RefError> {
         let Some(names) = self.heads.get(&path.head) else {
-            return Err(RefError::Unavailable {
-                reference: quote(&path.to_string()),
-                head: path.head,
-            });
+            return Err(RefError::Unavailable { reference: quote(&path.to_string()), head: path.head });
         };
         member(path.head.as_str(), path.key(0), names.as_ref())?;
         if path.head == Head::Pipeline && path.key(0) == Some("params") {
-            member(
-                "pipeline.params",
-                path.key(1),
-                self.pipeline_params.as_ref(),
-            )?;
+            member("pipeline.params", path.key(1), self.pipeline_params.as_ref())?;
         }
         Ok(())
     }
 }
 
-fn member(
-    place: &str,
-    name: Option<&str>,
-    names: Option<&BTreeSet<String>>,
-) -> Result<(), RefError> {
+fn member(place: &str, name: Option<&str>, names: Option<&BTreeSet<String>>) -> Result<(), RefError> {
     match (name, names) {
         (Some(name), Some(names)) if !names.contains(name) => {
             let name = Value::from(quote(name));
-            Err(RefError::Missing(format!(
-                "{place} has no {name}; it has: {}",
-                list(names)
-            )))
+            Err(RefError::Missing(format!("{place} has no {name}; it has: {}", list(names))))
         }
         _ => Ok(()),
     }
@@ -191,12 +150,7 @@ fn member(
 pub fn check(value: &Value, at: &FieldPath, known: &Known) -> Vec<Located<RefError>> {
     let mut errors = Vec::new();
     for (path, found) in scan(value, at) {
-        let checked = found.and_then(|reference| {
-            reference
-                .uses()
-                .iter()
-                .try_for_each(|used| known.check(used))
-        });
+        let checked = found.and_then(|reference| reference.uses().iter().try_for_each(|used| known.check(used)));
         errors.extend(checked.err().map(|error| Located::new(path, error)));
     }
     errors

@@ -75,17 +75,11 @@ pub enum RefError {
 
 impl RefError {
     pub(super) fn malformed(reference: &str, problem: impl Into<String>) -> Self {
-        RefError::Malformed {
-            reference: quote(reference),
-            problem: problem.into(),
-        }
+        RefError::Malformed { reference: quote(reference), problem: problem.into() }
     }
 
     pub(super) fn expression(expression: &str, problem: impl Into<String>) -> Self {
-        RefError::Expression {
-            expression: quote(expression),
-            problem: problem.into(),
-        }
+        RefError::Expression { expression: quote(expression), problem: problem.into() }
     }
 }
 
@@ -127,11 +121,7 @@ pub(crate) fn list<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> String 
     if names.is_empty() {
         return "nothing".to_owned();
     }
-    let shown: Vec<String> = names
-        .iter()
-        .take(LISTED)
-        .map(|n| quote(n.as_ref()))
-        .collect();
+    let shown: Vec<String> = names.iter().take(LISTED).map(|n| quote(n.as_ref())).collect();
     match names.len().saturating_sub(LISTED) {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),

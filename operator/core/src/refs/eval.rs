@@ -7,9 +7,7 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 
-use cel::common::ast::{
-    CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, SelectExpr, operators,
-};
+use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, SelectExpr, operators};
 use serde_json::{Map, Number, Value};
 
 use super::expression::{field_name, spelled_path};
@@ -37,10 +35,7 @@ struct Vars<'a, 'p> {
 
 impl<'a> Evaluation<'a> {
     pub(super) fn new(names: &'a Names<'a>) -> Self {
-        Evaluation {
-            names,
-            left: Cell::new(BUDGET),
-        }
+        Evaluation { names, left: Cell::new(BUDGET) }
     }
 
     /// The value of the whole expression.
@@ -51,8 +46,7 @@ impl<'a> Evaluation<'a> {
     fn charge(&self, cost: usize) -> Result<(), String> {
         let left = self.left.get().checked_sub(cost);
         self.left.set(left.unwrap_or(0));
-        left.map(|_| ())
-            .ok_or_else(|| "it takes too much work to evaluate".to_owned())
+        left.map(|_| ()).ok_or_else(|| "it takes too much work to evaluate".to_owned())
     }
 
     fn eval(&self, tree: &'a IdedExpr, vars: Option<&Vars<'a, '_>>) -> Result<Item<'a>, String> {
@@ -100,9 +94,9 @@ impl<'a> Evaluation<'a> {
             LiteralValue::Boolean(b) => Value::Bool(*b.inner()),
             LiteralValue::Int(i) => Value::from(*i.inner()),
             LiteralValue::UInt(u) => Value::from(*u.inner()),
-            LiteralValue::Double(d) => Number::from_f64(*d.inner())
-                .map(Value::Number)
-                .ok_or("a number is not finite")?,
+            LiteralValue::Double(d) => {
+                Number::from_f64(*d.inner()).map(Value::Number).ok_or("a number is not finite")?
+            }
             LiteralValue::String(s) => {
                 self.charge(s.inner().len() / 64)?;
                 Value::from(s.inner())
@@ -123,32 +117,21 @@ impl<'a> Evaluation<'a> {
             scope = vars.outer;
         }
         let head = Head::parse(name).ok_or_else(|| format!("unknown name \"{name}\""))?;
-        self.names
-            .get(head)
-            .map(Cow::Borrowed)
-            .ok_or_else(|| format!("\"{head}\" cannot be used here"))
+        self.names.get(head).map(Cow::Borrowed).ok_or_else(|| format!("\"{head}\" cannot be used here"))
     }
 
-    fn select(
-        &self,
-        select: &'a SelectExpr,
-        vars: Option<&Vars<'a, '_>>,
-    ) -> Result<Item<'a>, String> {
+    fn select(&self, select: &'a SelectExpr, vars: Option<&Vars<'a, '_>>) -> Result<Item<'a>, String> {
         let operand = self.eval(&select.operand, vars)?;
         let field = field_name(&select.field);
         if select.test {
             return match &*operand {
                 Value::Object(map) => Ok(Cow::Owned(Value::Bool(map.contains_key(field)))),
-                other => Err(format!(
-                    "has() wants a field of an object, {} is {}",
-                    place(&select.operand),
-                    kind(other)
-                )),
+                other => {
+                    Err(format!("has() wants a field of an object, {} is {}", place(&select.operand), kind(other)))
+                }
             };
         }
-        member(operand, &Segment::Key(field.to_owned()), || {
-            place(&select.operand)
-        })
+        member(operand, &Segment::Key(field.to_owned()), || place(&select.operand))
     }
 
     fn index(&self, args: &'a [IdedExpr], vars: Option<&Vars<'a, '_>>) -> Result<Item<'a>, String> {
@@ -172,43 +155,22 @@ impl<'a> Evaluation<'a> {
         let args = call.args.as_slice();
         let truth = |value: bool| Ok(Cow::Owned(Value::Bool(value)));
         match (call.func_name.as_str(), args) {
-            (operators::CONDITIONAL, [condition, yes, no]) => self.eval(
-                if self.truth(condition, vars)? {
-                    yes
-                } else {
-                    no
-                },
-                vars,
-            ),
+            (operators::CONDITIONAL, [condition, yes, no]) => {
+                self.eval(if self.truth(condition, vars)? { yes } else { no }, vars)
+            }
             (operators::LOGICAL_AND, [a, b]) => truth(self.either(a, b, false, vars)?),
             (operators::LOGICAL_OR, [a, b]) => truth(self.either(a, b, true, vars)?),
             (operators::LOGICAL_NOT, [a]) => truth(!self.truth(a, vars)?),
             (operators::NOT_STRICTLY_FALSE, [a]) => truth(self.truth(a, vars).unwrap_or(true)),
             (operators::INDEX, _) => self.index(args, vars),
             (operators::NEGATE, [a]) => functions::negate(&*self.eval(a, vars)?).map(Cow::Owned),
-            (operators::EQUALS, [a, b]) => truth(functions::equal(
-                &*self.eval(a, vars)?,
-                &*self.eval(b, vars)?,
-            )),
-            (operators::NOT_EQUALS, [a, b]) => truth(!functions::equal(
-                &*self.eval(a, vars)?,
-                &*self.eval(b, vars)?,
-            )),
-            (operators::IN, [a, b]) => truth(functions::contained(
-                &*self.eval(a, vars)?,
-                &*self.eval(b, vars)?,
-            )?),
+            (operators::EQUALS, [a, b]) => truth(functions::equal(&*self.eval(a, vars)?, &*self.eval(b, vars)?)),
+            (operators::NOT_EQUALS, [a, b]) => truth(!functions::equal(&*self.eval(a, vars)?, &*self.eval(b, vars)?)),
+            (operators::IN, [a, b]) => truth(functions::contained(&*self.eval(a, vars)?, &*self.eval(b, vars)?)?),
             (
-                sign @ (operators::LESS
-                | operators::LESS_EQUALS
-                | operators::GREATER
-                | operators::GREATER_EQUALS),
+                sign @ (operators::LESS | operators::LESS_EQUALS | operators::GREATER | operators::GREATER_EQUALS),
                 [a, b],
-            ) => truth(functions::compare(
-                sign,
-                &*self.eval(a, vars)?,
-                &*self.eval(b, vars)?,
-            )?),
+            ) => truth(functions::compare(sign, &*self.eval(a, vars)?, &*self.eval(b, vars)?)?),
             (
                 sign @ (operators::ADD
                 | operators::SUBSTRACT
@@ -225,32 +187,19 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    fn function(
-        &self,
-        name: &str,
-        call: &'a CallExpr,
-        vars: Option<&Vars<'a, '_>>,
-    ) -> Result<Value, String> {
+    fn function(&self, name: &str, call: &'a CallExpr, vars: Option<&Vars<'a, '_>>) -> Result<Value, String> {
         let Some(target) = &call.target else {
             if let ("size", [argument]) = (name, call.args.as_slice()) {
                 return functions::size_of(&*self.eval(argument, vars)?);
             }
-            let args: Vec<Value> = call
-                .args
-                .iter()
-                .map(|arg| self.owned(arg, vars))
-                .collect::<Result<_, _>>()?;
+            let args: Vec<Value> = call.args.iter().map(|arg| self.owned(arg, vars)).collect::<Result<_, _>>()?;
             return functions::global(name, &args);
         };
         let target = self.eval(target, vars)?;
         if name == "size" {
             return functions::size_of(&target);
         }
-        let args: Vec<Value> = call
-            .args
-            .iter()
-            .map(|arg| self.owned(arg, vars))
-            .collect::<Result<_, _>>()?;
+        let args: Vec<Value> = call.args.iter().map(|arg| self.owned(arg, vars)).collect::<Result<_, _>>()?;
         if name == "matches" {
             // A pattern is compiled anew each time, which may take a millisecond.
             self.charge(10_000 + weight(&target))?;
@@ -260,9 +209,7 @@ impl<'a> Evaluation<'a> {
 
     fn truth(&self, tree: &'a IdedExpr, vars: Option<&Vars<'a, '_>>) -> Result<bool, String> {
         let value = self.eval(tree, vars)?;
-        value
-            .as_bool()
-            .ok_or_else(|| format!("{} is {}, not a boolean", place(tree), kind(&value)))
+        value.as_bool().ok_or_else(|| format!("{} is {}, not a boolean", place(tree), kind(&value)))
     }
 
     /// `&&` and `||`: as CEL has it, a side that decides makes up for an error on the other one.
@@ -284,22 +231,12 @@ impl<'a> Evaluation<'a> {
     }
 
     /// `all`, `exists`, `exists_one`, `map` and `filter`, as the parser unfolds them.
-    fn comprehension(
-        &self,
-        loops: &'a ComprehensionExpr,
-        vars: Option<&Vars<'a, '_>>,
-    ) -> Result<Item<'a>, String> {
+    fn comprehension(&self, loops: &'a ComprehensionExpr, vars: Option<&Vars<'a, '_>>) -> Result<Item<'a>, String> {
         let items: Vec<Item<'a>> = match self.eval(&loops.iter_range, vars)? {
             Cow::Borrowed(Value::Array(items)) => items.iter().map(Cow::Borrowed).collect(),
             Cow::Owned(Value::Array(items)) => items.into_iter().map(Cow::Owned).collect(),
-            Cow::Borrowed(Value::Object(map)) => map
-                .keys()
-                .map(|key| Cow::Owned(Value::from(key.as_str())))
-                .collect(),
-            Cow::Owned(Value::Object(map)) => map
-                .into_iter()
-                .map(|(key, _)| Cow::Owned(Value::String(key)))
-                .collect(),
+            Cow::Borrowed(Value::Object(map)) => map.keys().map(|key| Cow::Owned(Value::from(key.as_str()))).collect(),
+            Cow::Owned(Value::Object(map)) => map.into_iter().map(|(key, _)| Cow::Owned(Value::String(key))).collect(),
             other => {
                 return Err(format!(
                     "{} is {}, there is nothing to go through",
@@ -309,37 +246,21 @@ impl<'a> Evaluation<'a> {
             }
         };
         let value = self.eval(&loops.accu_init, vars)?;
-        let mut result = Vars {
-            outer: vars,
-            name: &loops.accu_var,
-            value,
-        };
+        let mut result = Vars { outer: vars, name: &loops.accu_var, value };
         for item in items {
             if !self.truth(&loops.loop_cond, Some(&result))? {
                 break;
             }
-            let inner = Vars {
-                outer: Some(&result),
-                name: &loops.iter_var,
-                value: item,
-            };
+            let inner = Vars { outer: Some(&result), name: &loops.iter_var, value: item };
             let value = self.eval(&loops.loop_step, Some(&inner))?;
-            result = Vars {
-                outer: vars,
-                name: &loops.accu_var,
-                value,
-            };
+            result = Vars { outer: vars, name: &loops.accu_var, value };
         }
         self.eval(&loops.result, Some(&result))
     }
 }
 
 /// One step into a value.
-fn member<'a>(
-    value: Item<'a>,
-    segment: &Segment,
-    place: impl Fn() -> String,
-) -> Result<Item<'a>, String> {
+fn member<'a>(value: Item<'a>, segment: &Segment, place: impl Fn() -> String) -> Result<Item<'a>, String> {
     let error = |value: &Value| missing(&place(), value, segment);
     match value {
         Cow::Borrowed(value) => match (value, segment) {
@@ -351,9 +272,7 @@ fn member<'a>(
         .ok_or_else(|| error(value)),
         Cow::Owned(mut value) => match (&mut value, segment) {
             (Value::Object(map), Segment::Key(key)) => map.remove(key),
-            (Value::Array(list), Segment::Index(index)) if *index < list.len() => {
-                Some(list.swap_remove(*index))
-            }
+            (Value::Array(list), Segment::Index(index)) if *index < list.len() => Some(list.swap_remove(*index)),
             _ => None,
         }
         .map(Cow::Owned)

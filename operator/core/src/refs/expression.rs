@@ -37,12 +37,7 @@ impl Expression {
     pub fn parse(source: &str) -> Result<Expression, RefError> {
         let source = source.trim();
         if let Some(tree) = dollar_literal(source) {
-            return Ok(Expression {
-                source: source.to_owned(),
-                tree,
-                uses: Vec::new(),
-                scope: Scope::Own,
-            });
+            return Ok(Expression { source: source.to_owned(), tree, uses: Vec::new(), scope: Scope::Own });
         }
         let error = |problem: String| RefError::expression(source, problem);
         if source.is_empty() {
@@ -56,12 +51,7 @@ impl Expression {
         let mut reader = Reader::default();
         reader.read(&tree).map_err(error)?;
         let scope = scope_of(source, &reader.uses)?;
-        Ok(Expression {
-            source: source.to_owned(),
-            tree,
-            uses: reader.uses,
-            scope,
-        })
+        Ok(Expression { source: source.to_owned(), tree, uses: reader.uses, scope })
     }
 
     /// The text, without `${=` and `}`.
@@ -87,9 +77,7 @@ impl Expression {
     /// # Errors
     /// Whatever goes wrong on the way: a missing name, values that do not fit an operator, too much work.
     pub fn eval(&self, names: &Names<'_>) -> Result<Value, RefError> {
-        Evaluation::new(names)
-            .value(&self.tree)
-            .map_err(|problem| RefError::expression(&self.source, problem))
+        Evaluation::new(names).value(&self.tree).map_err(|problem| RefError::expression(&self.source, problem))
     }
 
     /// Its value as a condition.
@@ -101,10 +89,7 @@ impl Expression {
         value.as_bool().ok_or_else(|| {
             RefError::expression(
                 &self.source,
-                format!(
-                    "it gives {}, but a condition must be true or false",
-                    kind(&value)
-                ),
+                format!("it gives {}, but a condition must be true or false", kind(&value)),
             )
         })
     }
@@ -122,10 +107,7 @@ pub fn eval_bool(source: &str, names: &Names<'_>) -> Result<bool, RefError> {
 fn dollar_literal(source: &str) -> Option<IdedExpr> {
     let dollars = source.strip_prefix('"')?.strip_suffix('"')?;
     let literal = LiteralValue::String(dollars.to_owned().into());
-    dollars.bytes().all(|b| b == b'$').then_some(IdedExpr {
-        id: 1,
-        expr: Expr::Literal(literal),
-    })
+    dollars.bytes().all(|b| b == b'$').then_some(IdedExpr { id: 1, expr: Expr::Literal(literal) })
 }
 
 /// The stack that the parser gets. Unoptimized it takes up to 4 MiB within the bounds of `lex.rs`, twice what a thread has.
@@ -134,46 +116,24 @@ const PARSER_STACK: usize = 16 << 20;
 /// Runs the parser on a stack of its own, and takes a panic in it for what it is: an expression that cannot be read.
 fn parse_cel(source: &str) -> Result<IdedExpr, String> {
     let text = source.to_owned();
-    let thread = std::thread::Builder::new()
-        .name("cel-parser".to_owned())
-        .stack_size(PARSER_STACK);
+    let thread = std::thread::Builder::new().name("cel-parser".to_owned()).stack_size(PARSER_STACK);
     let parser = thread
-        .spawn(move || {
-            cel::parser::Parser::default()
-                .parse(&text)
-                .map_err(|errors| first_error(&errors))
-        })
+        .spawn(move || cel::parser::Parser::default().parse(&text).map_err(|errors| first_error(&errors)))
         .map_err(|error| format!("it cannot be parsed now: {error}"))?;
-    parser
-        .join()
-        .unwrap_or_else(|_| Err("it is not CEL".to_owned()))
+    parser.join().unwrap_or_else(|_| Err("it is not CEL".to_owned()))
 }
 
 fn first_error(errors: &cel::ParseErrors) -> String {
     errors.errors.first().map_or_else(
         || "it is not CEL".to_owned(),
-        |e| {
-            format!(
-                "{} (at column {})",
-                e.msg.trim_start_matches("Syntax error: "),
-                e.pos.1.max(1)
-            )
-        },
+        |e| format!("{} (at column {})", e.msg.trim_start_matches("Syntax error: "), e.pos.1.max(1)),
     )
 }
 
 fn scope_of(source: &str, uses: &[PathRef]) -> Result<Scope, RefError> {
-    let first = |scope| {
-        uses.iter()
-            .map(|path| path.head)
-            .find(|head| head.scope() == scope)
-    };
+    let first = |scope| uses.iter().map(|path| path.head).find(|head| head.scope() == scope);
     match (first(Scope::Outer), first(Scope::Own)) {
-        (Some(outer), Some(own)) => Err(RefError::MixedScopes {
-            expression: super::error::quote(source),
-            outer,
-            own,
-        }),
+        (Some(outer), Some(own)) => Err(RefError::MixedScopes { expression: super::error::quote(source), outer, own }),
         (Some(_), None) => Ok(Scope::Outer),
         (None, _) => Ok(Scope::Own),
     }
@@ -195,46 +155,33 @@ impl Reader {
             return Ok(());
         }
         match &tree.expr {
-            Expr::Literal(LiteralValue::Bytes(_)) => {
-                Err("bytes literals are not supported".to_owned())
-            }
+            Expr::Literal(LiteralValue::Bytes(_)) => Err("bytes literals are not supported".to_owned()),
             Expr::Literal(_) => Ok(()),
             Expr::Ident(name) if self.bound.contains(name) => Ok(()),
-            Expr::Ident(name) => Err(format!(
-                "unknown name \"{name}\"; an expression may use {}",
-                Head::list()
-            )),
+            Expr::Ident(name) => Err(format!("unknown name \"{name}\"; an expression may use {}", Head::list())),
             Expr::Select(select) => self.read(&select.operand),
             Expr::List(items) => items.elements.iter().try_for_each(|item| self.read(item)),
             Expr::Map(map) => map.entries.iter().try_for_each(|entry| match &entry.expr {
-                EntryExpr::MapEntry(entry) => {
-                    self.read(&entry.key).and_then(|()| self.read(&entry.value))
-                }
+                EntryExpr::MapEntry(entry) => self.read(&entry.key).and_then(|()| self.read(&entry.value)),
                 EntryExpr::StructField(field) => self.read(&field.value),
             }),
             Expr::Call(call) => {
                 functions::check(call)?;
-                call.target
-                    .as_deref()
-                    .into_iter()
-                    .chain(&call.args)
-                    .try_for_each(|part| self.read(part))
+                call.target.as_deref().into_iter().chain(&call.args).try_for_each(|part| self.read(part))
             }
             Expr::Comprehension(loops) => {
                 self.read(&loops.iter_range)?;
                 self.read(&loops.accu_init)?;
                 let outside = self.bound.len();
-                self.bound
-                    .extend([loops.iter_var.clone(), loops.accu_var.clone()]);
+                self.bound.extend([loops.iter_var.clone(), loops.accu_var.clone()]);
                 let parts = [&loops.loop_cond, &loops.loop_step, &loops.result];
                 let read = parts.into_iter().try_for_each(|part| self.read(part));
                 self.bound.truncate(outside);
                 read
             }
-            Expr::Struct(message) => Err(format!(
-                "message literals such as {}{{…}} are not supported",
-                message.type_name
-            )),
+            Expr::Struct(message) => {
+                Err(format!("message literals such as {}{{…}} are not supported", message.type_name))
+            }
             Expr::Unspecified => Err("it is not complete".to_owned()),
         }
     }
@@ -242,8 +189,7 @@ impl Reader {
     /// The path that a tree spells out from a head on, if it does.
     fn path(&self, tree: &IdedExpr) -> Option<PathRef> {
         if matches!(&tree.expr, Expr::Select(_) | Expr::Call(_) | Expr::Ident(_)) {
-            spelled_path(tree)
-                .filter(|path| !self.bound.iter().any(|name| name == path.head.as_str()))
+            spelled_path(tree).filter(|path| !self.bound.iter().any(|name| name == path.head.as_str()))
         } else {
             None
         }
@@ -254,30 +200,16 @@ impl Reader {
 pub(super) fn spelled_path(tree: &IdedExpr) -> Option<PathRef> {
     let (inner, segment) = match &tree.expr {
         Expr::Ident(name) => {
-            return Head::parse(name).map(|head| PathRef {
-                head,
-                segments: Vec::new(),
-            });
+            return Head::parse(name).map(|head| PathRef { head, segments: Vec::new() });
         }
-        Expr::Select(select) => (
-            &*select.operand,
-            Segment::Key(field_name(&select.field).to_owned()),
-        ),
+        Expr::Select(select) => (&*select.operand, Segment::Key(field_name(&select.field).to_owned())),
         Expr::Call(call) if call.func_name == operators::INDEX => match call.args.as_slice() {
-            [
-                inner,
-                IdedExpr {
-                    expr: Expr::Literal(LiteralValue::String(key)),
-                    ..
-                },
-            ] => (inner, Segment::Key(key.inner().to_owned())),
-            [
-                inner,
-                IdedExpr {
-                    expr: Expr::Literal(LiteralValue::Int(index)),
-                    ..
-                },
-            ] => (inner, Segment::Index(usize::try_from(*index.inner()).ok()?)),
+            [inner, IdedExpr { expr: Expr::Literal(LiteralValue::String(key)), .. }] => {
+                (inner, Segment::Key(key.inner().to_owned()))
+            }
+            [inner, IdedExpr { expr: Expr::Literal(LiteralValue::Int(index)), .. }] => {
+                (inner, Segment::Index(usize::try_from(*index.inner()).ok()?))
+            }
             _ => return None,
         },
         _ => return None,
@@ -289,8 +221,5 @@ pub(super) fn spelled_path(tree: &IdedExpr) -> Option<PathRef> {
 
 /// A field's name without the backticks that CEL allows around it.
 pub(super) fn field_name(field: &str) -> &str {
-    field
-        .strip_prefix('`')
-        .and_then(|f| f.strip_suffix('`'))
-        .unwrap_or(field)
+    field.strip_prefix('`').and_then(|f| f.strip_suffix('`')).unwrap_or(field)
 }

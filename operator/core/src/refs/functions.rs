@@ -13,23 +13,11 @@ use super::error::list;
 use super::path::kind;
 
 /// Functions called as `f(x)`, with the fewest and most arguments.
-const GLOBAL: [(&str, usize, usize); 6] = [
-    ("size", 1, 1),
-    ("string", 1, 1),
-    ("int", 1, 1),
-    ("double", 1, 1),
-    ("min", 1, 16),
-    ("max", 1, 16),
-];
+const GLOBAL: [(&str, usize, usize); 6] =
+    [("size", 1, 1), ("string", 1, 1), ("int", 1, 1), ("double", 1, 1), ("min", 1, 16), ("max", 1, 16)];
 
 /// Functions called as `x.f(y)`, with the number of arguments.
-const METHODS: [(&str, usize); 5] = [
-    ("size", 0),
-    ("contains", 1),
-    ("startsWith", 1),
-    ("endsWith", 1),
-    ("matches", 1),
-];
+const METHODS: [(&str, usize); 5] = [("size", 0), ("contains", 1), ("startsWith", 1), ("endsWith", 1), ("matches", 1)];
 
 /// Operators as the parser names them, with the number of operands.
 const OPERATORS: [(&str, usize); 18] = [
@@ -60,25 +48,17 @@ pub(super) fn check(call: &CallExpr) -> Result<(), String> {
         return match METHODS.iter().find(|(method, _)| *method == name) {
             Some((_, wanted)) if *wanted == count => Ok(()),
             Some((_, wanted)) => Err(format!(".{name}() takes {wanted} argument(s), not {count}")),
-            None => Err(format!(
-                "unknown method \".{name}()\"; there are: {}",
-                list(METHODS.map(|(m, _)| m))
-            )),
+            None => Err(format!("unknown method \".{name}()\"; there are: {}", list(METHODS.map(|(m, _)| m)))),
         };
     }
-    let operator = OPERATORS
-        .iter()
-        .any(|(operator, operands)| *operator == name && *operands == count);
+    let operator = OPERATORS.iter().any(|(operator, operands)| *operator == name && *operands == count);
     if operator || name == operators::NOT_STRICTLY_FALSE && count == 1 {
         return Ok(());
     }
     match GLOBAL.iter().find(|(function, ..)| *function == name) {
         Some((_, fewest, most)) if (*fewest..=*most).contains(&count) => Ok(()),
         Some(_) => Err(format!("{name}() does not take {count} arguments")),
-        None => Err(format!(
-            "unknown function \"{name}()\"; there are: {}",
-            list(GLOBAL.map(|(f, ..)| f))
-        )),
+        None => Err(format!("unknown function \"{name}()\"; there are: {}", list(GLOBAL.map(|(f, ..)| f)))),
     }
 }
 
@@ -110,36 +90,24 @@ impl Num {
     }
 
     /// The order of the two, exact beyond 2^53 as well.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the cast saturates, beyond every integer of JSON"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "the cast saturates, beyond every integer of JSON")]
     fn order(self, other: Num) -> Option<Ordering> {
         match (self, other) {
             (Num::Int(a), Num::Int(b)) => Some(a.cmp(&b)),
             (Num::Float(a), Num::Float(b)) => a.partial_cmp(&b),
-            (Num::Int(a), Num::Float(b)) => Some(
-                a.cmp(&(b.trunc() as i128))
-                    .then(0.0_f64.partial_cmp(&b.fract())?),
-            ),
+            (Num::Int(a), Num::Float(b)) => Some(a.cmp(&(b.trunc() as i128)).then(0.0_f64.partial_cmp(&b.fract())?)),
             (Num::Float(_), Num::Int(_)) => other.order(self).map(Ordering::reverse),
         }
     }
 }
 
 fn integer(value: i128) -> Result<Value, String> {
-    let number = i64::try_from(value)
-        .map(Number::from)
-        .or_else(|_| u64::try_from(value).map(Number::from));
-    number
-        .map(Value::Number)
-        .map_err(|_| "the result does not fit 64 bits".to_owned())
+    let number = i64::try_from(value).map(Number::from).or_else(|_| u64::try_from(value).map(Number::from));
+    number.map(Value::Number).map_err(|_| "the result does not fit 64 bits".to_owned())
 }
 
 fn float(value: f64) -> Result<Value, String> {
-    Number::from_f64(value)
-        .map(Value::Number)
-        .ok_or_else(|| "the result is not a finite number".to_owned())
+    Number::from_f64(value).map(Value::Number).ok_or_else(|| "the result is not a finite number".to_owned())
 }
 
 /// `+`, `-`, `*`, `/` and `%` on two numbers; `+` joins strings and lists too.
@@ -154,12 +122,8 @@ pub(super) fn arithmetic(operator: &str, left: &Value, right: &Value) -> Result<
             "/" => float(a.float() / b.float()),
             _ => Err("% works on integers only".to_owned()),
         },
-        (.., Value::String(a), Value::String(b)) if sign == "+" => {
-            Ok(Value::String(format!("{a}{b}")))
-        }
-        (.., Value::Array(a), Value::Array(b)) if sign == "+" => {
-            Ok(a.iter().chain(b).cloned().collect())
-        }
+        (.., Value::String(a), Value::String(b)) if sign == "+" => Ok(Value::String(format!("{a}{b}"))),
+        (.., Value::Array(a), Value::Array(b)) if sign == "+" => Ok(a.iter().chain(b).cloned().collect()),
         _ => Err(misfit(sign, left, right)),
     }
 }
@@ -194,14 +158,9 @@ pub(super) fn negate(value: &Value) -> Result<Value, String> {
 /// `==`, deep, with 5 equal to 5.0.
 pub(super) fn equal(left: &Value, right: &Value) -> bool {
     match (left, right) {
-        (Value::Array(a), Value::Array(b)) => {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b))
-        }
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b)),
         (Value::Object(a), Value::Object(b)) => {
-            a.len() == b.len()
-                && a.iter()
-                    .zip(b)
-                    .all(|((k, a), (l, b))| k == l && equal(a, b))
+            a.len() == b.len() && a.iter().zip(b).all(|((k, a), (l, b))| k == l && equal(a, b))
         }
         _ => match (Num::of(left), Num::of(right)) {
             (Some(a), Some(b)) => a.order(b) == Some(Ordering::Equal),
@@ -259,20 +218,12 @@ pub(super) fn global(name: &str, args: &[Value]) -> Result<Value, String> {
     }
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the cast saturates, and what does not fit is refused"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "the cast saturates, and what does not fit is refused")]
 fn int(value: &Value) -> Result<Value, String> {
     match (value, Num::of(value)) {
         (Value::String(text), _) => {
             let parsed = text.parse::<i64>().map(Value::from);
-            parsed.map_err(|_| {
-                format!(
-                    "{} is not an integer",
-                    Value::from(super::error::quote(text))
-                )
-            })
+            parsed.map_err(|_| format!("{} is not an integer", Value::from(super::error::quote(text))))
         }
         (_, Some(Num::Int(i))) => integer(i),
         (_, Some(Num::Float(f))) => integer(f.trunc() as i128),
@@ -284,10 +235,7 @@ fn double(value: &Value) -> Result<Value, String> {
     match (value, Num::of(value)) {
         (Value::String(text), _) => match text.parse::<f64>() {
             Ok(parsed) => float(parsed),
-            Err(_) => Err(format!(
-                "{} is not a number",
-                Value::from(super::error::quote(text))
-            )),
+            Err(_) => Err(format!("{} is not a number", Value::from(super::error::quote(text)))),
         },
         (_, Some(number)) => float(number.float()),
         _ => Err(format!("double() does not work on {}", kind(value))),
@@ -303,14 +251,10 @@ fn extreme(name: &str, args: &[Value]) -> Result<Value, String> {
     let Some((first, rest)) = items.split_first() else {
         return Err(format!("{name}() of an empty list"));
     };
-    let wanted = if name == "min" {
-        Ordering::Less
-    } else {
-        Ordering::Greater
-    };
+    let wanted = if name == "min" { Ordering::Less } else { Ordering::Greater };
     let best = rest.iter().try_fold(first, |best, item| {
-        let order = order(item, best)
-            .ok_or_else(|| format!("{name}() cannot compare {} and {}", kind(item), kind(best)))?;
+        let order =
+            order(item, best).ok_or_else(|| format!("{name}() cannot compare {} and {}", kind(item), kind(best)))?;
         Ok::<_, String>(if order == wanted { item } else { best })
     })?;
     Ok(best.clone())
@@ -328,24 +272,12 @@ fn size(value: &Value) -> Result<Value, String> {
 /// `target.f(args)`.
 pub(super) fn method(name: &str, target: &Value, args: &[Value]) -> Result<bool, String> {
     match (name, target, args) {
-        ("contains", Value::Array(items), [item]) => {
-            Ok(items.iter().any(|other| equal(item, other)))
-        }
-        ("contains", Value::String(text), [Value::String(part)]) => {
-            Ok(text.contains(part.as_str()))
-        }
-        ("startsWith", Value::String(text), [Value::String(part)]) => {
-            Ok(text.starts_with(part.as_str()))
-        }
-        ("endsWith", Value::String(text), [Value::String(part)]) => {
-            Ok(text.ends_with(part.as_str()))
-        }
+        ("contains", Value::Array(items), [item]) => Ok(items.iter().any(|other| equal(item, other))),
+        ("contains", Value::String(text), [Value::String(part)]) => Ok(text.contains(part.as_str())),
+        ("startsWith", Value::String(text), [Value::String(part)]) => Ok(text.starts_with(part.as_str())),
+        ("endsWith", Value::String(text), [Value::String(part)]) => Ok(text.ends_with(part.as_str())),
         ("matches", Value::String(text), [Value::String(pattern)]) => matches(text, pattern),
-        (_, _, [argument]) => Err(format!(
-            ".{name}() does not work on {} and {}",
-            kind(target),
-            kind(argument)
-        )),
+        (_, _, [argument]) => Err(format!(".{name}() does not work on {} and {}", kind(target), kind(argument))),
         _ => Err(format!(".{name}() wants one argument")),
     }
 }
@@ -355,12 +287,8 @@ fn matches(text: &str, pattern: &str) -> Result<bool, String> {
     let context = cel::Context::empty();
     let call = cel::FunctionContext::new("matches", None, &context, &[]);
     let target = cel::extractors::This(Arc::new(text.to_owned()));
-    cel::functions::matches(&call, target, Arc::new(pattern.to_owned())).map_err(|_| {
-        format!(
-            "{} is not a regular expression",
-            Value::from(super::error::quote(pattern))
-        )
-    })
+    cel::functions::matches(&call, target, Arc::new(pattern.to_owned()))
+        .map_err(|_| format!("{} is not a regular expression", Value::from(super::error::quote(pattern))))
 }
 
 /// `x.size()`, which unlike the other methods gives a number.

@@ -41,9 +41,7 @@ pub(super) fn check_bounds(text: &str) -> Result<(), String> {
             return Err(format!("brackets nest deeper than {MAX_DEPTH}"));
         }
         if tokens > MAX_TOKENS {
-            return Err(format!(
-                "it has more than {MAX_TOKENS} names, literals and operators"
-            ));
+            return Err(format!("it has more than {MAX_TOKENS} names, literals and operators"));
         }
         at += length;
     }
@@ -53,10 +51,7 @@ pub(super) fn check_bounds(text: &str) -> Result<(), String> {
 /// The length in bytes of the first token: a word, a string, a comment, a space or one other character.
 /// `None` if it is a string that is not closed.
 fn token(text: &str) -> Option<usize> {
-    let word = text
-        .bytes()
-        .take_while(|b| b.is_ascii_alphanumeric() || *b == b'_')
-        .count();
+    let word = text.bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b'_').count();
     let prefix = text[..word].to_ascii_lowercase();
     let may_prefix = matches!(prefix.as_str(), "" | "r" | "b" | "br");
     if may_prefix && text[word..].starts_with(['"', '\'']) {
@@ -73,9 +68,7 @@ fn token(text: &str) -> Option<usize> {
 
 /// The length of the string literal at the start of `text`, quotes included.
 fn string(text: &str, raw: bool) -> Option<usize> {
-    let triple = ["\"\"\"", "'''"]
-        .into_iter()
-        .find(|quotes| text.starts_with(quotes));
+    let triple = ["\"\"\"", "'''"].into_iter().find(|quotes| text.starts_with(quotes));
     let quotes = triple.unwrap_or(&text[..1]);
     let mut at = quotes.len();
     while let Some(c) = text[at..].chars().next() {

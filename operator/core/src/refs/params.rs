@@ -24,12 +24,8 @@ pub fn resolve_params(
     at: &FieldPath,
     names: &Names<'_>,
 ) -> Result<Map<String, Value>, Vec<Located<RefError>>> {
-    let reads = params
-        .iter()
-        .map(|(name, value)| (name.as_str(), read_params(value, params)))
-        .collect();
-    let order = order(&reads)
-        .map_err(|(name, circle)| vec![Located::new(at.key(name), RefError::Cycle(circle))])?;
+    let reads = params.iter().map(|(name, value)| (name.as_str(), read_params(value, params))).collect();
+    let order = order(&reads).map_err(|(name, circle)| vec![Located::new(at.key(name), RefError::Cycle(circle))])?;
     let mut errors = Vec::new();
     let mut resolved = Value::Object(Map::new());
     // Those that read nothing stay as written until it is their turn; a missing one is named with all that exist.
@@ -79,10 +75,7 @@ fn order<'a>(reads: &Reads<'a>) -> Result<Vec<&'a str>, (&'a str, Vec<String>)> 
         let mut way: Vec<(&str, usize)> = vec![(start, 0)];
         while let Some((name, position)) = way.last_mut() {
             let name = *name;
-            let next = reads
-                .get(name)
-                .and_then(|reads| reads.get(*position))
-                .copied();
+            let next = reads.get(name).and_then(|reads| reads.get(*position)).copied();
             *position += 1;
             match next {
                 _ if done.contains(&name) => drop(way.pop()),
@@ -104,9 +97,5 @@ fn order<'a>(reads: &Reads<'a>) -> Result<Vec<&'a str>, (&'a str, Vec<String>)> 
 }
 
 fn path_of(name: &str) -> String {
-    PathRef {
-        head: Head::Params,
-        segments: vec![super::path::Segment::Key(name.to_owned())],
-    }
-    .to_string()
+    PathRef { head: Head::Params, segments: vec![super::path::Segment::Key(name.to_owned())] }.to_string()
 }

@@ -38,15 +38,8 @@ pub enum Head {
 
 impl Head {
     /// All heads, those of the own scope first.
-    pub const ALL: [Head; 7] = [
-        Head::Params,
-        Head::Inputs,
-        Head::Outputs,
-        Head::Run,
-        Head::Pipeline,
-        Head::Stages,
-        Head::Matrix,
-    ];
+    pub const ALL: [Head; 7] =
+        [Head::Params, Head::Inputs, Head::Outputs, Head::Run, Head::Pipeline, Head::Stages, Head::Matrix];
 
     /// The head called `name`.
     #[must_use]
@@ -127,10 +120,7 @@ impl PathRef {
         let mut value = root;
         for (position, segment) in self.segments.iter().enumerate() {
             value = step(value, segment).ok_or_else(|| {
-                let so_far = PathRef {
-                    head: self.head,
-                    segments: self.segments[..position].to_vec(),
-                };
+                let so_far = PathRef { head: self.head, segments: self.segments[..position].to_vec() };
                 RefError::Missing(missing(&so_far.to_string(), value, segment))
             })?;
         }
@@ -167,23 +157,12 @@ pub(super) fn missing(place: &str, value: &Value, segment: &Segment) -> String {
     let place = quote(place);
     match (value, segment) {
         (Value::Object(map), Segment::Key(key)) => {
-            format!(
-                "{place} has no {}; it has: {}",
-                Value::from(quote(key)),
-                list(map.keys())
-            )
+            format!("{place} has no {}; it has: {}", Value::from(quote(key)), list(map.keys()))
         }
         (Value::Array(items), Segment::Index(index)) => {
-            format!(
-                "{place} has no member [{index}]; it has {}",
-                members(items.len())
-            )
+            format!("{place} has no member [{index}]; it has {}", members(items.len()))
         }
-        (_, Segment::Key(key)) => format!(
-            "{place} is {}, it has no {}",
-            kind(value),
-            Value::from(quote(key))
-        ),
+        (_, Segment::Key(key)) => format!("{place} is {}, it has no {}", kind(value), Value::from(quote(key))),
         (_, Segment::Index(index)) => format!("{place} is {}, it has no [{index}]", kind(value)),
     }
 }
@@ -218,9 +197,7 @@ pub(super) fn identifier_length(text: &str) -> usize {
     if text.starts_with(|c: char| c.is_ascii_digit()) {
         return 0;
     }
-    text.bytes()
-        .take_while(|b| b.is_ascii_alphanumeric() || *b == b'_')
-        .count()
+    text.bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b'_').count()
 }
 
 /// Reads the segments that follow a head, up to a closing `}`.
@@ -253,9 +230,7 @@ pub(super) fn parse_tail(text: &str) -> Result<(Vec<Segment>, usize), String> {
                 } else {
                     ""
                 };
-                return Err(format!(
-                    "unexpected {found:?}, \".name\", \"[…]\" or \"}}\" is expected{hint}"
-                ));
+                return Err(format!("unexpected {found:?}, \".name\", \"[…]\" or \"}}\" is expected{hint}"));
             }
             None => return Err("the closing } is missing".to_owned()),
         }
@@ -272,9 +247,8 @@ pub(crate) fn parse_bracket(text: &str) -> Result<(Segment, usize), String> {
         }
         Some(b'0'..=b'9') => {
             let length = inner.bytes().take_while(u8::is_ascii_digit).count();
-            let index = inner[..length]
-                .parse()
-                .map_err(|_| format!("the index {} is too large", quote(&inner[..length])))?;
+            let index =
+                inner[..length].parse().map_err(|_| format!("the index {} is too large", quote(&inner[..length])))?;
             (Segment::Index(index), length)
         }
         _ => return Err("a quoted name or a number is expected in the brackets".to_owned()),
@@ -324,14 +298,11 @@ fn parse_unicode(chars: &mut std::str::CharIndices<'_>) -> Result<char, String> 
         return char::from_u32(high).ok_or_else(bad);
     }
     let escape = (chars.next().map(|(_, c)| c), chars.next().map(|(_, c)| c));
-    let low = four_digits(chars)
-        .filter(|low| (0xDC00..0xE000).contains(low) && escape == (Some('\\'), Some('u')));
+    let low = four_digits(chars).filter(|low| (0xDC00..0xE000).contains(low) && escape == (Some('\\'), Some('u')));
     let low = low.ok_or_else(bad)?;
     char::from_u32(0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00)).ok_or_else(bad)
 }
 
 fn four_digits(chars: &mut std::str::CharIndices<'_>) -> Option<u32> {
-    (0..4).try_fold(0, |value, _| {
-        Some(value * 16 + chars.next()?.1.to_digit(16)?)
-    })
+    (0..4).try_fold(0, |value, _| Some(value * 16 + chars.next()?.1.to_digit(16)?))
 }

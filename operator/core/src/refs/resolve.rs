@@ -56,35 +56,16 @@ pub fn resolve(
     insert: Insert,
 ) -> Result<Value, Vec<Located<RefError>>> {
     let mut errors = Vec::new();
-    let resolved = Pass {
-        scope,
-        names,
-        insert,
-    }
-    .value(value, at, &mut errors);
-    if errors.is_empty() {
-        Ok(resolved)
-    } else {
-        Err(errors)
-    }
+    let resolved = Pass { scope, names, insert }.value(value, at, &mut errors);
+    if errors.is_empty() { Ok(resolved) } else { Err(errors) }
 }
 
 /// [`resolve`] for one string.
 ///
 /// # Errors
 /// The first reference that is malformed, leads nowhere or does not belong here.
-pub fn resolve_text(
-    text: &str,
-    scope: Scope,
-    names: &Names<'_>,
-    insert: Insert,
-) -> Result<Value, RefError> {
-    Pass {
-        scope,
-        names,
-        insert,
-    }
-    .text(text)
+pub fn resolve_text(text: &str, scope: Scope, names: &Names<'_>, insert: Insert) -> Result<Value, RefError> {
+    Pass { scope, names, insert }.text(text)
 }
 
 struct Pass<'a> {
@@ -100,15 +81,11 @@ impl Pass<'_> {
                 errors.push(Located::new(at.clone(), error));
                 Value::Null
             }),
-            Value::Array(items) => items
-                .iter()
-                .enumerate()
-                .map(|(i, item)| self.value(item, &at.index(i), errors))
-                .collect(),
+            Value::Array(items) => {
+                items.iter().enumerate().map(|(i, item)| self.value(item, &at.index(i), errors)).collect()
+            }
             Value::Object(map) => Value::Object(
-                map.iter()
-                    .map(|(k, v)| (k.clone(), self.value(v, &at.key(k), errors)))
-                    .collect::<Map<_, _>>(),
+                map.iter().map(|(k, v)| (k.clone(), self.value(v, &at.key(k), errors))).collect::<Map<_, _>>(),
             ),
             Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
         }
@@ -155,11 +132,7 @@ impl Pass<'_> {
             return Ok(None);
         };
         if scope != self.scope {
-            return if self.insert == Insert::Escaped {
-                Ok(None)
-            } else {
-                Err(unavailable(part))
-            };
+            return if self.insert == Insert::Escaped { Ok(None) } else { Err(unavailable(part)) };
         }
         match part {
             Part::Path { path, .. } => {
@@ -176,16 +149,10 @@ impl Pass<'_> {
 fn unavailable(part: &Part) -> RefError {
     let head = match part {
         Part::Path { path, .. } => path.head,
-        Part::Cel { expression, .. } => expression
-            .uses()
-            .first()
-            .map_or(Head::Params, |path| path.head),
+        Part::Cel { expression, .. } => expression.uses().first().map_or(Head::Params, |path| path.head),
         Part::Text(_) | Part::Escape => Head::Params,
     };
-    RefError::Unavailable {
-        reference: super::error::quote(part.source()),
-        head,
-    }
+    RefError::Unavailable { reference: super::error::quote(part.source()), head }
 }
 
 /// A value inside text: strings as they are, everything else as compact JSON.

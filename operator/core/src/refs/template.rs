@@ -108,18 +108,11 @@ fn push_text(parts: &mut Vec<Part>, text: &str) {
 fn reference(text: &str) -> Result<Option<(Part, usize)>, RefError> {
     let inner = &text[2..];
     if let Some(expression) = inner.strip_prefix('=') {
-        let length = lex::closing_brace(expression).ok_or_else(|| {
-            RefError::malformed(text, "the } that closes the expression is missing")
-        })?;
+        let length = lex::closing_brace(expression)
+            .ok_or_else(|| RefError::malformed(text, "the } that closes the expression is missing"))?;
         let expression = Box::new(Expression::parse(&expression[..length])?);
         let length = length + 4;
-        return Ok(Some((
-            Part::Cel {
-                expression,
-                source: text[..length].to_owned(),
-            },
-            length,
-        )));
+        return Ok(Some((Part::Cel { expression, source: text[..length].to_owned() }, length)));
     }
     let name = identifier_length(inner);
     if name == 0 || !inner[name..].starts_with(['.', '[']) {
@@ -127,19 +120,9 @@ fn reference(text: &str) -> Result<Option<(Part, usize)>, RefError> {
     }
     let shown = || inner.find('}').map_or(text, |end| &text[..end + 3]);
     let Some(head) = Head::parse(&inner[..name]) else {
-        return Err(RefError::UnknownHead {
-            reference: super::error::quote(shown()),
-            head: inner[..name].to_owned(),
-        });
+        return Err(RefError::UnknownHead { reference: super::error::quote(shown()), head: inner[..name].to_owned() });
     };
-    let (segments, tail) =
-        parse_tail(&inner[name..]).map_err(|problem| RefError::malformed(shown(), problem))?;
+    let (segments, tail) = parse_tail(&inner[name..]).map_err(|problem| RefError::malformed(shown(), problem))?;
     let length = 2 + name + tail;
-    Ok(Some((
-        Part::Path {
-            path: PathRef { head, segments },
-            source: text[..length].to_owned(),
-        },
-        length,
-    )))
+    Ok(Some((Part::Path { path: PathRef { head, segments }, source: text[..length].to_owned() }, length)))
 }

@@ -13,8 +13,7 @@ use crate::domain::Meta;
 pub fn stage(run: &Meta, new: &NewStage) -> Value {
     let mut annotations = json!({"kustomize.toolkit.fluxcd.io/substitute": "disabled"});
     if let Some(cloned_from) = &new.cloned_from {
-        annotations[labels::CLONED_FROM] =
-            serde_json::to_string(cloned_from).unwrap_or_default().into();
+        annotations[labels::CLONED_FROM] = serde_json::to_string(cloned_from).unwrap_or_default().into();
     }
     json!({
         "apiVersion": api_version(),

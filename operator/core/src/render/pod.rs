@@ -197,7 +197,8 @@ fn env(experiment: &Meta, number: u32, template: &Value, own: &Own) -> Result<Va
 fn has_accelerator(resources: &Value) -> bool {
     let limits = resources.get("limits").and_then(Value::as_object);
     limits.into_iter().flatten().any(|(resource, amount)| {
-        let extended = resource.contains('/') && !resource.starts_with("hugepages-") && !resource.starts_with("kubernetes.io/");
+        let extended =
+            resource.contains('/') && !resource.starts_with("hugepages-") && !resource.starts_with("kubernetes.io/");
         extended && !matches!(as_text(amount).as_str(), "0" | "")
     })
 }

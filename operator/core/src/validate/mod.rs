@@ -37,7 +37,8 @@ impl Report {
     /// All faults as one message, or nothing.
     #[must_use]
     pub fn refusal(&self) -> Option<String> {
-        let lines: Vec<String> = self.faults.iter().map(|fault| format!("{}: {}", fault.field, fault.message)).collect();
+        let lines: Vec<String> =
+            self.faults.iter().map(|fault| format!("{}: {}", fault.field, fault.message)).collect();
         (!lines.is_empty()).then(|| lines.join("\n"))
     }
 
@@ -57,9 +58,10 @@ pub fn experiment(spec: &Value) -> Report {
     let at = FieldPath::of("spec");
     settings(spec, &at, &mut report);
     if let Some(ttl) = spec.get("ttlAfterFinished").and_then(Value::as_str)
-        && let Err(error) = time::parse_duration(ttl) {
-            report.fault(at.key("ttlAfterFinished"), error);
-        }
+        && let Err(error) = time::parse_duration(ttl)
+    {
+        report.fault(at.key("ttlAfterFinished"), error);
+    }
     template(spec, &at, own_names(spec), &mut report);
     warn_unused(spec, &at, &mut report);
     report
@@ -154,7 +156,13 @@ fn condition(when: &str, at: &FieldPath, known: &Known, report: &mut Report) {
 }
 
 fn settings(spec: &Value, at: &FieldPath, report: &mut Report) {
-    for path in [&["timeouts", "template"][..], &["timeouts", "start"], &["timeouts", "run"], &["retries", "backoff", "initial"], &["retries", "backoff", "max"]] {
+    for path in [
+        &["timeouts", "template"][..],
+        &["timeouts", "start"],
+        &["timeouts", "run"],
+        &["retries", "backoff", "initial"],
+        &["retries", "backoff", "max"],
+    ] {
         let value = path.iter().try_fold(spec, |value, key| value.get(key)).and_then(Value::as_str);
         if let Some(Err(error)) = value.map(time::parse_duration) {
             report.fault(path.iter().fold(at.clone(), |at, key| at.key(key)), error);

@@ -28,15 +28,19 @@ pub fn defaults(spec: &Value, at: &FieldPath, report: &mut Report) {
     let params = object(spec.get("params"));
     let schemas = schemas(spec);
     for (path, _) in scan(&Value::Object(params.clone()), &at.key("params")) {
-        report.fault(path, "a pipeline's parameters are values; references are resolved in stages (write $${ for a literal ${)");
+        report.fault(
+            path,
+            "a pipeline's parameters are values; references are resolved in stages (write $${ for a literal ${)",
+        );
     }
     let on_demand = spec.get("runOn").and_then(Value::as_str) == Some("Demand");
     for (name, schema) in &schemas {
         let at_schema = at.key("paramSchema").key(name);
         if let Some(pattern) = &schema.pattern
-            && let Err(error) = regex(pattern) {
-                report.fault(at_schema.key("pattern"), error);
-            }
+            && let Err(error) = regex(pattern)
+        {
+            report.fault(at_schema.key("pattern"), error);
+        }
         match params.get(name) {
             Some(value) => conform(value, schema, &at.key("params").key(name), report),
             None if !on_demand => report.fault(
@@ -56,11 +60,17 @@ pub fn run_params(pipeline: &Value, run: &Value) -> Report {
     let (declared, schemas) = (declared(pipeline), schemas(pipeline));
     let given: Map<String, Value> = object(run.get("params"));
     for (path, _) in scan(&Value::Object(given.clone()), &at) {
-        report.fault(path, "a run's parameters are values; references are not resolved here (write $${ for a literal ${)");
+        report.fault(
+            path,
+            "a run's parameters are values; references are not resolved here (write $${ for a literal ${)",
+        );
     }
     for (name, value) in &given {
         if !declared.contains(name) {
-            report.fault(at.key(name), format!("the pipeline has no such parameter; it has: {}", text::some_of(&declared, 16)));
+            report.fault(
+                at.key(name),
+                format!("the pipeline has no such parameter; it has: {}", text::some_of(&declared, 16)),
+            );
         } else if let Some(schema) = schemas.get(name) {
             conform(value, schema, &at.key(name), &mut report);
         }
@@ -90,13 +100,17 @@ fn conform(value: &Value, schema: &ParamSchema, at: &FieldPath, report: &mut Rep
         }
     }
     if let (Some(text), Some(pattern)) = (value.as_str(), &schema.pattern)
-        && regex(pattern).is_ok_and(|regex| !regex.is_match(text)) {
-            report.fault(at, format!("{value} does not match the pattern {pattern}"));
-        }
+        && regex(pattern).is_ok_and(|regex| !regex.is_match(text))
+    {
+        report.fault(at, format!("{value} does not match the pattern {pattern}"));
+    }
 }
 
 fn regex(pattern: &str) -> Result<regex::Regex, String> {
-    regex::RegexBuilder::new(pattern).size_limit(1 << 20).build().map_err(|error| format!("not a regular expression: {error}"))
+    regex::RegexBuilder::new(pattern)
+        .size_limit(1 << 20)
+        .build()
+        .map_err(|error| format!("not a regular expression: {error}"))
 }
 
 fn is_of(value: &Value, type_: ParamType) -> bool {

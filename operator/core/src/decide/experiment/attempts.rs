@@ -126,7 +126,8 @@ fn starting(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, timeout: Rea
         return plan.wake(deadline);
     }
     stop_current(plan);
-    let end = End { reason: Some(timeout), message: format!("{message}; gave up after timeouts.start"), ..End::default() };
+    let end =
+        End { reason: Some(timeout), message: format!("{message}; gave up after timeouts.start"), ..End::default() };
     finish(snapshot, plan, end);
 }
 
@@ -179,13 +180,15 @@ fn finish(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, mut over: End)
         }
     }
     // The tail of a failed program's log arrives in the same place as a result does.
-    let is_result = over.exit_code == Some(0) || over.output.trim_start().starts_with('{') && reported.problems.is_empty();
+    let is_result =
+        over.exit_code == Some(0) || over.output.trim_start().starts_with('{') && reported.problems.is_empty();
     if let Some(attempt) = plan.status.attempts.last_mut() {
         attempt.finished_at = Some(time::stamp(over.finished.unwrap_or(snapshot.now)));
         attempt.exit_code = over.exit_code;
         attempt.reason = over.reason;
         attempt.message = over.reason.map(|_| text::message(over.message.clone()));
-        attempt.tail = (over.reason.is_some() && !is_result && !over.output.is_empty()).then(|| text::tail(&over.output));
+        attempt.tail =
+            (over.reason.is_some() && !is_result && !over.output.is_empty()).then(|| text::tail(&over.output));
         if let Some(started) = over.started {
             attempt.started_at.get_or_insert_with(|| time::stamp(started));
         }
@@ -211,8 +214,12 @@ fn keep_result(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, reported:
         } else {
             (Reason::ResultMalformed, text::some_of(&reported.problems, 8))
         };
-        Conditions::new(&mut plan.status.conditions, snapshot.experiment.meta.generation, snapshot.now)
-            .set(kind::RESULT_ACCEPTED, accepted, reason, message.clone());
+        Conditions::new(&mut plan.status.conditions, snapshot.experiment.meta.generation, snapshot.now).set(
+            kind::RESULT_ACCEPTED,
+            accepted,
+            reason,
+            message.clone(),
+        );
         if !accepted {
             plan.events.push(Event { warning: true, reason, message: text::message(message) });
         }
@@ -231,7 +238,9 @@ fn complete(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
 fn pin_image(plan: &mut Plan<ExperimentStatus>) {
     let Some(image_id) = &plan.status.image_id else { return };
     let reference = image_id.split_once("://").map_or(image_id.as_str(), |(_, rest)| rest);
-    let pinned = reference.split_once('@').is_some_and(|(repository, digest)| !repository.is_empty() && digest.starts_with("sha256:"));
+    let pinned = reference
+        .split_once('@')
+        .is_some_and(|(repository, digest)| !repository.is_empty() && digest.starts_with("sha256:"));
     let Some(template) = plan.status.template.as_mut().filter(|_| pinned) else { return };
     if template.get("image").and_then(Value::as_str).is_some_and(|image| !image.contains('@')) {
         template["image"] = Value::String(reference.to_owned());
@@ -253,7 +262,9 @@ fn retry_or_fail(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, reason:
         }
         Budget::Free => (true, "which spends no retry".to_owned()),
         Budget::User if retries.limit > 0 => (false, format!("all {} retries are spent", retries.limit)),
-        Budget::Infrastructure => (false, format!("all {} retries are spent (retries.infrastructure)", retries.infrastructure)),
+        Budget::Infrastructure => {
+            (false, format!("all {} retries are spent (retries.infrastructure)", retries.infrastructure))
+        }
         Budget::User | Budget::Final => (false, String::new()),
     };
     if plan.status.retries == Some(cultivar_crds::experiment::SpentRetries::default()) {

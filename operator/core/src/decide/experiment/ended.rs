@@ -15,12 +15,8 @@ const KEEP_JOBS: Duration = Duration::from_secs(3600);
 
 /// Tidies up after an experiment that has ended.
 pub fn tend(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
-    let finished = plan
-        .status
-        .times
-        .as_ref()
-        .and_then(|times| time::read(times.finished.as_deref()))
-        .unwrap_or(snapshot.now);
+    let finished =
+        plan.status.times.as_ref().and_then(|times| time::read(times.finished.as_deref())).unwrap_or(snapshot.now);
     let old_jobs = time::after(finished, KEEP_JOBS);
     for job in snapshot.jobs.iter().filter(|job| !job.deleting) {
         // The program of a complete-looking attempt may have ended before its Job's condition says so.

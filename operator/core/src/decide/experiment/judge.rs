@@ -148,12 +148,16 @@ fn cause(pod: &PodRecord, end: Option<&Terminated>) -> (Reason, String) {
         Some(end) if end.reason == "ContainerStatusUnknown" => {
             (Reason::NodeLost, "the node no longer knows the container".to_owned())
         }
-        Some(end) if pod.deleting || pod.gone => {
-            (Reason::PodDeleted, format!("pod {} was deleted; the program ended with exit code {}", pod.name, end.exit_code))
-        }
+        Some(end) if pod.deleting || pod.gone => (
+            Reason::PodDeleted,
+            format!("pod {} was deleted; the program ended with exit code {}", pod.name, end.exit_code),
+        ),
         Some(end) => (Reason::Error, format!("the program ended with exit code {}", end.exit_code)),
         None if pod.gone => (Reason::PodDeleted, format!("pod {} was deleted before the program ended", pod.name)),
-        None => (Reason::Error, text::message(format!("the pod failed before the program ran: {} {}", pod.reason, pod.message))),
+        None => (
+            Reason::Error,
+            text::message(format!("the pod failed before the program ran: {} {}", pod.reason, pod.message)),
+        ),
     }
 }
 

@@ -35,7 +35,9 @@ pub fn parse(message: &str, outputs: &[Output]) -> RunResult {
     result.reported = true;
     let document = match serde_json::from_str::<Unique>(text) {
         Ok(Unique(Value::Object(document), repeated)) => {
-            result.problems.extend(repeated.into_iter().map(|name| format!("{name:?} is written twice; the last one counts")));
+            result
+                .problems
+                .extend(repeated.into_iter().map(|name| format!("{name:?} is written twice; the last one counts")));
             document
         }
         Ok(_) => {
@@ -43,7 +45,8 @@ pub fn parse(message: &str, outputs: &[Output]) -> RunResult {
             return result;
         }
         Err(error) => {
-            let cut = if message.len() >= MAX_TERMINATION_MESSAGE { " (it is cut: at most 4096 bytes arrive)" } else { "" };
+            let cut =
+                if message.len() >= MAX_TERMINATION_MESSAGE { " (it is cut: at most 4096 bytes arrive)" } else { "" };
             result.problems.push(format!("the result message is not JSON{cut}: {error}"));
             return result;
         }
@@ -110,7 +113,8 @@ fn read_artifacts(artifacts: Vec<Value>, outputs: &[Output], result: &mut RunRes
             return;
         } else {
             if artifact.type_.is_none() {
-                artifact.type_ = outputs.iter().find(|output| output.name == artifact.name).and_then(|o| o.type_.clone());
+                artifact.type_ =
+                    outputs.iter().find(|output| output.name == artifact.name).and_then(|o| o.type_.clone());
             }
             result.artifacts.push(artifact);
         }

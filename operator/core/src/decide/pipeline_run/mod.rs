@@ -86,12 +86,23 @@ fn live(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
 fn freeze(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
     let Some(pipeline) = &snapshot.pipeline else {
         let name = snapshot.run.spec.get("pipeline").and_then(Value::as_str).unwrap_or_default();
-        return wait(snapshot, plan, Reason::PipelineNotFound, format!("pipeline {name} does not exist in this namespace"));
+        return wait(
+            snapshot,
+            plan,
+            Reason::PipelineNotFound,
+            format!("pipeline {name} does not exist in this namespace"),
+        );
     };
     let now_digest = digest(&pipeline.spec);
     let made_for = snapshot.run.meta.annotations.get(labels::PIPELINE_DIGEST);
     if made_for.is_some_and(|made_for| *made_for != now_digest) {
-        return end(snapshot, plan, Phase::Cancelled, Some(Reason::Superseded), "the pipeline changed before the run started");
+        return end(
+            snapshot,
+            plan,
+            Phase::Cancelled,
+            Some(Reason::Superseded),
+            "the pipeline changed before the run started",
+        );
     }
     let report = validate::pipeline(&pipeline.spec);
     if let Some(faults) = report.refusal() {
@@ -133,7 +144,13 @@ fn is_its_turn(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) -> bool 
         .filter(|run| revision(run).is_some() && order(run) > mine)
         .max_by_key(|run| order(run));
     if let (Some(newer), Some(_)) = (newer, revision(&snapshot.run)) {
-        end(snapshot, plan, Phase::Cancelled, Some(Reason::Superseded), format!("run {} is newer and takes the place", newer.meta.name));
+        end(
+            snapshot,
+            plan,
+            Phase::Cancelled,
+            Some(Reason::Superseded),
+            format!("run {} is newer and takes the place", newer.meta.name),
+        );
         return false;
     }
     plan.status.phase = Phase::Pending;
@@ -191,10 +208,10 @@ fn conclude(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>, pipeline: &
 }
 
 fn wait(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>, reason: Reason, message: String) {
-    let longest = snapshot.pipeline.as_ref().map_or_else(
-        || settings::timeouts(&Value::Null).template,
-        |pipeline| frozen::template_timeout(&pipeline.spec),
-    );
+    let longest = snapshot
+        .pipeline
+        .as_ref()
+        .map_or_else(|| settings::timeouts(&Value::Null).template, |pipeline| frozen::template_timeout(&pipeline.spec));
     let deadline = snapshot.run.meta.created.map_or(snapshot.now, |created| time::after(created, longest));
     if snapshot.now >= deadline {
         return fail(snapshot, plan, reason, format!("{message}; gave up after {}", time::human(longest)));

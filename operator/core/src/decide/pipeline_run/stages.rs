@@ -97,7 +97,8 @@ impl<'a> Board<'a> {
             }
         }
         for stage in open {
-            self.states.insert(stage.name.clone(), failed(&stage.name, Reason::Invalid, "the stage needs itself".to_owned()));
+            self.states
+                .insert(stage.name.clone(), failed(&stage.name, Reason::Invalid, "the stage needs itself".to_owned()));
         }
         if self.cancel || self.stopping {
             self.cancel_live();
@@ -124,8 +125,14 @@ impl<'a> Board<'a> {
         }
         recorded.experiment.as_ref()?;
         if self.snapshot.confirmed_gone.contains(&stage.name) {
-            let message = format!("experiment {} was deleted before it ended", recorded.experiment.as_deref().unwrap_or_default());
-            return Some(StageStatus { experiment: recorded.experiment.clone(), ..failed(&stage.name, Reason::ExperimentDeleted, message) });
+            let message = format!(
+                "experiment {} was deleted before it ended",
+                recorded.experiment.as_deref().unwrap_or_default()
+            );
+            return Some(StageStatus {
+                experiment: recorded.experiment.clone(),
+                ..failed(&stage.name, Reason::ExperimentDeleted, message)
+            });
         }
         self.actions.push(Action::ConfirmStage {
             stage: stage.name.clone(),
@@ -140,22 +147,41 @@ impl<'a> Board<'a> {
             return skipped_for(&stage.name, cause);
         }
         if self.cancel {
-            return state(&stage.name, Phase::Cancelled, Reason::Cancelled, "the run was cancelled before the stage started");
+            return state(
+                &stage.name,
+                Phase::Cancelled,
+                Reason::Cancelled,
+                "the run was cancelled before the stage started",
+            );
         }
         if self.stopping {
-            return state(&stage.name, Phase::Skipped, Reason::StageFailed, "another stage failed, and onFailure is Stop");
+            return state(
+                &stage.name,
+                Phase::Skipped,
+                Reason::StageFailed,
+                "another stage failed, and onFailure is Stop",
+            );
         }
         let waits: Vec<&str> =
             needed().filter(|state| !state.phase.is_terminal()).map(|state| state.name.as_str()).collect();
         if !waits.is_empty() {
-            return state(&stage.name, Phase::Pending, Reason::WaitingForStages, format!("waits for {}", text::some_of(&waits, 8)));
+            return state(
+                &stage.name,
+                Phase::Pending,
+                Reason::WaitingForStages,
+                format!("waits for {}", text::some_of(&waits, 8)),
+            );
         }
         self.start(stage)
     }
 
     fn start(&mut self, stage: &FrozenStage) -> StageStatus {
         if let Some(refusal) = self.snapshot.refusals.get(&stage.name) {
-            return failed(&stage.name, Reason::InvalidTemplate, format!("the API server refuses the experiment: {refusal}"));
+            return failed(
+                &stage.name,
+                Reason::InvalidTemplate,
+                format!("the API server refuses the experiment: {refusal}"),
+            );
         }
         let names = Names::new().with(Head::Pipeline, &self.names.pipeline).with(Head::Stages, &self.names.stages);
         match stage.when.as_deref().map(|when| eval_bool(when, &names)) {
@@ -183,7 +209,12 @@ impl<'a> Board<'a> {
                     spec,
                     cloned_from: stage.cloned_from.clone(),
                 })));
-                StageStatus { name: stage.name.clone(), phase: Phase::Pending, experiment: Some(name), ..StageStatus::default() }
+                StageStatus {
+                    name: stage.name.clone(),
+                    phase: Phase::Pending,
+                    experiment: Some(name),
+                    ..StageStatus::default()
+                }
             }
         }
     }
@@ -217,7 +248,9 @@ fn skipped_for(stage: &str, cause: &StageStatus) -> StageStatus {
     let reason = cause.reason.unwrap_or(Reason::StageFailed);
     let message = match (cause.phase, cause.reason, cause.message.as_deref()) {
         (Phase::Skipped, Some(Reason::StageFailed), Some(message)) => message.to_owned(),
-        (Phase::Skipped, Some(Reason::ConditionFalse), Some(message)) if message.starts_with("stage ") => message.to_owned(),
+        (Phase::Skipped, Some(Reason::ConditionFalse), Some(message)) if message.starts_with("stage ") => {
+            message.to_owned()
+        }
         (Phase::Skipped, _, _) => format!("stage {} was skipped ({reason})", cause.name),
         (phase, _, _) => format!("stage {} {phase} ({reason})", cause.name),
     };
