@@ -149,3 +149,7 @@ fn container(status: ContainerStatus) -> ContainerState {
         None => ContainerState::Unknown,
     }
 }
+
+#[cfg(test)]
+#[path = "convert_tests.rs"]
+mod tests;
