@@ -105,8 +105,13 @@ fn live(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
     }
     if plan.status.template.is_none() {
         // What is frozen goes on, whatever this version thinks of the spec now.
-        if let Err(error) = serde_json::from_value::<ExperimentSpec>((**spec).clone()) {
-            return invalid(plan, format!("spec: {error}"));
+        match serde_json::from_value::<ExperimentSpec>((**spec).clone()) {
+            Err(error) if snapshot.is_stage() => {
+                // Its run made it, and nobody is going to correct it.
+                return fail(snapshot, plan, Reason::InvalidTemplate, format!("spec: {error}"));
+            }
+            Err(error) => return invalid(plan, format!("spec: {error}")),
+            Ok(_) => {}
         }
         if !freeze(snapshot, plan) {
             return;

@@ -5,6 +5,7 @@
 
 mod frozen;
 mod stages;
+mod texts;
 
 pub use frozen::{FrozenPipeline, FrozenStage, queries};
 

@@ -7,6 +7,7 @@ use cultivar_crds::{Phase, Reason, StageStatus};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
+use super::texts::as_texts;
 use super::{FrozenPipeline, FrozenStage, Snapshot, stops};
 use crate::decide::{Action, NewStage};
 use crate::domain::{ExperimentRecord, names, text};
@@ -206,7 +207,7 @@ impl<'a> Board<'a> {
                     name: name.clone(),
                     stage: stage.name.clone(),
                     pipeline: pipeline.to_owned(),
-                    spec,
+                    spec: as_texts(spec),
                     cloned_from: stage.cloned_from.clone(),
                 })));
                 StageStatus {
