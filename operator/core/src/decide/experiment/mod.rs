@@ -144,6 +144,8 @@ fn freeze(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) -> bool {
         Frozen::Ready { template, cloned_from } => {
             frozen(snapshot, plan, template, cloned_from);
             plan.urge(Urgency::First);
+            // Where that status turns out to be stored already, the next step follows at once.
+            plan.wake(snapshot.now);
         }
         Frozen::Refused { reason, message } => fail(snapshot, plan, reason, message),
         Frozen::Waiting { reason, message } => {

@@ -120,6 +120,8 @@ fn freeze(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
             plan.status.pipeline_generation = Some(pipeline.meta.generation);
             (plan.status.reason, plan.status.message) = (None, None);
             plan.urge(Urgency::First);
+            // Where that status turns out to be stored already, the next step follows at once.
+            plan.wake(snapshot.now);
         }
         frozen::Outcome::Waiting { reason, message } => wait(snapshot, plan, reason, message),
         frozen::Outcome::Refused { reason, message } => fail(snapshot, plan, reason, message),

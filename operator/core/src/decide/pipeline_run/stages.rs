@@ -144,7 +144,12 @@ impl<'a> Board<'a> {
 
     fn settle(&mut self, stage: &FrozenStage) -> StageStatus {
         let needed = || stage.needs.iter().filter_map(|need| self.states.get(need));
-        if let Some(cause) = needed().find(|state| state.phase.is_terminal() && state.phase != Phase::Completed) {
+        // A stage that ends because the run is being stopped is no cause: what becomes of those that need it
+        // must not depend on which of the two this pass sees first.
+        let stopped = |state: &StageStatus| state.phase == Phase::Cancelled && (self.cancel || self.stopping);
+        let is_cause =
+            |state: &&StageStatus| state.phase.is_terminal() && state.phase != Phase::Completed && !stopped(state);
+        if let Some(cause) = needed().find(is_cause) {
             return skipped_for(&stage.name, cause);
         }
         if self.cancel {
