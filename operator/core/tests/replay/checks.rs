@@ -1,0 +1,136 @@
+//! The invariants, checked at each write against the truth.
+//!
+//! Comes in: what is stored and what is about to be. Goes out: violations in words.
+
+use cultivar_core::decide::pipeline_run::FrozenPipeline;
+use cultivar_core::domain::{JobRecord, JobState, names};
+use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, labels};
+use serde_json::Value;
+
+use super::cluster::Cluster;
+
+fn rank(phase: Phase) -> usize {
+    Phase::ALL.iter().position(|other| *other == phase).unwrap_or_default().min(3)
+}
+
+/// Terminal records are final, templates too, and phases go forward; a new attempt starts over.
+pub fn experiment(old: &ExperimentStatus, new: &ExperimentStatus) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut hold = |holds: bool, words: String| {
+        if !holds {
+            found.push(words);
+        }
+    };
+    if old.phase.is_terminal() {
+        let same = old.phase == new.phase && old.reason == new.reason && old.template == new.template;
+        hold(same, format!("it had ended {} and became {}", old.phase, new.phase));
+        hold(old.artifacts == new.artifacts && old.metrics == new.metrics, "the result of what had ended changed".to_owned());
+        hold(old.attempts == new.attempts, "the attempts of what had ended changed".to_owned());
+        return found;
+    }
+    let retried = new.attempts.iter().filter(|attempt| attempt.finished_at.is_some()).count()
+        > old.attempts.iter().filter(|attempt| attempt.finished_at.is_some()).count();
+    hold(retried || rank(new.phase) >= rank(old.phase), format!("from {} back to {}", old.phase, new.phase));
+    hold(new.attempt >= old.attempt, format!("from attempt {:?} back to {:?}", old.attempt, new.attempt));
+    for attempt in old.attempts.iter().filter(|attempt| attempt.finished_at.is_some()) {
+        let kept = new.attempts.iter().find(|other| other.number == attempt.number);
+        hold(kept.is_none_or(|kept| kept == attempt), format!("the end of attempt {} changed", attempt.number));
+    }
+    if let Some(template) = &old.template {
+        // At its end the image is pinned.
+        let mut unpinned = new.template.clone().unwrap_or_default();
+        if new.phase.is_terminal() && unpinned["image"].as_str().is_some_and(|image| image.contains('@')) {
+            unpinned["image"] = template["image"].clone();
+        }
+        hold(unpinned == *template, "the frozen template changed".to_owned());
+    }
+    if new.phase != Phase::Running && !new.phase.is_terminal() {
+        let explained = new.reason.is_some() && new.message.is_some() || new.phase == Phase::Starting;
+        hold(explained, format!("{} without a reason", new.phase));
+    }
+    found
+}
+
+/// The same for runs and their stages.
+pub fn run(old: &PipelineRunStatus, new: &PipelineRunStatus) -> Vec<String> {
+    let mut found = Vec::new();
+    if old.phase.is_terminal() && (old.phase, old.reason, &old.outputs, &old.stages) != (new.phase, new.reason, &new.outputs, &new.stages) {
+        found.push(format!("it had ended {} and became {}", old.phase, new.phase));
+    }
+    if rank(new.phase) < rank(old.phase) {
+        found.push(format!("from {} back to {}", old.phase, new.phase));
+    }
+    if old.pipeline_spec.is_some() && old.pipeline_spec != new.pipeline_spec {
+        found.push("the frozen pipeline changed".to_owned());
+    }
+    for stage in old.stages.iter().filter(|stage| stage.phase.is_terminal()) {
+        let now = new.stages.iter().find(|other| other.name == stage.name);
+        if now.is_none_or(|now| (now.phase, now.reason) != (stage.phase, stage.reason)) {
+            found.push(format!("stage {} had ended {} and became {:?}", stage.name, stage.phase, now.map(|now| now.phase)));
+        }
+    }
+    found
+}
+
+/// A stage starts only when what it needs has ended well; a run's stage has the name that the run gives it.
+pub fn created(cluster: &mut Cluster, manifest: &Value) {
+    if manifest["kind"] != "Experiment" {
+        return;
+    }
+    let meta = &manifest["metadata"];
+    let stage = meta["labels"][labels::STAGE].as_str().unwrap_or_default().to_owned();
+    let run = meta["ownerReferences"][0]["uid"].as_str().unwrap_or_default().to_owned();
+    let Some(record) = cluster.runs.values().find(|record| record.meta.uid == run).cloned() else {
+        return cluster.violated(format!("stage {stage} was created for a run that is gone"));
+    };
+    if record.status.phase.is_terminal() {
+        cluster.violated(format!("stage {stage} was created after its run had ended"));
+    }
+    if meta["name"] != names::stage_experiment(&record.meta.name, &run, &stage).as_str() {
+        cluster.violated(format!("stage {stage} is called {}", meta["name"]));
+    }
+    let frozen = record.status.pipeline_spec.clone().unwrap_or_default();
+    let Ok(frozen) = serde_json::from_value::<FrozenPipeline>(frozen) else {
+        return cluster.violated(format!("stage {stage} was created before its pipeline was frozen"));
+    };
+    let needs = frozen.stages.into_iter().find(|frozen| frozen.name == stage).map(|frozen| frozen.needs).unwrap_or_default();
+    for need in needs {
+        let name = names::stage_experiment(&record.meta.name, &run, &need);
+        let recorded = record.status.stages.iter().any(|stage| stage.name == need && stage.phase == Phase::Completed);
+        let ended = cluster.experiments.get(&name).is_some_and(|needed| {
+            needed.status.phase == Phase::Completed || cluster.succeeded.contains(&needed.meta.uid)
+        });
+        if !recorded && !ended {
+            cluster.violated(format!("stage {stage} was created before {need} had ended well"));
+        }
+    }
+}
+
+/// One live Job per experiment, named after uid and attempt, never again once it is recorded.
+pub fn job(cluster: &mut Cluster, job: &JobRecord) {
+    let Some(experiment) = cluster.experiments.get(&job.experiment).filter(|record| record.meta.uid == job.owner_uid).cloned() else {
+        return cluster.violated(format!("Job {} was created for an experiment that is gone", job.name));
+    };
+    let status = &experiment.status;
+    if job.name != names::job(&job.experiment, &job.owner_uid, job.attempt) {
+        cluster.violated(format!("the Job of attempt {} is called {}", job.attempt, job.name));
+    }
+    if status.attempts.iter().any(|attempt| attempt.number == job.attempt) {
+        cluster.violated(format!("Job {} was created again after its attempt was recorded", job.name));
+    }
+    if status.phase.is_terminal() {
+        cluster.violated(format!("Job {} was created after its experiment had ended", job.name));
+    }
+    let frozen = status.template.is_some() || experiment.meta.owner.is_some();
+    if !frozen {
+        cluster.violated(format!("Job {} was created before its template was stored", job.name));
+    }
+    let lives = |other: &&JobRecord| other.owner_uid == job.owner_uid && other.state == JobState::Active;
+    if let Some(other) = cluster.jobs.values().find(lives).map(|other| other.name.clone()) {
+        cluster.violated(format!("Job {} was created while {other} is alive", job.name));
+    }
+    let pod = cluster.pods.values().find(|pod| pod.experiment == job.experiment && !pod.is_over());
+    if let Some(pod) = pod.map(|pod| pod.name.clone()) {
+        cluster.violated(format!("Job {} was created while pod {pod} can still run", job.name));
+    }
+}

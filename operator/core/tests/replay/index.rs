@@ -1,0 +1,304 @@
+//! The operator's index, as `operator/src/observe` keeps it: records, what was decided, whom a change wakes.
+//!
+//! Comes in: watch events and answers. Goes out: snapshots, and keys of objects to look at.
+
+use cultivar_core::decide::experiment::{self, Refusal};
+use cultivar_core::decide::freeze::{Query, Sources, query};
+use cultivar_core::decide::pipeline_run::{self, queries};
+use cultivar_core::decide::pipeline;
+use cultivar_core::domain::{JobRecord, JobState, PodRecord, Record};
+use cultivar_crds::{ExperimentStatus, PipelineRunStatus, PipelineStatus, labels};
+use jiff::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::cluster::{Event, Kind};
+
+pub type Key = (Kind, String);
+
+/// One object: as it is stored, and as it was decided while that is not stored yet.
+pub struct Slot<S> {
+    pub stored: Arc<Record<S>>,
+    pub decided: Option<Arc<Record<S>>>,
+    pub dirty_since: Option<Timestamp>,
+}
+
+impl<S> Slot<S> {
+    pub fn current(&self) -> &Arc<Record<S>> {
+        self.decided.as_ref().unwrap_or(&self.stored)
+    }
+}
+
+pub type Store<S> = BTreeMap<String, Slot<S>>;
+
+/// What the operator knows.
+#[derive(Default)]
+pub struct Index {
+    pub pipelines: Store<PipelineStatus>,
+    pub runs: Store<PipelineRunStatus>,
+    pub experiments: Store<ExperimentStatus>,
+    pub jobs: BTreeMap<String, Arc<JobRecord>>,
+    pub pods: BTreeMap<String, Arc<PodRecord>>,
+    pub confirmed_attempts: BTreeMap<Key, u32>,
+    pub confirmed_stages: BTreeMap<Key, BTreeSet<String>>,
+    pub refusals: BTreeMap<Key, Refusal>,
+    /// Objects to look at.
+    pub queue: BTreeSet<Key>,
+}
+
+/// What differs between our kinds in the index.
+pub trait Indexed: super::cluster::Managed {
+    fn store(index: &mut Index) -> &mut Store<Self>;
+}
+
+impl Indexed for ExperimentStatus {
+    fn store(index: &mut Index) -> &mut Store<Self> {
+        &mut index.experiments
+    }
+}
+
+impl Indexed for PipelineRunStatus {
+    fn store(index: &mut Index) -> &mut Store<Self> {
+        &mut index.runs
+    }
+}
+
+impl Indexed for PipelineStatus {
+    fn store(index: &mut Index) -> &mut Store<Self> {
+        &mut index.pipelines
+    }
+}
+
+fn version(text: &str) -> u64 {
+    text.parse().expect("a number")
+}
+
+fn pipeline_of(run: &Record<PipelineRunStatus>) -> String {
+    run.spec["pipeline"].as_str().unwrap_or_default().to_owned()
+}
+
+impl Index {
+    pub fn take(&mut self, event: Event) {
+        match event {
+            Event::Pipeline(_, Some(record)) => self.apply(record),
+            Event::Run(_, Some(record)) => self.apply(record),
+            Event::Experiment(_, Some(record)) => self.apply(record),
+            Event::Pipeline(name, None) => self.remove(Kind::Pipeline, &name),
+            Event::Run(name, None) => self.remove(Kind::Run, &name),
+            Event::Experiment(name, None) => self.remove(Kind::Experiment, &name),
+            Event::Job(job, false) => self.apply_job(job),
+            Event::Job(job, true) => {
+                self.jobs.remove(&job.name);
+                self.queue.insert((Kind::Experiment, job.experiment));
+            }
+            Event::Pod(pod, gone) => self.apply_pod(PodRecord { gone, ..pod }),
+        }
+    }
+
+    /// Takes in what was read.
+    pub fn apply<S: Indexed>(&mut self, record: Record<S>) {
+        let name = record.meta.name.clone();
+        let store = S::store(self);
+        match store.get_mut(&name).filter(|slot| slot.stored.meta.uid == record.meta.uid) {
+            Some(slot) => {
+                if version(&record.meta.resource_version) <= version(&slot.stored.meta.resource_version) {
+                    return;
+                }
+                if slot.decided.as_ref().is_some_and(|decided| decided.status == record.status) {
+                    (slot.decided, slot.dirty_since) = (None, None);
+                } else if let Some(decided) = &mut slot.decided {
+                    *decided = Arc::new(Record { status: Arc::clone(&decided.status), ..record.clone() });
+                }
+                slot.stored = Arc::new(record);
+            }
+            None => {
+                store.insert(name.clone(), Slot { stored: Arc::new(record), decided: None, dirty_since: None });
+            }
+        }
+        self.touched(S::KIND, &name);
+    }
+
+    /// Notes a decided status before it is stored, so that what depends on it goes on meanwhile.
+    pub fn publish<S: Indexed>(&mut self, name: &str, uid: &str, status: &S, now: Timestamp) {
+        let Some(slot) = S::store(self).get_mut(name).filter(|slot| slot.stored.meta.uid == uid) else { return };
+        let changed = *slot.current().status != *status;
+        if *slot.stored.status == *status {
+            (slot.decided, slot.dirty_since) = (None, None);
+        } else if changed || slot.decided.is_none() {
+            slot.decided = Some(Arc::new(Record { status: Arc::new(status.clone()), ..(*slot.stored).clone() }));
+            slot.dirty_since.get_or_insert(now);
+        }
+        if changed && S::KIND != Kind::Pipeline {
+            let queued = self.queue.contains(&(S::KIND, name.to_owned()));
+            self.touched(S::KIND, name);
+            if !queued {
+                self.queue.remove(&(S::KIND, name.to_owned()));
+            }
+        }
+    }
+
+    pub fn forget<S: Indexed>(&mut self, name: &str) {
+        if let Some(slot) = S::store(self).get_mut(name) {
+            (slot.decided, slot.dirty_since) = (None, None);
+        }
+    }
+
+    // Whom a change concerns, before and after it.
+    fn touched(&mut self, kind: Kind, name: &str) {
+        self.queue.insert((kind, name.to_owned()));
+        match kind {
+            Kind::Experiment => {
+                let Some(record) = self.experiments.get(name).map(|slot| Arc::clone(slot.current())) else { return };
+                if let Some(owner) = record.meta.owner.as_ref().filter(|owner| owner.kind == "PipelineRun") {
+                    self.queue.insert((Kind::Run, owner.name.clone()));
+                }
+                let waits = record.status.template.is_none() && record.spec.get("from").is_some();
+                if record.status.phase.is_terminal() || waits {
+                    self.wake_waiting();
+                }
+                let recorded = record.status.attempts.iter().filter(|a| a.finished_at.is_some()).map(|a| a.number).max();
+                self.tidy_pods(name, recorded);
+            }
+            Kind::Run => {
+                let Some(run) = self.runs.get(name) else { return };
+                let pipeline = pipeline_of(&run.stored);
+                self.queue.insert((Kind::Pipeline, pipeline.clone()));
+                self.wake_runs_of(&pipeline);
+            }
+            _ => self.wake_runs_of(name),
+        }
+    }
+
+    // A pod that is gone is remembered until its attempt's end is recorded.
+    fn tidy_pods(&mut self, experiment: &str, recorded: Option<u32>) {
+        self.pods.retain(|_, pod| pod.experiment != experiment || !pod.gone || recorded.is_none_or(|recorded| pod.attempt > recorded));
+    }
+
+    // Objects that are not frozen yet may wait for an experiment.
+    fn wake_waiting(&mut self) {
+        let experiments = self.experiments.values().map(Slot::current);
+        let experiments = experiments.filter(|record| record.status.template.is_none() && record.spec.get("from").is_some());
+        let runs = self.runs.values().map(Slot::current).filter(|run| run.status.pipeline_spec.is_none());
+        self.queue.extend(experiments.map(|record| (Kind::Experiment, record.meta.name.clone())));
+        self.queue.extend(runs.map(|run| (Kind::Run, run.meta.name.clone())));
+    }
+
+    fn wake_runs_of(&mut self, pipeline: &str) {
+        let runs = self.runs.values().map(Slot::current);
+        let runs = runs.filter(|run| pipeline_of(run) == pipeline && !run.status.phase.is_terminal());
+        self.queue.extend(runs.map(|run| (Kind::Run, run.meta.name.clone())));
+    }
+
+    fn remove(&mut self, kind: Kind, name: &str) {
+        self.touched(kind, name);
+        let key = (kind, name.to_owned());
+        match kind {
+            Kind::Experiment => {
+                self.experiments.remove(name);
+                self.tidy_pods(name, Some(u32::MAX));
+            }
+            Kind::Run => drop(self.runs.remove(name)),
+            _ => drop(self.pipelines.remove(name)),
+        }
+        self.confirmed_attempts.remove(&key);
+        self.confirmed_stages.remove(&key);
+        self.refusals.remove(&key);
+    }
+
+    pub fn apply_job(&mut self, job: JobRecord) {
+        // A late answer must not undo what the watch has said since.
+        let known = self.jobs.get(&job.name).filter(|known| known.uid == job.uid);
+        if known.is_some_and(|known| **known == job || known.state != JobState::Active && job.state == JobState::Active) {
+            return;
+        }
+        self.queue.insert((Kind::Experiment, job.experiment.clone()));
+        self.jobs.insert(job.name.clone(), Arc::new(job));
+    }
+
+    pub fn apply_pod(&mut self, pod: PodRecord) {
+        let (gone, experiment) = (pod.gone, pod.experiment.clone());
+        if self.pods.get(&pod.name).is_some_and(|known| **known == pod) {
+            return;
+        }
+        self.pods.insert(pod.name.clone(), Arc::new(pod));
+        if gone {
+            let recorded = self.experiments.get(&experiment).map_or(Some(u32::MAX), |slot| {
+                let attempts = &slot.current().status.attempts;
+                attempts.iter().filter(|attempt| attempt.finished_at.is_some()).map(|attempt| attempt.number).max()
+            });
+            self.tidy_pods(&experiment, recorded);
+        }
+        self.queue.insert((Kind::Experiment, experiment));
+    }
+
+    fn sources(&self, queries: impl IntoIterator<Item = Query>) -> Sources {
+        let records = || self.experiments.values().map(Slot::current).filter(|record| !record.meta.deleting);
+        let answer = |query: &Query| match query {
+            Query::Name(name) => records().filter(|record| record.meta.name == *name).cloned().collect(),
+            Query::Labels(labels) => {
+                let fits = |record: &&Arc<Record<ExperimentStatus>>| labels.iter().all(|(key, value)| record.meta.label(key) == Some(value));
+                records().filter(fits).cloned().collect()
+            }
+        };
+        queries.into_iter().map(|query| { let found = answer(&query); (query, found) }).collect()
+    }
+
+    pub fn experiment(&self, name: &str, now: Timestamp) -> Option<experiment::Snapshot> {
+        let record = self.experiments.get(name)?.current();
+        let key = (Kind::Experiment, name.to_owned());
+        let frozen = record.status.template.is_some();
+        let jobs = self.jobs.values().filter(|job| job.experiment == name && job.owner_uid == record.meta.uid);
+        Some(experiment::Snapshot {
+            experiment: (**record).clone(),
+            sources: if frozen { Sources::new() } else { self.sources(query(&record.spec)) },
+            jobs: jobs.cloned().collect(),
+            pods: self.pods.values().filter(|pod| pod.experiment == name).cloned().collect(),
+            in_use: self.in_use(name),
+            confirmed: self.confirmed_attempts.get(&key).copied(),
+            refusal: self.refusals.get(&key).cloned(),
+            now,
+        })
+    }
+
+    fn in_use(&self, name: &str) -> Option<String> {
+        let names = |spec: &serde_json::Value| spec["from"]["experiment"] == name;
+        let experiments = self.experiments.values().any(|slot| names(&slot.stored.spec));
+        let pipelines = self.pipelines.values().flat_map(|slot| slot.stored.spec["stages"].as_array()).flatten().any(names);
+        match (experiments, pipelines) {
+            (true, true) => Some("a Pipeline and an Experiment".to_owned()),
+            (true, false) => Some("an Experiment".to_owned()),
+            (false, true) => Some("a Pipeline".to_owned()),
+            (false, false) => None,
+        }
+    }
+
+    pub fn run(&self, name: &str, now: Timestamp) -> Option<pipeline_run::Snapshot> {
+        let run = self.runs.get(name)?.current();
+        let key = (Kind::Run, name.to_owned());
+        let pipeline = self.pipelines.get(&pipeline_of(run)).map(|slot| Arc::clone(slot.current()));
+        let asks = pipeline.iter().filter(|_| run.status.pipeline_spec.is_none()).flat_map(|pipeline| queries(&pipeline.spec));
+        let siblings = self.runs.values().map(Slot::current).filter(|other| other.meta.name != name && pipeline_of(other) == pipeline_of(run));
+        let stages = self.experiments.values().map(Slot::current).filter(|record| record.meta.is_owned_by(&run.meta.uid));
+        Some(pipeline_run::Snapshot {
+            run: (**run).clone(),
+            sources: self.sources(asks),
+            pipeline,
+            siblings: siblings.cloned().collect(),
+            stages: stages.filter_map(|record| Some((record.meta.label(labels::STAGE)?.to_owned(), Arc::clone(record)))).collect(),
+            confirmed_gone: self.confirmed_stages.get(&key).cloned().unwrap_or_default(),
+            refusals: BTreeMap::new(),
+            now,
+        })
+    }
+
+    pub fn pipeline(&self, name: &str, now: Timestamp) -> Option<pipeline::Snapshot> {
+        let record = self.pipelines.get(name)?.current();
+        let runs: Vec<_> = self.runs.values().map(Slot::current).filter(|run| pipeline_of(run) == name).cloned().collect();
+        let in_use = runs.iter().filter(|run| run.status.phase.is_terminal()).map(|run| {
+            let owned = self.experiments.values().filter(|slot| slot.stored.meta.is_owned_by(&run.meta.uid));
+            let kept = owned.map(|slot| slot.stored.meta.name.clone()).filter(|name| self.in_use(name).is_some());
+            (run.meta.uid.clone(), kept.collect::<Vec<_>>())
+        });
+        Some(pipeline::Snapshot { pipeline: (**record).clone(), in_use: in_use.filter(|(_, kept)| !kept.is_empty()).collect(), runs: runs.clone(), now })
+    }
+}

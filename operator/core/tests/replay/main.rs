@@ -1,0 +1,84 @@
+//! Replay: an in-memory cluster runs decide and act until nothing more happens, while events are
+//! lost, repeated and reordered and the operator dies after any of its writes.
+//!
+//! Comes in: scenarios. What is asserted: the invariants at each write, and one and the same outcome.
+
+mod checks;
+mod cluster;
+mod index;
+mod kubelet;
+mod operator;
+mod scenarios;
+mod world;
+
+use serde_json::Value;
+use world::{Chance, Scenario, World};
+
+fn undisturbed(scenario: &Scenario) -> (Value, usize) {
+    let mut world = World::new(scenario);
+    world.run(None);
+    world.rests();
+    (world.outcome(), world.cluster.writes)
+}
+
+fn same(scenario: &Scenario, world: &World, expected: &Value, how: &str) {
+    let outcome = world.outcome();
+    if outcome != *expected {
+        let text = |value: &Value| serde_yaml::to_string(value).expect("YAML");
+        panic!("{}, {how}: it ended as\n{}\ninstead of\n{}\n{}", scenario.name, text(&outcome), text(expected), world.story());
+    }
+}
+
+#[test]
+fn undisturbed_everything_ends() {
+    for scenario in scenarios::all() {
+        let (outcome, _) = undisturbed(&scenario);
+        for (kind, name, object) in ["experiments", "runs"].iter().flat_map(|kind| {
+            outcome[*kind].as_object().into_iter().flatten().map(move |(name, object)| (kind, name, object))
+        }) {
+            let phase = object["phase"].as_str().unwrap_or_default();
+            assert!(["Completed", "Failed", "Cancelled"].contains(&phase), "{}: {kind} {name} is {phase}", scenario.name);
+        }
+        assert_eq!(outcome["jobs"], serde_json::json!([]), "{}: Jobs stay", scenario.name);
+    }
+}
+
+#[test]
+fn a_crash_after_any_write_changes_nothing() {
+    for scenario in scenarios::all() {
+        let (expected, writes) = undisturbed(&scenario);
+        for write in 1..=writes {
+            let mut world = World::new(&scenario);
+            world.cluster.crash_after = Some(write);
+            world.run(None);
+            assert_eq!(world.crashes, 1, "{}: no write {write}", scenario.name);
+            world.rests();
+            same(&scenario, &world, &expected, &format!("with a crash after write {write}"));
+        }
+    }
+}
+
+#[test]
+fn a_crash_after_every_write_changes_nothing() {
+    for scenario in scenarios::all() {
+        let (expected, _) = undisturbed(&scenario);
+        let mut world = World::new(&scenario);
+        world.cluster.crash_always = true;
+        world.run(None);
+        world.rests();
+        same(&scenario, &world, &expected, "with a crash after every write");
+    }
+}
+
+#[test]
+fn lost_repeated_and_reordered_events_change_nothing() {
+    for scenario in scenarios::all() {
+        let (expected, _) = undisturbed(&scenario);
+        for seed in 0..40 {
+            let mut world = World::new(&scenario);
+            world.run(Some(Chance(seed)));
+            world.rests();
+            same(&scenario, &world, &expected, &format!("seed {seed}"));
+        }
+    }
+}

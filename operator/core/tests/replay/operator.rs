@@ -1,0 +1,254 @@
+//! The operator: takes events, decides with the core, acts as `operator/src/act` does.
+//!
+//! Comes in: the cluster's events. Goes out: writes, and when to look at what again.
+
+use cultivar_core::decide::{Action, Plan, Urgency, experiment, pipeline, pipeline_run};
+use cultivar_core::decide::experiment::Refusal;
+use cultivar_core::domain::{JobState, Meta, PodRecord, Record, names, time};
+use cultivar_core::render;
+use cultivar_crds::{ExperimentStatus, PipelineRunStatus};
+use jiff::Timestamp;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::cluster::{Cluster, Event, Failure, Kind};
+use super::index::{Index, Indexed, Key};
+
+const SHARE_WRITES: Duration = Duration::from_secs(1);
+
+/// The operator, from its start to its crash.
+#[derive(Default)]
+pub struct Operator {
+    pub index: Index,
+    pub timers: BTreeMap<Key, Timestamp>,
+}
+
+impl Operator {
+    /// A new operator lists everything before it does anything.
+    pub fn start(cluster: &mut Cluster) -> Self {
+        let mut operator = Self::default();
+        for kind in Kind::ALL {
+            operator.relist(cluster, kind);
+        }
+        operator
+    }
+
+    /// The watch of a kind is set up again: what it would have told is lost, and everything is listed.
+    pub fn relist(&mut self, cluster: &mut Cluster, kind: Kind) {
+        cluster.queues.entry(kind).or_default().clear();
+        let gone: Vec<Event> = match kind {
+            Kind::Pipeline => self.index.pipelines.keys().filter(|name| !cluster.pipelines.contains_key(*name)).map(|name| Event::Pipeline(name.clone(), None)).collect(),
+            Kind::Run => self.index.runs.keys().filter(|name| !cluster.runs.contains_key(*name)).map(|name| Event::Run(name.clone(), None)).collect(),
+            Kind::Experiment => self.index.experiments.keys().filter(|name| !cluster.experiments.contains_key(*name)).map(|name| Event::Experiment(name.clone(), None)).collect(),
+            Kind::Job => self.index.jobs.values().filter(|job| !cluster.jobs.contains_key(&job.name)).map(|job| Event::Job((**job).clone(), true)).collect(),
+            Kind::Pod => self.index.pods.values().filter(|pod| !cluster.pods.contains_key(&pod.name)).map(|pod| Event::Pod((**pod).clone(), true)).collect(),
+        };
+        let there: Vec<Event> = match kind {
+            Kind::Pipeline => cluster.pipelines.iter().map(|(name, record)| Event::Pipeline(name.clone(), Some(record.clone()))).collect(),
+            Kind::Run => cluster.runs.iter().map(|(name, record)| Event::Run(name.clone(), Some(record.clone()))).collect(),
+            Kind::Experiment => cluster.experiments.iter().map(|(name, record)| Event::Experiment(name.clone(), Some(record.clone()))).collect(),
+            Kind::Job => cluster.jobs.values().map(|job| Event::Job(job.clone(), false)).collect(),
+            Kind::Pod => cluster.pods.values().map(|pod| Event::Pod(pod.clone(), false)).collect(),
+        };
+        there.into_iter().chain(gone).for_each(|event| self.index.take(event));
+    }
+
+    pub fn wake_due(&mut self, now: Timestamp) {
+        let due: Vec<Key> = self.timers.iter().filter(|(_, moment)| **moment <= now).map(|(key, _)| key.clone()).collect();
+        for key in due {
+            self.timers.remove(&key);
+            self.index.queue.insert(key);
+        }
+    }
+
+    /// One pass over one object: snapshot → decide → act.
+    ///
+    /// # Errors
+    /// The crash, which leaves this operator unusable.
+    pub fn pass(&mut self, cluster: &mut Cluster, key: &Key) -> Result<(), Failure> {
+        self.index.queue.remove(key);
+        let (now, name) = (cluster.now, &key.1);
+        let result = match key.0 {
+            Kind::Pipeline => self.index.pipeline(name, now).map(|snapshot| {
+                let plan = pipeline::decide(&snapshot);
+                self.check_same(cluster, key, &plan, &pipeline::decide(&snapshot));
+                self.carry_out(cluster, key, plan)
+            }),
+            Kind::Run => self.index.run(name, now).map(|snapshot| {
+                let plan = pipeline_run::decide(&snapshot);
+                self.check_same(cluster, key, &plan, &pipeline_run::decide(&snapshot));
+                self.carry_out(cluster, key, plan)
+            }),
+            _ => self.index.experiment(name, now).map(|snapshot| {
+                let plan = experiment::decide(&snapshot);
+                self.check_same(cluster, key, &plan, &experiment::decide(&snapshot));
+                self.carry_out(cluster, key, plan)
+            }),
+        };
+        let wake_at = match result {
+            None => None,
+            Some(Ok(wake_at)) => wake_at,
+            Some(Err(Failure::Crash)) => return Err(Failure::Crash),
+            Some(Err(failure)) => {
+                cluster.note(format!("{key:?} failed: {failure:?}"));
+                Some(time::after(now, Duration::from_millis(100)))
+            }
+        };
+        match wake_at {
+            Some(moment) => self.timers.insert(key.clone(), moment),
+            None => self.timers.remove(key),
+        };
+        Ok(())
+    }
+
+    fn check_same<S: Indexed>(&self, cluster: &mut Cluster, key: &Key, plan: &Plan<S>, again: &Plan<S>) {
+        if plan != again {
+            cluster.violated(format!("{key:?}: the same snapshot gave two plans"));
+        }
+        let words: Vec<&str> = plan.actions.iter().map(Action::name).collect();
+        cluster.note(format!("pass over {key:?}: {words:?} {:?}", plan.urgency));
+    }
+
+    fn carry_out<S: Indexed>(&mut self, cluster: &mut Cluster, key: &Key, plan: Plan<S>) -> Result<Option<Timestamp>, Failure> {
+        let (now, name) = (cluster.now, key.1.as_str());
+        let Some(stored) = S::store(&mut self.index).get(name).map(|slot| Arc::clone(&slot.stored)) else { return Ok(None) };
+        if plan.urgency == Urgency::First && plan.status != *stored.status {
+            self.store(cluster, &stored, &plan.status)?;
+            return Ok(None);
+        }
+        for action in plan.actions {
+            if let Err(failure) = self.perform(cluster, key, &stored.meta, action) {
+                self.index.forget::<S>(name);
+                return Err(failure);
+            }
+        }
+        self.index.publish(name, &stored.meta.uid, &plan.status, now);
+        let mut wake_at = plan.wake_at;
+        if plan.status != *stored.status {
+            let dirty = S::store(&mut self.index).get(name).and_then(|slot| slot.dirty_since);
+            let due = match plan.urgency {
+                Urgency::Soon => dirty.map_or(now, |since| time::after(since, SHARE_WRITES)),
+                Urgency::Now | Urgency::First => now,
+            };
+            if due > now {
+                wake_at = Some(wake_at.map_or(due, |planned| planned.min(due)));
+            } else {
+                self.store(cluster, &stored, &plan.status)?;
+            }
+        }
+        Ok(wake_at)
+    }
+
+    fn store<S: Indexed>(&mut self, cluster: &mut Cluster, stored: &Record<S>, status: &S) -> Result<(), Failure> {
+        match cluster.replace_status(&stored.meta, status) {
+            Ok(record) => {
+                self.index.apply(record);
+                Ok(())
+            }
+            Err(Failure::Gone) => Ok(()),
+            Err(failure) => {
+                self.index.forget::<S>(&stored.meta.name);
+                Err(failure)
+            }
+        }
+    }
+
+    fn perform(&mut self, cluster: &mut Cluster, key: &Key, meta: &Meta, action: Action) -> Result<(), Failure> {
+        match action {
+            Action::StartAttempt { number, template } => self.start_attempt(cluster, key, meta, number, &template),
+            Action::StopAttempt { job } | Action::DeleteJob { job } => cluster.delete_job(&job),
+            Action::Confirm { number } => {
+                self.confirm(cluster, key, meta, number);
+                Ok(())
+            }
+            Action::ConfirmStage { stage, experiment } => {
+                match cluster.experiments.get(&experiment) {
+                    Some(record) => self.index.apply(record.clone()),
+                    None => {
+                        self.index.confirmed_stages.entry(key.clone()).or_default().insert(stage);
+                        self.index.queue.insert(key.clone());
+                    }
+                }
+                Ok(())
+            }
+            Action::CreateStage(new) => self.create::<ExperimentStatus>(cluster, &render::stage(meta, &new), &meta.uid),
+            Action::CreateRun(new) => self.create::<PipelineRunStatus>(cluster, &render::run(meta, &new), &meta.uid),
+            Action::CancelExperiment { name } => {
+                let patched = cluster.patch(&name, |record| {
+                    let mut spec = (*record.spec).clone();
+                    spec["cancel"] = true.into();
+                    record.spec = Arc::new(spec);
+                })?;
+                patched.into_iter().for_each(|record| self.index.apply(record));
+                Ok(())
+            }
+            Action::ReleaseExperiment { name } => {
+                let patched = cluster.patch(&name, |record| record.meta.owner = None)?;
+                patched.into_iter().for_each(|record| self.index.apply(record));
+                Ok(())
+            }
+            Action::DeleteExperiment { name, uid } => cluster.delete::<ExperimentStatus>(&name, &uid),
+            Action::DeleteRun { name, uid } => cluster.delete::<PipelineRunStatus>(&name, &uid),
+        }
+    }
+
+    fn start_attempt(&mut self, cluster: &mut Cluster, key: &Key, meta: &Meta, number: u32, template: &Value) -> Result<(), Failure> {
+        self.index.refusals.remove(key);
+        let manifest = match render::job(meta, number, template) {
+            Ok(manifest) => manifest,
+            Err(error) => {
+                let refusal = Refusal { reason: error.reason, message: error.message, at: cluster.now };
+                self.index.refusals.insert(key.clone(), refusal);
+                self.index.queue.insert(key.clone());
+                return Err(Failure::Refused);
+            }
+        };
+        let job = match cluster.create_job(&manifest) {
+            Err(Failure::Exists) => {
+                let job = cluster.jobs[&names::job(&meta.name, &meta.uid, number)].clone();
+                if job.owner_uid != meta.uid {
+                    cluster.violated(format!("Job {} belongs to somebody else", job.name));
+                }
+                job
+            }
+            answer => answer?,
+        };
+        self.index.apply_job(job);
+        Ok(())
+    }
+
+    // Absence is believed when the API server itself confirms it.
+    fn confirm(&mut self, cluster: &Cluster, key: &Key, meta: &Meta, number: u32) {
+        let job = cluster.jobs.get(&names::job(&meta.name, &meta.uid, number)).cloned();
+        let labelled = |pod: &&PodRecord| pod.experiment == meta.name && pod.attempt == number;
+        let pods: Vec<PodRecord> = cluster.pods.values().filter(labelled).cloned().collect();
+        let over = job.as_ref().is_none_or(|job| job.state != JobState::Active || job.deleting);
+        let uid = job.as_ref().map(|job| job.uid.clone());
+        job.into_iter().for_each(|job| self.index.apply_job(job));
+        if pods.is_empty() && over {
+            self.index.confirmed_attempts.insert(key.clone(), number);
+            self.index.queue.insert(key.clone());
+        }
+        for pod in pods.into_iter().filter(|pod| uid.as_ref().is_none_or(|uid| *uid == pod.job_uid)) {
+            self.index.apply_pod(pod);
+        }
+    }
+
+    fn create<S: Indexed>(&mut self, cluster: &mut Cluster, manifest: &Value, owner: &str) -> Result<(), Failure> {
+        let record = match cluster.create_ours::<S>(manifest) {
+            Err(Failure::Exists) => {
+                let name = manifest["metadata"]["name"].as_str().unwrap_or_default();
+                let found = S::shelf(cluster).get(name).cloned().ok_or(Failure::Gone)?;
+                if !found.meta.is_owned_by(owner) {
+                    cluster.violated(format!("{name} belongs to somebody else"));
+                }
+                found
+            }
+            answer => answer?,
+        };
+        self.index.apply(record);
+        Ok(())
+    }
+}

@@ -1,0 +1,155 @@
+//! Scenarios that are replayed, and how each ends.
+
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+use super::cluster::Kind;
+use super::kubelet::Play;
+use super::world::{Deed, Scenario};
+
+fn ends(code: i32) -> Play {
+    Play { seconds: 5, code, ..Play::default() }
+}
+
+fn reports(result: &Value) -> Play {
+    Play { seconds: 5, output: result.to_string(), ..Play::default() }
+}
+
+fn script(plays: &[(&str, &[Play])]) -> BTreeMap<String, Vec<Play>> {
+    plays.iter().map(|(name, plays)| ((*name).to_owned(), plays.to_vec())).collect()
+}
+
+fn pipeline(spec: &Value) -> Deed {
+    Deed::Apply(json!({"kind": "Pipeline", "metadata": {"name": "digits"}, "spec": spec}))
+}
+
+fn experiment(name: &str, spec: &Value) -> Deed {
+    Deed::Apply(json!({"kind": "Experiment", "metadata": {"name": name}, "spec": spec}))
+}
+
+fn diamond() -> Value {
+    json!({"outputs": {"model": "${stages.d.artifacts.model.uri}"}, "stages": [
+        {"name": "d", "image": "x", "when": "stages.b.metrics.acc.last > 0.5", "args": ["${stages.b.metrics.acc.last}", "${stages.c.experiment}"]},
+        {"name": "b", "image": "x", "after": [{"stage": "a"}]},
+        {"name": "c", "image": "x", "params": {"data": "${stages.a.artifacts.data.uri}"}},
+        {"name": "a", "image": "x"},
+        {"name": "never", "image": "x", "when": "stages.b.metrics.acc.last > 0.99"},
+    ]})
+}
+
+fn diamond_script() -> BTreeMap<String, Vec<Play>> {
+    script(&[
+        ("a", &[reports(&json!({"artifacts": [{"name": "data", "uri": "s3://d"}]}))]),
+        ("b", &[Play { seconds: 9, ..reports(&json!({"metrics": {"acc": 0.9}})) }]),
+        ("d", &[reports(&json!({"artifacts": [{"name": "model", "uri": "s3://m"}]}))]),
+    ])
+}
+
+pub fn all() -> Vec<Scenario> {
+    vec![
+        Scenario { name: "a diamond", deeds: vec![(0, pipeline(&diamond()))], script: diamond_script() },
+        retries(),
+        Scenario {
+            name: "a retry that is in vain",
+            deeds: vec![(0, experiment("train", &json!({"image": "x", "retries": {"limit": 1}})))],
+            script: script(&[("train", &[ends(1)])]),
+        },
+        cancel(),
+        cancelled_run(),
+        clones(),
+        branches(false),
+        branches(true),
+        two_revisions(),
+        Scenario {
+            name: "an experiment is deleted mid-run",
+            deeds: vec![(0, pipeline(&diamond())), (8, Deed::DeleteStage("b"))],
+            script: diamond_script(),
+        },
+        Scenario {
+            name: "a pod and a Job are deleted",
+            deeds: vec![(0, pipeline(&diamond())), (8, Deed::DeletePod("c")), (9, Deed::DeleteJob("b"))],
+            script: diamond_script(),
+        },
+        Scenario {
+            name: "a time limit, and a Job that cannot be rendered",
+            deeds: vec![
+                (0, experiment("slow", &json!({"image": "x", "timeouts": {"run": "3s"}, "retries": {"limit": 1}}))),
+                (0, experiment("wrong", &json!({"image": "x", "podTemplate": {"spec": {"containers": [{"name": "main", "$patch": "delete"}]}}}))),
+            ],
+            script: script(&[("slow", &[Play { seconds: 60, ..Play::default() }])]),
+        },
+    ]
+}
+
+fn retries() -> Scenario {
+    let evicted = Play { evicted: true, ..ends(0) };
+    Scenario {
+        name: "both budgets",
+        deeds: vec![(0, experiment("train", &json!({"image": "x", "retries": {"limit": 2, "infrastructure": 1}, "outputs": [{"name": "m"}]})))],
+        script: script(&[("train", &[ends(1), evicted, ends(0), reports(&json!({"artifacts": [{"name": "m", "uri": "s3://m"}]}))])]),
+    }
+}
+
+fn cancel() -> Scenario {
+    Scenario {
+        name: "cancelled experiments",
+        deeds: vec![
+            (0, experiment("running", &json!({"image": "x"}))),
+            (0, experiment("waiting", &json!({"from": {"experiment": "nobody"}}))),
+            (0, experiment("retrying", &json!({"image": "x", "retries": {"limit": 5, "backoff": {"initial": "1h", "max": "1h"}}}))),
+            (20, Deed::Cancel(Kind::Experiment, "running")),
+            (20, Deed::Cancel(Kind::Experiment, "waiting")),
+            (20, Deed::Cancel(Kind::Experiment, "retrying")),
+        ],
+        script: script(&[("running", &[Play { seconds: 500, ..Play::default() }]), ("retrying", &[ends(1)])]),
+    }
+}
+
+fn cancelled_run() -> Scenario {
+    Scenario {
+        name: "a cancelled run",
+        deeds: vec![(0, pipeline(&diamond())), (8, Deed::Cancel(Kind::Run, "digits-1"))],
+        script: diamond_script(),
+    }
+}
+
+fn clones() -> Scenario {
+    let label = |name: &str, spec: Value| Deed::Apply(json!({"kind": "Experiment", "metadata": {"name": name, "labels": {"team": "a"}}, "spec": spec}));
+    Scenario {
+        name: "a chain of clones, the last first",
+        deeds: vec![
+            (0, experiment("third", &json!({"from": {"experiment": "second"}, "args": ["3"]}))),
+            (1, experiment("best", &json!({"from": {"selector": {"matchLabels": {"team": "a"}, "pick": "Best", "best": {"metric": "acc"}}}}))),
+            (2, experiment("second", &json!({"from": {"experiment": "root"}, "params": {"lr": 2}}))),
+            (3, experiment("fix", &json!({"from": {"experiment": "broken", "require": "Ended"}}))),
+            (3, experiment("never", &json!({"from": {"experiment": "broken"}}))),
+            (4, label("root", json!({"image": "x", "params": {"lr": 1}, "args": ["1"]}))),
+            (4, experiment("broken", &json!({"image": "x"}))),
+        ],
+        script: script(&[("root", &[reports(&json!({"metrics": {"acc": 1}}))]), ("broken", &[ends(1)])]),
+    }
+}
+
+fn branches(stop: bool) -> Scenario {
+    let spec = json!({"onFailure": if stop { "Stop" } else { "Continue" }, "stages": [
+        {"name": "bad", "image": "x"},
+        {"name": "next", "image": "x", "after": [{"stage": "bad"}]},
+        {"name": "last", "image": "x", "after": [{"stage": "next"}]},
+        {"name": "long", "image": "x"},
+        {"name": "longer", "image": "x", "after": [{"stage": "long"}]},
+    ]});
+    Scenario {
+        name: if stop { "a failing branch that stops the rest" } else { "a failing branch" },
+        deeds: vec![(0, pipeline(&spec))],
+        script: script(&[("bad", &[ends(2)]), ("long", &[Play { seconds: 30, ..Play::default() }])]),
+    }
+}
+
+fn two_revisions() -> Scenario {
+    let spec = |image: &str| json!({"historyLimit": 1, "stages": [{"name": "a", "image": image}, {"name": "b", "image": image, "after": [{"stage": "a"}]}]});
+    Scenario {
+        name: "three revisions, of which the second never starts",
+        deeds: vec![(0, pipeline(&spec("one"))), (2, pipeline(&spec("two"))), (4, pipeline(&spec("three")))],
+        script: script(&[]),
+    }
+}

@@ -1,0 +1,285 @@
+//! The world: cluster, operator and user together, moved on until nothing more happens.
+//!
+//! Comes in: what the user does when, and how programs play. Goes out: how everything ended.
+
+use cultivar_core::decide::{experiment, pipeline, pipeline_run};
+use cultivar_crds::reason::Budget;
+use cultivar_crds::{Attempt, ExperimentStatus, PipelineRunStatus, PipelineStatus};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::cluster::{Cluster, Failure, Kind};
+use super::kubelet::Play;
+use super::operator::Operator;
+use cultivar_core::domain::time;
+
+/// Something that the user does.
+#[derive(Clone, Debug)]
+pub enum Deed {
+    Apply(Value),
+    Cancel(Kind, &'static str),
+    DeleteStage(&'static str),
+    DeletePod(&'static str),
+    DeleteJob(&'static str),
+}
+
+/// What happens around the operator.
+#[derive(Clone, Debug, Default)]
+pub struct Scenario {
+    pub name: &'static str,
+    /// Seconds after the beginning.
+    pub deeds: Vec<(u64, Deed)>,
+    pub script: BTreeMap<String, Vec<Play>>,
+}
+
+/// Random numbers that every replay finds again (SplitMix64).
+pub struct Chance(pub u64);
+
+impl Chance {
+    pub fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((z ^ (z >> 31)) % n as u64).expect("a small number")
+    }
+}
+
+pub struct World {
+    pub cluster: Cluster,
+    pub operator: Operator,
+    deeds: Vec<(Timestamp, Deed)>,
+    pub crashes: usize,
+}
+
+pub fn beginning() -> Timestamp {
+    "2026-11-23T10:00:00Z".parse().expect("a moment")
+}
+
+impl World {
+    pub fn new(scenario: &Scenario) -> Self {
+        let mut cluster = Cluster::default();
+        cluster.now = beginning();
+        cluster.script = scenario.script.clone();
+        let moment = |seconds: &u64| time::after(beginning(), Duration::from_secs(*seconds));
+        let deeds = scenario.deeds.iter().rev().map(|(seconds, deed)| (moment(seconds), deed.clone())).collect();
+        let operator = Operator::start(&mut cluster);
+        Self { cluster, operator, deeds, crashes: 0 }
+    }
+
+    /// Runs until nothing more happens; with chance, in any order, with events repeated and lost.
+    pub fn run(&mut self, mut chance: Option<Chance>) {
+        for step in 0.. {
+            assert!(step < 20_000, "this never ends\n{}", self.story());
+            if !self.step(chance.as_mut()) {
+                break;
+            }
+            assert!(self.cluster.violations.is_empty(), "{}\n{}", self.cluster.violations.join("\n"), self.story());
+        }
+    }
+
+    pub fn story(&self) -> String {
+        let log = &self.cluster.log;
+        log[log.len().saturating_sub(80)..].join("\n")
+    }
+
+    fn step(&mut self, chance: Option<&mut Chance>) -> bool {
+        self.operator.wake_due(self.cluster.now);
+        match chance {
+            None => self.deliver(Kind::ALL.iter().copied()) || self.pass(0) || self.move_(0) || self.advance(),
+            Some(chance) => self.step_by_chance(chance),
+        }
+    }
+
+    fn step_by_chance(&mut self, chance: &mut Chance) -> bool {
+        let kind = Kind::ALL[chance.below(Kind::ALL.len())];
+        let which = chance.below(1000);
+        match chance.below(100) {
+            0..=1 => {
+                self.cluster.note(format!("the watch of {kind:?} is set up again"));
+                self.operator.relist(&mut self.cluster, kind);
+            }
+            2 => self.crash(),
+            3..=6 => self.repeat(kind),
+            7..=9 => self.touch(which),
+            10..=34 => drop(self.deliver([kind].into_iter())),
+            35..=64 => drop(self.pass(which)),
+            65..=84 => drop(self.move_(which)),
+            _ => {
+                let idle = self.cluster.queues.values().all(|queue| queue.is_empty()) && self.operator.index.queue.is_empty();
+                return !(idle && self.cluster.moves().is_empty()) || self.advance();
+            }
+        }
+        true
+    }
+
+    fn deliver(&mut self, kinds: impl Iterator<Item = Kind>) -> bool {
+        for kind in kinds {
+            if let Some(event) = self.cluster.queues.entry(kind).or_default().pop_front() {
+                self.operator.index.take(event);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn repeat(&mut self, kind: Kind) {
+        if let Some(event) = self.cluster.queues.entry(kind).or_default().front().cloned() {
+            self.operator.index.take(event);
+        }
+    }
+
+    // Somebody writes a label: statuses that were decided before meet a conflict.
+    fn touch(&mut self, which: usize) {
+        let names: Vec<String> = self.cluster.experiments.keys().cloned().collect();
+        if let Some(name) = names.get(which % names.len().max(1)) {
+            self.cluster.change::<ExperimentStatus>(name, |record| {
+                record.meta.labels.insert("touched".to_owned(), which.to_string());
+            });
+        }
+    }
+
+    fn pass(&mut self, which: usize) -> bool {
+        let queue = &self.operator.index.queue;
+        let Some(key) = queue.iter().nth(which % queue.len().max(1)).cloned() else { return false };
+        if self.operator.pass(&mut self.cluster, &key) == Err(Failure::Crash) {
+            self.crash();
+        }
+        true
+    }
+
+    pub fn crash(&mut self) {
+        self.cluster.note("the operator dies and starts again");
+        self.crashes += 1;
+        self.operator = Operator::start(&mut self.cluster);
+    }
+
+    fn move_(&mut self, which: usize) -> bool {
+        let moves = self.cluster.moves();
+        let Some(move_) = moves.get(which % moves.len().max(1)) else { return false };
+        self.cluster.make(move_);
+        true
+    }
+
+    // To the next moment at which something happens by itself.
+    fn advance(&mut self) -> bool {
+        let deed = self.deeds.last().map(|(moment, _)| *moment);
+        let timer = self.operator.timers.values().min().copied();
+        let Some(next) = [deed, timer, self.cluster.next_end()].into_iter().flatten().min() else { return false };
+        self.cluster.now = self.cluster.now.max(next);
+        if deed.is_some_and(|moment| moment <= self.cluster.now) {
+            let (_, deed) = self.deeds.pop().expect("a deed");
+            self.do_(deed);
+        }
+        true
+    }
+
+    fn do_(&mut self, deed: Deed) {
+        self.cluster.note(format!("the user: {deed:?}"));
+        let cluster = &mut self.cluster;
+        let stage = |cluster: &Cluster, stage: &str| {
+            let named = |name: &&String| **name == stage || name.contains(&format!("-{stage}-"));
+            cluster.experiments.keys().find(named).cloned()
+        };
+        match deed {
+            Deed::Apply(manifest) => match manifest["kind"].as_str() {
+                Some("Pipeline") => apply::<PipelineStatus>(cluster, &manifest),
+                Some("PipelineRun") => apply::<PipelineRunStatus>(cluster, &manifest),
+                _ => apply::<ExperimentStatus>(cluster, &manifest),
+            },
+            Deed::Cancel(Kind::Run, name) => {
+                cluster.change::<PipelineRunStatus>(name, |record| record.spec = cancelled(&record.spec));
+            }
+            Deed::Cancel(_, name) => {
+                cluster.change::<ExperimentStatus>(name, |record| record.spec = cancelled(&record.spec));
+            }
+            Deed::DeleteStage(name) => {
+                let name = stage(cluster, name).expect("the stage's experiment");
+                cluster.experiments.remove(&name);
+                cluster.tell(super::cluster::Event::Experiment(name, None));
+            }
+            Deed::DeletePod(name) => {
+                let of = stage(cluster, name).expect("an experiment");
+                let pod = cluster.pods.values_mut().find(|pod| pod.experiment == of).expect("a pod");
+                pod.deleting = true;
+                let pod = pod.clone();
+                cluster.tell(super::cluster::Event::Pod(pod, false));
+            }
+            Deed::DeleteJob(name) => {
+                let of = stage(cluster, name).expect("an experiment");
+                let job = cluster.jobs.values().find(|job| job.experiment == of).expect("a Job").name.clone();
+                cluster.drop_job(&job);
+            }
+        }
+    }
+
+    /// After everything has ended, a new operator finds nothing to do, and every plan is empty.
+    pub fn rests(&mut self) {
+        let before = self.cluster.writes;
+        self.crash();
+        while self.pass(0) {}
+        assert_eq!(self.cluster.writes, before, "writes although nothing happened\n{}", self.story());
+        let (index, now) = (&self.operator.index, self.cluster.now);
+        for name in index.experiments.keys() {
+            let snapshot = index.experiment(name, now).expect("an experiment");
+            let plan = experiment::decide(&snapshot);
+            assert_eq!((plan.actions.len(), &plan.status), (0, &*snapshot.experiment.status), "{name}");
+        }
+        for name in index.runs.keys() {
+            let snapshot = index.run(name, now).expect("a run");
+            let plan = pipeline_run::decide(&snapshot);
+            assert_eq!((plan.actions.len(), &plan.status), (0, &*snapshot.run.status), "{name}");
+        }
+        for name in index.pipelines.keys() {
+            let snapshot = index.pipeline(name, now).expect("a pipeline");
+            let plan = pipeline::decide(&snapshot);
+            assert_eq!((plan.actions.len(), &plan.status), (0, &*snapshot.pipeline.status), "{name}");
+        }
+    }
+
+    /// How everything ended, without moments: equal for every replay of a scenario.
+    pub fn outcome(&self) -> Value {
+        let cluster = &self.cluster;
+        let experiments = cluster.experiments.iter().map(|(name, record)| {
+            let status = &record.status;
+            // The exit code of a pod that the cluster took away is gone with it, unless somebody saw it.
+            let code = |attempt: &Attempt| attempt.exit_code.filter(|_| !attempt.reason.is_some_and(|reason| reason.budget() == Budget::Infrastructure));
+            let attempts: Vec<_> = status.attempts.iter().map(|attempt| json!([attempt.number, attempt.reason, code(attempt)])).collect();
+            let told = json!({"phase": status.phase, "reason": status.reason, "message": status.message, "attempts": attempts, "template": status.template,
+                "metrics": status.metrics, "artifacts": status.artifacts, "clonedFrom": status.cloned_from, "retries": status.retries});
+            (name.clone(), told)
+        });
+        let runs = cluster.runs.iter().map(|(name, record)| {
+            let status = &record.status;
+            let told = json!({"phase": status.phase, "reason": status.reason, "message": status.message, "stages": status.stages,
+                "outputs": status.outputs, "progress": status.progress, "frozen": status.pipeline_spec});
+            (name.clone(), told)
+        });
+        let pipelines = cluster.pipelines.iter().map(|(name, record)| {
+            let status = &record.status;
+            (name.clone(), json!({"revision": status.revision, "latestRun": status.latest_run, "reason": status.reason, "message": status.message}))
+        });
+        json!({
+            "experiments": experiments.collect::<BTreeMap<_, _>>(),
+            "runs": runs.collect::<BTreeMap<_, _>>(),
+            "pipelines": pipelines.collect::<BTreeMap<_, _>>(),
+            "jobs": cluster.jobs.keys().collect::<Vec<_>>(),
+            "pods": cluster.pods.keys().collect::<Vec<_>>(),
+        })
+    }
+}
+
+fn cancelled(spec: &Value) -> Arc<Value> {
+    let mut spec = spec.clone();
+    spec["cancel"] = true.into();
+    Arc::new(spec)
+}
+
+fn apply<S: super::index::Indexed>(cluster: &mut Cluster, manifest: &Value) {
+    let name = manifest["metadata"]["name"].as_str().expect("a name");
+    if cluster.change::<S>(name, |record| record.spec = Arc::new(manifest["spec"].clone())).is_none() {
+        cluster.create::<S>(manifest).expect("it is new");
+    }
+}
