@@ -62,6 +62,8 @@ pub struct Cluster {
     pub pods: BTreeMap<String, PodRecord>,
     /// By stage or experiment: how each attempt plays; the last one again and again.
     pub script: BTreeMap<String, Vec<Play>>,
+    /// By experiment, also one that is gone: its stage.
+    pub stage_of: BTreeMap<String, String>,
     /// Uids of Jobs that had their pod.
     pub spawned: BTreeSet<String>,
     /// Uids of experiments of which an attempt ended well.
@@ -188,6 +190,9 @@ impl Cluster {
         let mut meta = meta(manifest);
         if S::shelf(self).contains_key(&meta.name) {
             return Err(Failure::Exists);
+        }
+        if let Some(stage) = meta.label(labels::STAGE) {
+            self.stage_of.insert(meta.name.clone(), stage.to_owned());
         }
         meta.uid = self.next_uid(manifest["kind"].as_str().expect("a kind"), &meta.name);
         meta.generation = 1;

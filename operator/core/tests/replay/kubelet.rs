@@ -3,7 +3,7 @@
 //! Comes in: the cluster. Goes out: the moves that somebody could make now, and the cluster after one.
 
 use cultivar_core::domain::{ContainerState, Disruption, JobState, Meta, PodPhase, PodRecord, Terminated, time};
-use cultivar_crds::{ExperimentStatus, PipelineRunStatus, labels};
+use cultivar_crds::{ExperimentStatus, PipelineRunStatus};
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -81,8 +81,7 @@ impl Cluster {
     }
 
     fn play(&self, pod: &PodRecord) -> Play {
-        let stage = self.experiments.get(&pod.experiment).and_then(|record| record.meta.label(labels::STAGE));
-        let plays = self.script.get(stage.unwrap_or(&pod.experiment)).map_or(&[][..], Vec::as_slice);
+        let plays = self.script.get(self.stage_of.get(&pod.experiment).unwrap_or(&pod.experiment)).map_or(&[][..], Vec::as_slice);
         let index = (pod.attempt as usize).saturating_sub(1).min(plays.len().saturating_sub(1));
         plays.get(index).cloned().unwrap_or_default()
     }

@@ -73,17 +73,17 @@ impl Operator {
         let result = match key.0 {
             Kind::Pipeline => self.index.pipeline(name, now).map(|snapshot| {
                 let plan = pipeline::decide(&snapshot);
-                self.check_same(cluster, key, &plan, &pipeline::decide(&snapshot));
+                self.check_same(cluster, key, &plan, || pipeline::decide(&snapshot));
                 self.carry_out(cluster, key, plan)
             }),
             Kind::Run => self.index.run(name, now).map(|snapshot| {
                 let plan = pipeline_run::decide(&snapshot);
-                self.check_same(cluster, key, &plan, &pipeline_run::decide(&snapshot));
+                self.check_same(cluster, key, &plan, || pipeline_run::decide(&snapshot));
                 self.carry_out(cluster, key, plan)
             }),
             _ => self.index.experiment(name, now).map(|snapshot| {
                 let plan = experiment::decide(&snapshot);
-                self.check_same(cluster, key, &plan, &experiment::decide(&snapshot));
+                self.check_same(cluster, key, &plan, || experiment::decide(&snapshot));
                 self.carry_out(cluster, key, plan)
             }),
         };
@@ -103,8 +103,9 @@ impl Operator {
         Ok(())
     }
 
-    fn check_same<S: Indexed>(&self, cluster: &mut Cluster, key: &Key, plan: &Plan<S>, again: &Plan<S>) {
-        if plan != again {
+    fn check_same<S: Indexed>(&self, cluster: &mut Cluster, key: &Key, plan: &Plan<S>, again: impl FnOnce() -> Plan<S>) {
+        // Every eighth pass: deciding twice takes twice as long.
+        if cluster.log.len() % 8 == 0 && *plan != again() {
             cluster.violated(format!("{key:?}: the same snapshot gave two plans"));
         }
         let words: Vec<&str> = plan.actions.iter().map(Action::name).collect();

@@ -21,6 +21,7 @@ use cultivar_core::domain::time;
 pub enum Deed {
     Apply(Value),
     Cancel(Kind, &'static str),
+    CancelStage(&'static str),
     DeleteStage(&'static str),
     DeletePod(&'static str),
     DeleteJob(&'static str),
@@ -195,22 +196,26 @@ impl World {
             Deed::Cancel(_, name) => {
                 cluster.change::<ExperimentStatus>(name, |record| record.spec = cancelled(&record.spec));
             }
+            Deed::CancelStage(name) => {
+                let Some(name) = stage(cluster, name) else { return };
+                cluster.change::<ExperimentStatus>(&name, |record| record.spec = cancelled(&record.spec));
+            }
             Deed::DeleteStage(name) => {
-                let name = stage(cluster, name).expect("the stage's experiment");
+                let Some(name) = stage(cluster, name) else { return };
                 cluster.experiments.remove(&name);
                 cluster.tell(super::cluster::Event::Experiment(name, None));
             }
             Deed::DeletePod(name) => {
-                let of = stage(cluster, name).expect("an experiment");
-                let pod = cluster.pods.values_mut().find(|pod| pod.experiment == of).expect("a pod");
+                let of = stage(cluster, name);
+                let Some(pod) = cluster.pods.values_mut().find(|pod| Some(&pod.experiment) == of.as_ref()) else { return };
                 pod.deleting = true;
                 let pod = pod.clone();
                 cluster.tell(super::cluster::Event::Pod(pod, false));
             }
             Deed::DeleteJob(name) => {
-                let of = stage(cluster, name).expect("an experiment");
-                let job = cluster.jobs.values().find(|job| job.experiment == of).expect("a Job").name.clone();
-                cluster.drop_job(&job);
+                let of = stage(cluster, name);
+                let job = cluster.jobs.values().find(|job| Some(&job.experiment) == of.as_ref()).map(|job| job.name.clone());
+                job.into_iter().for_each(|job| drop(cluster.drop_job(&job)));
             }
         }
     }
