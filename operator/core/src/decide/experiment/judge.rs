@@ -59,10 +59,17 @@ pub fn judge(job: Option<&JobRecord>, pods: &[&PodRecord]) -> Standing {
         (ended, !pod.gone, pod.created)
     });
     match (pod, job) {
+        (Some(pod), Some(job)) if vanished_unseen(pod) && job.state != JobState::Active => judge_job(job),
         (Some(pod), _) => judge_pod(pod, job),
         (None, Some(job)) => judge_job(job),
         (None, None) => Standing::Absent,
     }
+}
+
+// Nobody saw how this pod ended: a watch was down. Its Job's condition has kept the cause.
+fn vanished_unseen(pod: &PodRecord) -> bool {
+    let seen = matches!(pod.main, ContainerState::Terminated(_)) || pod.disruption.is_some();
+    pod.gone && !seen && !matches!(pod.phase, PodPhase::Succeeded | PodPhase::Failed)
 }
 
 fn judge_pod(pod: &PodRecord, job: Option<&JobRecord>) -> Standing {
