@@ -3,15 +3,20 @@
 use cultivar_crds::{ExperimentStatus, PipelineRunStatus, PipelineStatus};
 use kube::api::DynamicObject;
 use serde::Serialize;
+use std::time::Duration;
 
 use crate::observe::{Index, Key, convert};
 
 /// Status of a kind with a controller.
-pub trait Managed: Serialize + PartialEq + Send + Sync {
+pub trait Managed: Serialize + Clone + PartialEq + Send + Sync + 'static {
+    /// How long progress may wait, so that changes shortly after one another share a write.
+    const SHARE_WRITES: Duration;
     /// Puts what the API server answered into the index.
     fn apply(index: &Index, object: DynamicObject);
-    /// Puts what was decided into the index.
-    fn publish(index: &Index, key: &Key, uid: &str, status: &Self);
+    /// Puts what was decided into the index; urgent is what should be stored without waiting for more.
+    fn publish(index: &Index, key: &Key, uid: &str, status: &Self, urgent: bool);
+    /// Tells the index that a status write has ended; nothing was written if it failed.
+    fn end_write(index: &Index, key: &Key, written: Option<&Self>);
 }
 
 fn readable<S>(record: Result<S, serde_json::Error>) -> Option<S> {
@@ -19,28 +24,44 @@ fn readable<S>(record: Result<S, serde_json::Error>) -> Option<S> {
 }
 
 impl Managed for ExperimentStatus {
+    const SHARE_WRITES: Duration = Duration::from_secs(1);
+
     fn apply(index: &Index, object: DynamicObject) {
         readable(convert::record(object)).into_iter().for_each(|record| index.apply_experiment(record));
     }
-    fn publish(index: &Index, key: &Key, uid: &str, status: &Self) {
-        index.publish_experiment(key, uid, status);
+    fn publish(index: &Index, key: &Key, uid: &str, status: &Self, urgent: bool) {
+        index.publish_experiment(key, uid, status, urgent);
+    }
+    fn end_write(index: &Index, key: &Key, written: Option<&Self>) {
+        index.end_experiment_write(key, written);
     }
 }
 
 impl Managed for PipelineRunStatus {
+    // Who wants every step watches the run's experiments; a run of many short stages would write for each.
+    const SHARE_WRITES: Duration = Duration::from_secs(5);
+
     fn apply(index: &Index, object: DynamicObject) {
         readable(convert::record(object)).into_iter().for_each(|record| index.apply_run(record));
     }
-    fn publish(index: &Index, key: &Key, uid: &str, status: &Self) {
-        index.publish_run(key, uid, status);
+    fn publish(index: &Index, key: &Key, uid: &str, status: &Self, urgent: bool) {
+        index.publish_run(key, uid, status, urgent);
+    }
+    fn end_write(index: &Index, key: &Key, written: Option<&Self>) {
+        index.end_run_write(key, written);
     }
 }
 
 impl Managed for PipelineStatus {
+    const SHARE_WRITES: Duration = Duration::from_secs(1);
+
     fn apply(index: &Index, object: DynamicObject) {
         readable(convert::record(object)).into_iter().for_each(|record| index.apply_pipeline(record));
     }
-    fn publish(index: &Index, key: &Key, uid: &str, status: &Self) {
-        index.publish_pipeline(key, uid, status);
+    fn publish(index: &Index, key: &Key, uid: &str, status: &Self, urgent: bool) {
+        index.publish_pipeline(key, uid, status, urgent);
+    }
+    fn end_write(index: &Index, key: &Key, written: Option<&Self>) {
+        index.end_pipeline_write(key, written);
     }
 }

@@ -12,16 +12,22 @@ pub use calls::Calls;
 pub use error::ActError;
 pub use kinds::Managed;
 
-use cultivar_core::decide::{Plan, Urgency};
+use cultivar_core::decide::{Action, Plan, Urgency};
 use cultivar_core::domain::Record;
+use futures::StreamExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio_util::task::TaskTracker;
 
+use crate::leader::random;
 use crate::observe::{Index, Key};
 use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Outcome;
 
-/// How long progress may wait, so that changes shortly after one another share a write.
-const SHARE_WRITES: Duration = Duration::from_secs(1);
+/// Longest wait before a status is decided again whose write failed.
+const RETRY: Duration = Duration::from_secs(1);
+/// Stages of a run that are created side by side.
+const SIDE_BY_SIDE: usize = 8;
 
 /// What a pass came to.
 #[derive(Debug, Default)]
@@ -32,68 +38,111 @@ pub struct Done {
 
 /// Carries out plans.
 pub struct Act {
-    pub(super) calls: Calls,
-    pub(super) index: Arc<Index>,
-    pub(super) metrics: Metrics,
+    calls: Calls,
+    index: Arc<Index>,
+    metrics: Metrics,
+    // Status writes and events under way: nothing waits for them but the end of the leadership.
+    beside: TaskTracker,
 }
 
 impl Act {
-    pub fn new(calls: Calls, index: Arc<Index>, metrics: Metrics) -> Self {
-        Self { calls, index, metrics }
+    pub fn new(calls: Calls, index: Arc<Index>, metrics: Metrics) -> Arc<Self> {
+        Arc::new(Self { calls, index, metrics, beside: TaskTracker::new() })
+    }
+
+    /// Returns when everything that goes on beside the passes has ended.
+    pub async fn settled(&self) {
+        self.beside.close();
+        self.beside.wait().await;
+        self.beside.reopen();
     }
 
     /// Carries out a plan about the object `key`, decided on `stored`.
-    pub async fn carry_out<S: Managed>(&self, key: &Key, stored: &Record<S>, plan: Plan<S>) -> Result<Done, ActError> {
+    pub async fn carry_out<S: Managed>(
+        self: &Arc<Self>,
+        key: &Key,
+        stored: &Arc<Record<S>>,
+        plan: Plan<S>,
+    ) -> Result<Done, ActError> {
         if plan.urgency == Urgency::First && plan.status != *stored.status {
-            // What follows starts from what was stored: the answer wakes the object again.
-            self.store(key, stored, &plan.status).await?;
+            // What follows starts from what was stored: the end of the write wakes the object again.
+            if self.index.begin_write(key) {
+                self.store(key, stored, &plan.status).await;
+            }
             return Ok(Done::default());
         }
-        for action in plan.actions {
-            let name = action.name();
-            if let Err(error) = self.perform(key, stored, action).await {
-                self.index.forget(key);
-                return Err(error.during(name));
-            }
+        if let Err(error) = self.perform_all(key, stored, plan.actions).await {
+            self.index.forget(key);
+            return Err(error);
         }
-        S::publish(&self.index, key, &stored.meta.uid, &plan.status);
-        let events = plan.events;
-        let mut done = Done::default();
-        if plan.status != *stored.status {
-            let due = match plan.urgency {
-                Urgency::Soon => self.index.dirty_since(key).map_or_else(Instant::now, |since| since + SHARE_WRITES),
-                Urgency::Now | Urgency::First => Instant::now(),
-            };
-            if due > Instant::now() {
-                done.wake_at = Some(due);
-            } else {
-                self.store(key, stored, &plan.status).await?;
-            }
+        S::publish(&self.index, key, &stored.meta.uid, &plan.status, plan.urgency > Urgency::Soon);
+        for event in plan.events {
+            let (act, key, stored) = (Arc::clone(self), key.clone(), Arc::clone(stored));
+            self.beside.spawn(async move {
+                // An event that cannot be written is no reason to do the work again.
+                if let Err(error) = act.calls.event(&key, &stored.meta, &event).await {
+                    tracing::debug!(%error, "an event could not be written");
+                }
+            });
         }
-        for event in events {
-            // An event that cannot be written is no reason to do the work again.
-            if let Err(error) = self.calls.event(key, &stored.meta, &event).await {
-                tracing::debug!(%error, "an event could not be written");
-            }
+        Ok(self.store_when_due(key, stored, plan.status))
+    }
+
+    // Actions that are alike and follow one another are done side by side, the rest in order.
+    async fn perform_all<S>(&self, key: &Key, about: &Record<S>, actions: Vec<Action>) -> Result<(), ActError> {
+        let (stages, others): (Vec<_>, Vec<_>) =
+            actions.into_iter().partition(|action| matches!(action, Action::CreateStage(_)));
+        for action in others {
+            self.perform_one(key, about, action).await?;
         }
-        Ok(done)
+        let creating = stages.into_iter().map(|stage| self.perform_one(key, about, stage));
+        // All are tried, so that one refused stage does not hold up its siblings.
+        let results: Vec<_> = futures::stream::iter(creating).buffer_unordered(SIDE_BY_SIDE).collect().await;
+        results.into_iter().collect()
+    }
+
+    async fn perform_one<S>(&self, key: &Key, about: &Record<S>, action: Action) -> Result<(), ActError> {
+        let name = action.name();
+        self.perform(key, about, action).await.map_err(|error| error.during(name))
+    }
+
+    // The write goes on beside: what the object does next does not wait for its record.
+    fn store_when_due<S: Managed>(self: &Arc<Self>, key: &Key, stored: &Arc<Record<S>>, status: S) -> Done {
+        if status == *stored.status {
+            return Done::default();
+        }
+        let due = self.index.waits_since(key).map(|since| since + S::SHARE_WRITES);
+        if let Some(due) = due.filter(|due| *due > Instant::now()) {
+            return Done { wake_at: Some(due) };
+        }
+        if self.index.begin_write(key) {
+            let (act, key, stored) = (Arc::clone(self), key.clone(), Arc::clone(stored));
+            self.beside.spawn(async move { act.store(&key, &stored, &status).await });
+        }
+        Done::default()
     }
 
     // Conditional on the version that the plan was decided on: whoever wrote meanwhile wins, and the
     // next pass decides again.
-    async fn store<S: Managed>(&self, key: &Key, stored: &Record<S>, status: &S) -> Result<(), ActError> {
+    async fn store<S: Managed>(&self, key: &Key, stored: &Record<S>, status: &S) {
         match self.calls.replace_status(key, &stored.meta, status).await {
             Ok(object) => {
                 // The answer is the truth, also where the API server wrote it differently (5.0 as 5).
-                self.index.forget(key);
+                S::end_write(&self.index, key, Some(status));
                 S::apply(&self.index, object);
-                Ok(())
             }
-            Err(error) if error.is_gone() => Ok(()),
+            Err(error) if error.is_gone() => S::end_write(&self.index, key, None),
             Err(error) => {
-                self.index.forget(key);
-                Err(error.during("storing the status"))
+                let (kind, namespace, name) = (key.kind.as_str(), &key.namespace, &key.name);
+                if error.outcome() == Outcome::Conflict {
+                    tracing::debug!(kind, %namespace, %name, "the object changed before its status was stored; deciding again");
+                } else {
+                    tracing::warn!(kind, %namespace, %name, %error, "the status could not be stored; deciding again");
+                    tokio::time::sleep(random::jitter(RETRY)).await;
+                }
+                S::end_write(&self.index, key, None);
             }
         }
+        self.index.look_at(key);
     }
 }

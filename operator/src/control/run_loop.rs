@@ -22,13 +22,13 @@ use crate::telemetry::metrics::{self, Outcome};
 pub struct Context {
     pub index: Arc<Index>,
     pub queue: Arc<Queue>,
-    pub act: Act,
+    pub act: Arc<Act>,
     pub metrics: Metrics,
     failures: Mutex<HashMap<Key, u32>>,
 }
 
 impl Context {
-    pub fn new(index: Arc<Index>, queue: Arc<Queue>, act: Act, metrics: Metrics) -> Self {
+    pub fn new(index: Arc<Index>, queue: Arc<Queue>, act: Arc<Act>, metrics: Metrics) -> Self {
         Self { index, queue, act, metrics, failures: Mutex::default() }
     }
 
@@ -87,6 +87,7 @@ pub async fn run(
         }
         tracing::info!("no longer leading, or stopping");
         while passes.join_next().await.is_some() {}
+        context.act.settled().await;
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::state::State;
-use super::store::Name;
+use super::store::{Name, Slot};
 use crate::control::queue::Queue;
 
 /// A kind with a controller.
@@ -75,6 +75,10 @@ impl Index {
             let mut state = self.lock();
             state.confirmed.clear();
             state.refusals.clear();
+            // Another leader may have gone on from what this one had decided last.
+            state.experiments.forget_all();
+            state.runs.forget_all();
+            state.pipelines.forget_all();
             let experiments = state.experiments.iter().map(|slot| (Kind::Experiment, &slot.stored.meta));
             let runs = state.runs.iter().map(|slot| (Kind::PipelineRun, &slot.stored.meta));
             let pipelines = state.pipelines.iter().map(|slot| (Kind::Pipeline, &slot.stored.meta));
@@ -130,23 +134,23 @@ impl Index {
     }
 
     /// Publishes a decided status before it is stored, so that what depends on it goes on meanwhile.
-    pub fn publish_experiment(&self, key: &Key, uid: &str, status: &ExperimentStatus) {
-        let keys = self.lock().publish_experiment(key, uid, status);
+    pub fn publish_experiment(&self, key: &Key, uid: &str, status: &ExperimentStatus, urgent: bool) {
+        let keys = self.lock().publish_experiment(key, uid, status, urgent);
         self.wake(keys);
     }
 
-    pub fn publish_run(&self, key: &Key, uid: &str, status: &PipelineRunStatus) {
+    pub fn publish_run(&self, key: &Key, uid: &str, status: &PipelineRunStatus, urgent: bool) {
         let mut state = self.lock();
         let mut keys = Vec::new();
-        if state.runs.decide(&key.place(), uid, status) && status.phase.is_terminal() {
+        if state.runs.decide(&key.place(), uid, status, urgent) && status.phase.is_terminal() {
             keys = state.around_run(key);
         }
         drop(state);
         self.wake(keys);
     }
 
-    pub fn publish_pipeline(&self, key: &Key, uid: &str, status: &PipelineStatus) {
-        self.lock().pipelines.decide(&key.place(), uid, status);
+    pub fn publish_pipeline(&self, key: &Key, uid: &str, status: &PipelineStatus, urgent: bool) {
+        self.lock().pipelines.decide(&key.place(), uid, status, urgent);
     }
 
     /// Forgets a decided status whose write failed.
@@ -159,14 +163,47 @@ impl Index {
         }
     }
 
-    /// Since when a decided status waits to be stored.
-    pub fn dirty_since(&self, key: &Key) -> Option<Instant> {
+    /// Since when a decided status waits to be stored; nothing if it should not wait.
+    pub fn waits_since(&self, key: &Key) -> Option<Instant> {
+        fn of<S>(slot: &Slot<S>) -> Option<Instant> {
+            slot.dirty_since.filter(|_| !slot.urgent)
+        }
         let state = self.lock();
         match key.kind {
-            Kind::Experiment => state.experiments.get(&key.place())?.dirty_since,
-            Kind::PipelineRun => state.runs.get(&key.place())?.dirty_since,
-            Kind::Pipeline => state.pipelines.get(&key.place())?.dirty_since,
+            Kind::Experiment => state.experiments.get(&key.place()).and_then(of),
+            Kind::PipelineRun => state.runs.get(&key.place()).and_then(of),
+            Kind::Pipeline => state.pipelines.get(&key.place()).and_then(of),
         }
+    }
+
+    /// Begins a status write, unless one is under way; that one wakes the key when it ends.
+    pub fn begin_write(&self, key: &Key) -> bool {
+        let mut state = self.lock();
+        match key.kind {
+            Kind::Experiment => state.experiments.begin_write(&key.place()),
+            Kind::PipelineRun => state.runs.begin_write(&key.place()),
+            Kind::Pipeline => state.pipelines.begin_write(&key.place()),
+        }
+    }
+
+    /// A status write of an experiment has ended; nothing was written if it failed.
+    pub fn end_experiment_write(&self, key: &Key, written: Option<&ExperimentStatus>) {
+        self.lock().experiments.end_write(&key.place(), written);
+    }
+
+    /// A status write of a run has ended.
+    pub fn end_run_write(&self, key: &Key, written: Option<&PipelineRunStatus>) {
+        self.lock().runs.end_write(&key.place(), written);
+    }
+
+    /// A status write of a pipeline has ended.
+    pub fn end_pipeline_write(&self, key: &Key, written: Option<&PipelineStatus>) {
+        self.lock().pipelines.end_write(&key.place(), written);
+    }
+
+    /// Asks for a pass over an object.
+    pub fn look_at(&self, key: &Key) {
+        self.queue.wake(key.clone());
     }
 
     /// The API server itself says that an attempt has neither Job nor pods.

@@ -62,7 +62,7 @@ async fn a_template_that_ends_wakes_who_waits_for_it_and_its_run() {
     index.apply_experiment(root.clone());
     woken(&queue).await;
     let ended = ExperimentStatus { phase: Phase::Completed, ..ExperimentStatus::default() };
-    index.publish_experiment(&key(Kind::Experiment, "root"), "uid-root", &ended);
+    index.publish_experiment(&key(Kind::Experiment, "root"), "uid-root", &ended, true);
     let woken = woken(&queue).await;
     assert!(woken.contains(&key(Kind::Experiment, "clone")), "{woken:?}");
     assert!(woken.contains(&key(Kind::PipelineRun, "run")), "{woken:?}");

@@ -66,8 +66,14 @@ impl State {
         keys
     }
 
-    pub(super) fn publish_experiment(&mut self, key: &Key, uid: &str, status: &ExperimentStatus) -> Vec<Key> {
-        if !self.experiments.decide(&key.place(), uid, status) {
+    pub(super) fn publish_experiment(
+        &mut self,
+        key: &Key,
+        uid: &str,
+        status: &ExperimentStatus,
+        urgent: bool,
+    ) -> Vec<Key> {
+        if !self.experiments.decide(&key.place(), uid, status, urgent) {
             return Vec::new();
         }
         let mut keys = Vec::new();

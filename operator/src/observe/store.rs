@@ -16,9 +16,21 @@ pub struct Slot<S> {
     pub decided: Option<Arc<Record<S>>>,
     /// Since when the decided status waits to be stored.
     pub dirty_since: Option<Instant>,
+    /// Whether it should be stored without waiting for more.
+    pub urgent: bool,
+    /// Whether a status write is under way: one at a time.
+    pub writing: bool,
 }
 
 impl<S> Slot<S> {
+    fn new(stored: Arc<Record<S>>) -> Self {
+        Self { stored, decided: None, dirty_since: None, urgent: false, writing: false }
+    }
+
+    fn clean(&mut self) {
+        (self.decided, self.dirty_since, self.urgent) = (None, None, false);
+    }
+
     /// What deciding continues from.
     pub fn current(&self) -> &Arc<Record<S>> {
         self.decided.as_ref().unwrap_or(&self.stored)
@@ -58,16 +70,13 @@ impl<S: Clone + PartialEq> Store<S> {
         for listing in self.listing.values_mut() {
             listing.insert(name.clone());
         }
-        if let Some(slot) = self.slots.get_mut(&name)
-            && slot.stored.meta.uid == record.meta.uid
-        {
+        if let Some(slot) = self.slots.get_mut(&name).filter(|slot| slot.stored.meta.uid == record.meta.uid) {
             let (old, new) = (version(&slot.stored.meta.resource_version), version(&record.meta.resource_version));
             if old.is_some() && new <= old {
                 return false;
             }
             if slot.decided.as_ref().is_some_and(|decided| decided.status == record.status) {
-                slot.decided = None;
-                slot.dirty_since = None;
+                slot.clean();
             } else if let Some(decided) = &mut slot.decided {
                 // What was decided stays, over the newer spec and metadata.
                 *decided = Arc::new(Record { status: Arc::clone(&decided.status), ..record.clone() });
@@ -75,31 +84,52 @@ impl<S: Clone + PartialEq> Store<S> {
             slot.stored = Arc::new(record);
             return true;
         }
-        self.slots.insert(name, Slot { stored: Arc::new(record), decided: None, dirty_since: None });
+        self.slots.insert(name, Slot::new(Arc::new(record)));
         true
     }
 
     /// Notes a decided status; true when it differs from what was known.
-    pub fn decide(&mut self, name: &Name, uid: &str, status: &S) -> bool {
+    pub fn decide(&mut self, name: &Name, uid: &str, status: &S, urgent: bool) -> bool {
         let Some(slot) = self.slots.get_mut(name).filter(|slot| slot.stored.meta.uid == uid) else { return false };
         let changed = *slot.current().status != *status;
-        if *slot.stored.status == *status {
-            slot.decided = None;
-            slot.dirty_since = None;
+        if *slot.stored.status == *status && !slot.writing {
+            slot.clean();
         } else if changed || slot.decided.is_none() {
             let record = Record { status: Arc::new(status.clone()), ..(*slot.stored).clone() };
             slot.decided = Some(Arc::new(record));
             slot.dirty_since.get_or_insert_with(Instant::now);
+            slot.urgent |= urgent;
         }
         changed
     }
 
+    /// Begins a status write, unless one is under way.
+    pub fn begin_write(&mut self, name: &Name) -> bool {
+        let Some(slot) = self.slots.get_mut(name) else { return false };
+        !std::mem::replace(&mut slot.writing, true)
+    }
+
+    /// A status write has ended. What was written is no longer only decided, unless more was decided since; after a
+    /// failure nothing is, and the next pass starts from what is stored.
+    pub fn end_write(&mut self, name: &Name, written: Option<&S>) {
+        let Some(slot) = self.slots.get_mut(name) else { return };
+        slot.writing = false;
+        let newer = slot.decided.as_ref().zip(written).is_some_and(|(decided, written)| *decided.status != *written);
+        if newer {
+            slot.dirty_since = Some(Instant::now());
+        } else {
+            slot.clean();
+        }
+    }
+
     /// Forgets what was decided: the next pass starts from what is stored.
     pub fn forget(&mut self, name: &Name) {
-        if let Some(slot) = self.slots.get_mut(name) {
-            slot.decided = None;
-            slot.dirty_since = None;
-        }
+        self.slots.get_mut(name).into_iter().for_each(Slot::clean);
+    }
+
+    /// Forgets everything that was decided: another leader may have decided since.
+    pub fn forget_all(&mut self) {
+        self.slots.values_mut().for_each(Slot::clean);
     }
 
     pub fn remove(&mut self, name: &Name) -> Option<Arc<Record<S>>> {

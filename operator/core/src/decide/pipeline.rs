@@ -113,7 +113,7 @@ fn accept(snapshot: &Snapshot, plan: &mut Plan<PipelineStatus>) {
     let on_demand = pipeline.spec.get("runOn").and_then(Value::as_str) == Some("Demand");
     if !on_demand && needs_run(snapshot, &digest) {
         let known = snapshot.runs.iter().filter_map(|run| revision(run));
-        let revision = known.chain(plan.status.revision).max().unwrap_or(0) + 1;
+        let revision = known.chain(plan.status.revision).max().unwrap_or(0).saturating_add(1);
         let name = names::run(&pipeline.meta.name, revision);
         plan.status.revision = Some(revision);
         plan.status.digest = Some(digest.clone());

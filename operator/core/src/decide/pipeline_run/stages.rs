@@ -109,14 +109,7 @@ impl<'a> Board<'a> {
 
     fn observed(&mut self, stage: &FrozenStage) -> Option<StageStatus> {
         if let Some(experiment) = self.snapshot.stages.get(&stage.name) {
-            let status = &experiment.status;
-            return Some(StageStatus {
-                name: stage.name.clone(),
-                phase: status.phase,
-                experiment: Some(experiment.meta.name.clone()),
-                reason: status.reason,
-                message: status.message.clone(),
-            });
+            return Some(summary(stage, experiment));
         }
         let recorded = self.snapshot.run.status.stages.iter().find(|recorded| recorded.name == stage.name)?;
         if recorded.phase.is_terminal() {
@@ -232,6 +225,23 @@ impl<'a> Board<'a> {
                 self.actions.push(Action::CancelExperiment { name: experiment.meta.name.clone() });
             }
         }
+    }
+}
+
+// What passes by in a moment (placing, pulling, starting) stays in the experiment: the run would be written for each.
+fn summary(stage: &FrozenStage, experiment: &ExperimentRecord) -> StageStatus {
+    let status = &experiment.status;
+    let (passing, phase) = match (status.phase, status.reason) {
+        (phase, _) if phase.is_terminal() || phase == Phase::Pending => (false, phase),
+        (_, None | Some(Reason::WaitingForContainer | Reason::WaitingForNode)) => (true, Phase::Running),
+        (_, Some(_)) => (false, Phase::Running),
+    };
+    StageStatus {
+        name: stage.name.clone(),
+        phase,
+        experiment: Some(experiment.meta.name.clone()),
+        reason: status.reason.filter(|_| !passing),
+        message: status.message.clone().filter(|_| !passing),
     }
 }
 
