@@ -57,6 +57,22 @@ pub fn output(command: &mut Command, input: Option<&str>) -> Result<String> {
         .log(last_lines(said, 15)))
 }
 
+/// The cargo that runs us, or that of `PATH`, to add arguments to.
+///
+/// `cargo run` describes our own package in variables. They would reach build scripts, and `ring`'s is run again
+/// whenever they differ: each of two commands that take turns would compile half of the tree anew.
+#[must_use]
+pub fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let ours = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(ours) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 /// The last `count` lines of a text.
 #[must_use]
 pub fn last_lines(text: &str, count: usize) -> String {

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use super::{Entry, ImageSpec, Layer, cached, key, write_oci_tar};
 use crate::error::{Context as _, Error, Result};
@@ -69,9 +68,8 @@ fn spec(version: &str, mut entries: Vec<Entry>) -> ImageSpec {
 /// # Errors
 /// The operator does not compile.
 pub fn compile(build: Build) -> Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut command = Command::new(cargo);
+    let mut command = exec::cargo();
     command.current_dir(here.parent().unwrap_or(here));
     command.args(["build", "--package", PROGRAM, "--bin", PROGRAM, "--message-format=json-render-diagnostics"]);
     if build == Build::Static {

@@ -8,7 +8,7 @@ use crate::error::Context as _;
 
 /// `cargo` with these arguments, in the repository.
 pub fn cargo(args: &[&str]) -> Command {
-    let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
+    let mut command = crate::exec::cargo();
     command.args(args).current_dir(crate::chart::repository());
     command
 }
