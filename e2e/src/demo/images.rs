@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::channel;
 
 use super::Options;
 use crate::cluster::Cluster;
@@ -29,20 +28,16 @@ pub struct Images {
 /// # Errors
 /// Something does not compile, or a package cannot be had.
 pub fn build(build: Build, ui: &Ui) -> Result<Images> {
-    let (say, said) = channel();
-    let digits = std::thread::spawn(move || {
-        digits_image(&|line: &str| {
-            // Nobody listens any more when compiling the operator has failed.
-            let _ = say.send(line.to_owned());
+    ui.step("images", |step| {
+        std::thread::scope(|scope| {
+            let digits = scope.spawn(|| digits_image(&|line: &str| step.say(line)));
+            let operator = operator_image(VERSION, build, &|line: &str| step.note(line));
+            step.note("the digits image");
+            let failed = || Error::new("the digits image was not built").why("its builder panicked");
+            let digits = digits.join().unwrap_or_else(|_| Err(failed()));
+            Ok(Images { operator: operator?, digits: digits? })
         })
-    });
-    let operator = ui.step("operator image", |step| operator_image(VERSION, build, &|line: &str| step.note(line)))?;
-    let digits = ui.step("digits image", |step| {
-        // Ends when the thread drops its end.
-        said.iter().for_each(|line| step.say(line));
-        digits.join().unwrap_or_else(|_| Err(Error::new("the digits image was not built").why("its builder panicked")))
-    })?;
-    Ok(Images { operator, digits })
+    })
 }
 
 /// Puts the images into the real node, those that it does not have yet.
