@@ -3,14 +3,14 @@
 //! In: the command line. Out: a table with the goals beside the numbers, and `target/measure/pipelines.json`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use cultivar_e2e::cluster::Cluster;
 use cultivar_e2e::error::Result;
 use cultivar_e2e::measure::{self, CHAINS_5, CHAINS_200, RUNS_300, Session, Shape};
-use cultivar_e2e::operator;
+use cultivar_e2e::operator::{self, Profile};
 use cultivar_e2e::ui::Ui;
 use serde_json::{Value, json};
 
@@ -43,6 +43,9 @@ struct Options {
     /// Name of the cluster; one that is up already is used and left up.
     #[arg(long, default_value = "measure", global = true)]
     name: String,
+    /// A compiled operator; by default it is compiled from this work tree.
+    #[arg(long, global = true)]
+    operator: Option<PathBuf>,
     /// What the operator logs.
     #[arg(long, default_value = "warn", global = true)]
     log_filter: String,
@@ -72,7 +75,10 @@ fn main() -> ExitCode {
 
 fn pipelines(options: &Options) -> Result<()> {
     let ui = Ui::new("measure");
-    let binary = ui.step("compile the operator", |_| operator::build())?;
+    let binary = match &options.operator {
+        Some(binary) => binary.clone(),
+        None => ui.step("compile the operator", |_| operator::build(Profile::Image))?,
+    };
     let was_up = Cluster::find(&options.name).is_ok();
     let measured = Cluster::builder(&options.name)?
         .nodes(NODES)
@@ -85,7 +91,7 @@ fn pipelines(options: &Options) -> Result<()> {
     measured
 }
 
-fn measured(cluster: &Cluster, binary: std::path::PathBuf, options: &Options, ui: &Ui) -> Result<()> {
+fn measured(cluster: &Cluster, binary: PathBuf, options: &Options, ui: &Ui) -> Result<()> {
     operator::install_definitions(cluster)?;
     let all = [(Load::Chains5, CHAINS_5), (Load::Runs300, RUNS_300), (Load::Chains200, CHAINS_200)];
     let wanted = |load: Load| options.only.is_empty() || options.only.contains(&load);
@@ -103,7 +109,9 @@ fn measured(cluster: &Cluster, binary: std::path::PathBuf, options: &Options, ui
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/measure/pipelines.json");
     report.save(&file)?;
     println!("\n{report}");
-    println!("Times are those of watch events arriving in the measuring process. Our Jobs are deleted an hour later, which is not counted.");
+    println!(
+        "Times are those of watch events arriving in the measuring process. Our Jobs are deleted an hour later, which is not counted."
+    );
     println!("kept in target/measure/pipelines.json");
     Ok(())
 }

@@ -81,8 +81,11 @@ impl Loop {
 async fn create(server: &Server, job: &Value) {
     let answer: Result<()> = async {
         let api = server.objects("Job", job["metadata"]["namespace"].as_str().unwrap_or_default());
-        let object = serde_json::from_value(job.clone()).map_err(|error| crate::error::Error::new(error.to_string()))?;
-        api.create(&PostParams::default(), &object).await.map_err(|error| crate::error::Error::new(error.to_string()))?;
+        let object =
+            serde_json::from_value(job.clone()).map_err(|error| crate::error::Error::new(error.to_string()))?;
+        api.create(&PostParams::default(), &object)
+            .await
+            .map_err(|error| crate::error::Error::new(error.to_string()))?;
         Ok(())
     }
     .await;

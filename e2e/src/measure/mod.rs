@@ -62,4 +62,3 @@ pub fn run(session: &Session, shapes: &[Shape], rounds: usize, ui: &Ui) -> Resul
     }
     Ok(Report::new(&played))
 }
-

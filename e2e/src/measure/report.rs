@@ -89,7 +89,8 @@ impl Report {
                 let bare = Pair::pooled(pair.bare, of, share).unwrap_or(0.0);
                 value[key] = rounded(ours);
                 value[format!("bare_{key}")] = rounded(bare);
-                let what = format!("{} chains of {}: pod ends → next {kind} created, {key}", shape.chains, shape.stages);
+                let what =
+                    format!("{} chains of {}: pod ends → next {kind} created, {key}", shape.chains, shape.stages);
                 // With hundreds of chains the Job controller is what a Pod waits for: that row is judged by its total.
                 let judged = shape == CHAINS_5 || kind == "Job";
                 let met = judged.then_some(ours <= 1.5 * bare);
@@ -110,7 +111,13 @@ impl Report {
         );
         let goal = format!("≤ {:.1} s (1.2 × bare)", 1.2 * bare);
         let beside = format!("bare loop {bare:.1} s");
-        self.line("200 runs of 5 stages, until all have ended", format!("{ours:.1} s"), beside, &goal, Some(ours <= 1.2 * bare));
+        self.line(
+            "200 runs of 5 stages, until all have ended",
+            format!("{ours:.1} s"),
+            beside,
+            &goal,
+            Some(ours <= 1.2 * bare),
+        );
     }
 
     fn writes(&mut self, shape: Shape, pair: &Pair<'_>) {
@@ -124,11 +131,24 @@ impl Report {
         let per_run = of(&["Pipeline", "PipelineRun"]) / runs;
         let per_stage = (round.writes.values().sum::<f64>() - of(&["Pipeline", "PipelineRun"])) / stages;
         let detail = |per: f64, kinds: &[&str]| {
-            let matching = round.writes.iter().filter(|(name, _)| kinds.iter().any(|kind| name.starts_with(&format!("{kind} "))));
+            let matching =
+                round.writes.iter().filter(|(name, _)| kinds.iter().any(|kind| name.starts_with(&format!("{kind} "))));
             matching.map(|(name, count)| format!("{name} {:.2}", count / per)).collect::<Vec<_>>().join(", ")
         };
-        self.line("our writes per stage", format!("{per_stage:.2}"), detail(stages, &["Experiment", "Job", "Event"]), "≤ 5", Some(per_stage <= 5.0));
-        self.line("our writes per run, beside its stages", format!("{per_run:.2}"), detail(runs, &["Pipeline", "PipelineRun"]), "≤ 4", Some(per_run <= 4.0));
+        self.line(
+            "our writes per stage",
+            format!("{per_stage:.2}"),
+            detail(stages, &["Experiment", "Job", "Event"]),
+            "≤ 5",
+            Some(per_stage <= 5.0),
+        );
+        self.line(
+            "our writes per run, beside its stages",
+            format!("{per_run:.2}"),
+            detail(runs, &["Pipeline", "PipelineRun"]),
+            "≤ 4",
+            Some(per_run <= 4.0),
+        );
         self.json.insert("writes_per_stage".to_owned(), rounded(per_stage));
         self.json.insert("writes_per_run".to_owned(), rounded(per_run));
         self.json.insert("writes".to_owned(), json!(round.writes));
@@ -146,7 +166,13 @@ impl Report {
         let beside = format!("raw Jobs {bare:.0} a minute");
         let share = 100.0 * ours / bare.max(1.0);
         let goal = format!("≥ {:.0} (60 % of raw Jobs)", 0.6 * bare);
-        self.line("300 runs of one stage at once", format!("{ours:.0} a minute ({share:.0} %)"), beside, &goal, Some(ours >= 0.6 * bare));
+        self.line(
+            "300 runs of one stage at once",
+            format!("{ours:.0} a minute ({share:.0} %)"),
+            beside,
+            &goal,
+            Some(ours >= 0.6 * bare),
+        );
     }
 
     fn cost(&mut self, pair: &Pair<'_>) {
@@ -154,10 +180,22 @@ impl Report {
         let peak = pair.ours.iter().map(|round| round.peak_memory).max().unwrap_or(0);
         self.json.insert("cpu_seconds_per_run".to_owned(), rounded(cpu));
         self.json.insert("peak_memory_bytes".to_owned(), peak.into());
-        self.line("operator CPU per one-stage run", format!("{:.2} ms", cpu * 1e3), String::new(), "< 3 ms", Some(cpu < 0.003));
+        self.line(
+            "operator CPU per one-stage run",
+            format!("{:.2} ms", cpu * 1e3),
+            String::new(),
+            "< 3 ms",
+            Some(cpu < 0.003),
+        );
         #[allow(clippy::cast_precision_loss)]
         let megabytes = peak as f64 / 1e6;
-        self.line("operator memory, peak, at 300 runs", format!("{megabytes:.1} MB"), String::new(), "< 40 MB", Some(megabytes < 40.0));
+        self.line(
+            "operator memory, peak, at 300 runs",
+            format!("{megabytes:.1} MB"),
+            String::new(),
+            "< 40 MB",
+            Some(megabytes < 40.0),
+        );
     }
 
     /// Adds facts about the session: when, where, how often.
@@ -187,7 +225,8 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = |of: fn(&Line) -> &String| self.lines.iter().map(|line| of(line).chars().count()).max().unwrap_or(0);
+        let width =
+            |of: fn(&Line) -> &String| self.lines.iter().map(|line| of(line).chars().count()).max().unwrap_or(0);
         let (what, value, goal) = (width(|l| &l.what), width(|l| &l.value), width(|l| &l.goal));
         for line in &self.lines {
             let mark = match line.met {

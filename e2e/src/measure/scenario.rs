@@ -11,9 +11,9 @@ use futures::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
+use super::Shape;
 use super::bare;
 use super::observe::{Book, Marks, Observer};
-use super::Shape;
 use crate::api::Server;
 use crate::cluster::Cluster;
 use crate::error::{Context as _, Error, Result};
@@ -131,6 +131,7 @@ impl Session {
         self.create_all((0..shape.chains).map(|index| pipeline(namespace, &chain(index), shape)).collect()).await?;
         observer.until("the end of every run", LIMIT, |book| book.runs_ended.len() == shape.chains).await?;
         let after = settled(operator).await?;
+        keep_metrics(operator, shape)?;
         let cpu_seconds = operator.usage()?.cpu_seconds - cpu_before;
         let book = observer.book();
         let bad: Vec<&String> =
@@ -215,6 +216,15 @@ async fn settled(operator: &Operator) -> Result<Metrics> {
         last = now;
     }
     Ok(last)
+}
+
+// For whoever wants to know where a number comes from: passes by kind, their durations, the operator's own gaps.
+fn keep_metrics(operator: &Operator, shape: Shape) -> Result<()> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/measure");
+    let file = folder.join(format!("operator-{}x{}.metrics", shape.chains, shape.stages));
+    let failed = || format!("cannot write {}", file.display());
+    std::fs::create_dir_all(&folder).doing(failed)?;
+    std::fs::write(&file, operator.get("/metrics")?).doing(failed)
 }
 
 fn difference(before: &Metrics, after: &Metrics) -> BTreeMap<String, f64> {

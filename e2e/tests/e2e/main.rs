@@ -1,0 +1,123 @@
+//! The operator against a real API server, with pods that are played: every end a run can come to, and faults.
+//!
+//! In: nothing; a cluster of simulated nodes is brought up once and taken down at the end, unless it was up before
+//! (`CULTIVAR_E2E_CLUSTER` names it, `e2e` by default). Out: one line a case. Cases have a namespace each and run side
+//! by side; those that stop the operator or the API server run alone.
+
+mod clones;
+mod deaths;
+mod faults;
+mod kit;
+mod load;
+mod pipelines;
+mod refusals;
+mod revisions;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use cultivar_e2e::error::Result;
+use libtest_mimic::{Arguments, Trial};
+
+use crate::kit::{Case, World};
+
+/// Whether a case may run beside others.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Company {
+    Shared,
+    Alone,
+}
+
+/// A case, by its name.
+type Body = fn(&Case) -> kit::Running<'_>;
+
+macro_rules! cases {
+    ($company:ident: $($module:ident::$name:ident),+ $(,)?) => {
+        [$((concat!(stringify!($module), "::", stringify!($name)), Company::$company,
+            (|case| Box::pin($module::$name(case))) as Body)),+]
+    };
+}
+
+fn all() -> Vec<(&'static str, Company, Body)> {
+    let shared = cases![Shared:
+        clones::a_chain_of_clones_knows_whose_copy_each_is,
+        clones::a_missing_source_is_waited_for,
+        clones::a_failed_source_is_cloned_only_on_request,
+        clones::an_edit_before_the_start_is_in_or_refused,
+        clones::a_started_experiment_is_immutable,
+        clones::names_of_the_greatest_length_work,
+        deaths::an_error_spends_the_users_budget,
+        deaths::the_log_of_a_failed_run_is_kept,
+        deaths::out_of_memory_is_final,
+        deaths::an_eviction_spends_the_infrastructure_budget,
+        deaths::a_lost_node_is_told_apart,
+        deaths::a_deleted_pod_is_told_apart,
+        deaths::a_deleted_job_is_told_apart,
+        deaths::an_image_that_never_comes_fails_at_the_start_timeout,
+        deaths::a_pod_that_no_node_takes_fails_at_the_start_timeout,
+        deaths::a_slow_start_fails_at_the_start_timeout,
+        deaths::a_run_past_its_deadline_is_stopped,
+        deaths::a_missing_output_fails_the_run,
+        deaths::cancel_stops_the_pod,
+        pipelines::a_diamond_passes_artifacts_and_metrics,
+        pipelines::a_false_condition_skips_what_follows,
+        pipelines::a_failure_skips_its_descendants_only,
+        pipelines::stop_on_failure_stops_the_rest,
+        pipelines::roots_and_pipeline_come_in_any_order,
+        pipelines::a_source_that_failed_fails_the_run,
+        pipelines::cancel_stops_every_stage,
+        pipelines::kubectl_waits_for_the_condition,
+        pipelines::deletion_takes_everything_along,
+        refusals::a_pipeline_that_refers_to_itself_is_not_accepted,
+        refusals::two_megabytes_are_refused,
+        refusals::what_the_schema_forbids_is_named_with_its_path,
+        revisions::an_edit_makes_a_revision_and_a_repeat_none,
+        revisions::a_new_value_of_rerun_runs_again,
+        revisions::on_demand_only_a_run_by_hand_runs,
+        revisions::history_is_kept_to_its_limit,
+        revisions::a_cloned_stage_outlives_its_run,
+    ];
+    let alone = cases![Alone:
+        faults::a_crash_between_stages_repeats_nothing,
+        faults::a_job_deleted_while_the_operator_is_down_is_run_again,
+        faults::a_drained_pod_after_success_is_no_loss,
+        faults::a_result_lost_while_the_operator_is_down_is_made_again,
+        faults::the_api_server_goes_away_and_comes_back,
+        faults::another_replica_takes_over,
+        load::a_run_costs_few_writes,
+        load::two_hundred_pipelines_make_five_jobs_each,
+    ];
+    shared.into_iter().chain(alone).collect()
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    if arguments.list {
+        return libtest_mimic::run(&arguments, trials(None)).exit_code();
+    }
+    match played(&arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn played(arguments: &Arguments) -> Result<ExitCode> {
+    let world = World::up()?;
+    let conclusion = libtest_mimic::run(arguments, trials(Some(&world)));
+    world.down(conclusion.has_failed())?;
+    Ok(conclusion.exit_code())
+}
+
+fn trials(world: Option<&Arc<World>>) -> Vec<Trial> {
+    let trial = |(name, company, body): (&'static str, Company, Body)| {
+        let world = world.cloned();
+        Trial::test(name, move || {
+            let Some(world) = world else { return Ok(()) };
+            world.play(name, company == Company::Alone, body).map_err(|error| error.to_string().into())
+        })
+    };
+    all().into_iter().map(trial).collect()
+}

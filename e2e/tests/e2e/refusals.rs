@@ -1,0 +1,80 @@
+//! What is refused, where, and whether the words help. The operator runs without its webhook here: what the schema does
+//! not catch must come out as a condition.
+
+use cultivar_e2e::error::{Error, Result};
+use serde_json::{Value, json};
+
+use crate::ensure;
+use crate::kit::{Case, condition, root, stage, with};
+
+async fn refused(case: &Case, kind: &str, spec: Value, words: &[&str]) -> Result<()> {
+    match case.server.create(&case.manifest(kind, "refused", &spec)).await {
+        Ok(_) => Err(Error::new(format!("the API server took {kind} {spec:.200}"))),
+        Err(error) => {
+            let text = error.to_string();
+            ensure!(words.iter().all(|word| text.contains(word)), "{words:?} is not in: {text:.1000}");
+            Ok(())
+        }
+    }
+}
+
+/// A stage that needs itself, directly or around a corner: not accepted, with the path; nothing runs.
+pub async fn a_pipeline_that_refers_to_itself_is_not_accepted(case: &Case) -> Result<()> {
+    let direct = json!({"stages": [stage("a", with(root(&[]), json!({"args": ["${stages.a.artifacts.x.uri}"]})))]});
+    let around = json!({"stages": [
+        stage("a", with(root(&[]), json!({"after": [{"stage": "b"}]}))),
+        stage("b", with(root(&[]), json!({"args": ["${stages.a.artifacts.x.uri}"]}))),
+    ]});
+    let unknown =
+        json!({"stages": [stage("a", with(root(&[]), json!({"args": ["${stages.nobody.artifacts.x.uri}"]})))]});
+    for (name, spec, word) in
+        [("direct", direct, "stages"), ("around", around, "stages"), ("unknown", unknown, "nobody")]
+    {
+        case.pipeline(name, spec).await?;
+        let pipeline = case.wait("Pipeline", name, |object| condition(object, "Accepted")["status"] == "False").await?;
+        let message = condition(&pipeline, "Accepted")["message"].as_str().unwrap_or_default().to_owned();
+        ensure!(message.contains("spec.stages[") && message.contains(word), "{name}: {message}");
+        ensure!(condition(&pipeline, "Ready")["status"] == "False", "{name}: {}", pipeline["status"]);
+    }
+    let runs = case.server.list("PipelineRun", &case.namespace, "").await?;
+    ensure!(runs.is_empty(), "{} runs of pipelines that are not accepted", runs.len());
+    // The pipeline is mended by an edit, and goes on.
+    case.pipeline("direct", json!({"stages": [stage("a", root(&[]))]})).await?;
+    case.run_ends("direct-1", "Completed").await.map(drop)
+}
+
+/// Far too much: refused by the API server; more than a template may have: refused by the operator, in words.
+pub async fn two_megabytes_are_refused(case: &Case) -> Result<()> {
+    let huge = with(root(&[]), json!({"params": {"data": "x".repeat(2 << 20)}}));
+    let Err(refusal) = case.experiment("huge", huge).await else {
+        return Err(Error::new("the API server took 2 MB"));
+    };
+    let words = refusal.to_string();
+    ensure!(words.contains("too large") || words.contains("more than"), "{words:.500}");
+    let large = with(root(&[]), json!({"params": {"data": "x".repeat(300 << 10)}}));
+    case.experiment("large", large).await?;
+    let failed = case.ends("large", "Failed").await?;
+    let message = failed["status"]["message"].as_str().unwrap_or_default();
+    ensure!(failed["status"]["reason"] == "InvalidTemplate" && message.contains("262144"), "{message}");
+    Ok(())
+}
+
+/// The schema's own refusals: each names the field.
+pub async fn what_the_schema_forbids_is_named_with_its_path(case: &Case) -> Result<()> {
+    refused(case, "Experiment", json!({"params": {"a": 1}}), &["image", "from"]).await?;
+    refused(
+        case,
+        "Experiment",
+        json!({"from": {"experiment": "a", "selector": {"matchLabels": {"a": "b"}}}}),
+        &["spec.from", "either"],
+    )
+    .await?;
+    refused(case, "Experiment", json!({"image": "a:1", "timeouts": {"run": "soon"}}), &["spec.timeouts.run"]).await?;
+    refused(case, "Experiment", json!({"image": "a:1", "retries": {"limit": -1}}), &["spec.retries.limit"]).await?;
+    refused(case, "Experiment", json!({"image": "a:1", "args": [1]}), &["spec.args[0]"]).await?;
+    refused(case, "Pipeline", json!({"stages": []}), &["spec.stages"]).await?;
+    let twice = json!({"stages": [stage("a", root(&[])), stage("a", root(&[]))]});
+    refused(case, "Pipeline", twice, &["spec.stages[1]", "Duplicate"]).await?;
+    let many: Vec<Value> = (0..101).map(|index| stage(&format!("s{index}"), root(&[]))).collect();
+    refused(case, "Pipeline", json!({"stages": many}), &["spec.stages", "100"]).await
+}
