@@ -155,7 +155,9 @@ impl PodInShort {
                 finished: exit.finished.map(at),
             }),
             (None, Some(since), _) => ContainerState::Running(Some(at(since))),
-            (None, None, Some((reason, message))) => ContainerState::Waiting { reason: reason.clone(), message: message.clone() },
+            (None, None, Some((reason, message))) => {
+                ContainerState::Waiting { reason: reason.clone(), message: message.clone() }
+            }
             (None, None, None) => ContainerState::Unknown,
         };
         PodRecord {
@@ -256,7 +258,8 @@ fn every_case_of_the_tables() {
         // Once more from its own result: the same status again, unless this pass has begun something.
         let mut again = snapshot.clone();
         again.experiment.status = Arc::new(plan.status.clone());
-        if (plan.actions.is_empty() && plan.status.phase == snapshot.experiment.status.phase || plan.status.phase.is_terminal())
+        if (plan.actions.is_empty() && plan.status.phase == snapshot.experiment.status.phase
+            || plan.status.phase.is_terminal())
             && decide(&again).status != plan.status
         {
             found.push(format!("the second pass gives another status: {:?}", decide(&again).status));

@@ -155,7 +155,9 @@ fn the_digest_sees_what_runs_and_nothing_else() {
         assert_ne!(with(key, json!({})), digest(&base), "absent stays absent: {key}");
     }
     assert_ne!(with("rerun", json!("2")), digest(&base));
-    for (key, value) in [("queue", json!("gpus")), ("historyLimit", json!(3)), ("runOn", json!("Demand")), ("onFailure", json!("Stop"))] {
+    for (key, value) in
+        [("queue", json!("gpus")), ("historyLimit", json!(3)), ("runOn", json!("Demand")), ("onFailure", json!("Stop"))]
+    {
         assert_eq!(with(key, value), digest(&base), "{key}");
     }
     assert_eq!(with("params", json!({"n": 10})), with("params", json!({"n": 10.0})), "YAML turns one into the other");

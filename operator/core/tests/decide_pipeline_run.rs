@@ -89,8 +89,10 @@ struct StageInShort {
 
 impl StageInShort {
     fn status(&self) -> ExperimentStatus {
-        let metrics: Value = self.metrics.iter().map(|(name, last)| (name.clone(), json!({"last": last, "max": last}))).collect();
-        let artifacts: Vec<Value> = self.artifacts.iter().map(|(name, uri)| json!({"name": name, "uri": uri})).collect();
+        let metrics: Value =
+            self.metrics.iter().map(|(name, last)| (name.clone(), json!({"last": last, "max": last}))).collect();
+        let artifacts: Vec<Value> =
+            self.artifacts.iter().map(|(name, uri)| json!({"name": name, "uri": uri})).collect();
         let mut status: ExperimentStatus = from(&json!({"metrics": metrics, "artifacts": artifacts}));
         status.phase = self.phase;
         status.reason = self.reason;
@@ -110,8 +112,11 @@ fn run(name: &str, revision: Option<i64>, status: PipelineRunStatus) -> RunRecor
 impl Sibling {
     fn record(&self) -> RunRecord {
         let name = self.name.clone().or_else(|| self.revision.map(|revision| names::run("digits", revision)));
-        let status =
-            PipelineRunStatus { phase: self.phase, started_at: self.started.map(stamp), ..PipelineRunStatus::default() };
+        let status = PipelineRunStatus {
+            phase: self.phase,
+            started_at: self.started.map(stamp),
+            ..PipelineRunStatus::default()
+        };
         let mut run = run(&name.expect("a revision or a name"), self.revision, status);
         run.meta.created = Some(at(self.created));
         run
@@ -129,7 +134,8 @@ impl Given {
         if let (Some(_), Some(made_for)) = (self.revision, made_for) {
             run.meta.annotations.insert(labels::PIPELINE_DIGEST.to_owned(), digest(made_for));
         }
-        let pipeline = self.pipeline.as_ref().map(|spec| Arc::new(record("digits", spec.clone(), PipelineStatus::default())));
+        let pipeline =
+            self.pipeline.as_ref().map(|spec| Arc::new(record("digits", spec.clone(), PipelineStatus::default())));
         let stages = self.stages.iter().map(|(stage, short)| {
             let spec = if short.cancel { json!({"image": "x", "cancel": true}) } else { json!({"image": "x"}) };
             (stage.clone(), Arc::new(stage_of(RUN, stage, spec, short.status())))
@@ -179,7 +185,11 @@ fn sources_of(pipeline: Option<&Value>, known: &[Source]) -> cultivar_core::deci
     let Some(pipeline) = pipeline else { return BTreeMap::new() };
     let stages = pipeline["stages"].as_array().map_or(&[][..], Vec::as_slice);
     let answered = sources(known, stages);
-    assert_eq!(answered.keys().cloned().collect::<BTreeSet<_>>(), queries(pipeline).into_iter().collect(), "what the run asks for");
+    assert_eq!(
+        answered.keys().cloned().collect::<BTreeSet<_>>(),
+        queries(pipeline).into_iter().collect(),
+        "what the run asks for"
+    );
     answered
 }
 
@@ -219,8 +229,11 @@ fn every_case_of_the_tables() {
         let snapshot = case.given.snapshot();
         let plan = decide(&snapshot);
         let mut found = differences(&plan, &in_words(&plan.actions, &snapshot.run.meta), &case.expect);
-        let created: Vec<&NewStage> =
-            plan.actions.iter().filter_map(|action| if let Action::CreateStage(new) = action { Some(&**new) } else { None }).collect();
+        let created: Vec<&NewStage> = plan
+            .actions
+            .iter()
+            .filter_map(|action| if let Action::CreateStage(new) = action { Some(&**new) } else { None })
+            .collect();
         wrong_specs(case, &created, &mut found);
         wrong_stages(case, &plan.status, &mut found);
         let shuffled = Snapshot { siblings: snapshot.siblings.iter().rev().cloned().collect(), ..snapshot.clone() };

@@ -76,7 +76,10 @@ impl Case {
         }
         let run = self.run.as_ref().expect("a job, a stage or a run");
         let name = names::run(&run.pipeline, run.revision);
-        render::run(&meta(&run.pipeline), &NewRun { name, revision: run.revision, digest: "v1:sha256:ab".to_owned(), generation: 3 })
+        render::run(
+            &meta(&run.pipeline),
+            &NewRun { name, revision: run.revision, digest: "v1:sha256:ab".to_owned(), generation: 3 },
+        )
     }
 }
 
@@ -130,11 +133,16 @@ fn every_job_keeps_its_promises() {
         assert_eq!(pod["restartPolicy"], "Never", "{}", path.display());
         assert_eq!(manifest["spec"]["backoffLimit"], 0, "a failed pod is judged, not replaced");
         assert_eq!(manifest["spec"]["podReplacementPolicy"], "Failed");
-        let main = pod["containers"].as_array().expect("containers").iter().find(|container| container["name"] == "main");
+        let main =
+            pod["containers"].as_array().expect("containers").iter().find(|container| container["name"] == "main");
         let main = main.expect("the program's container");
         assert_eq!(main["terminationMessagePolicy"], "FallbackToLogsOnError");
-        let again = render::job(&Meta { labels: job.labels.clone(), ..meta(&job.name) }, job.attempt, &overrides(&job.spec));
-        assert_eq!(serde_json::to_string(&again.expect("rendered")).unwrap(), serde_json::to_string(&manifest).unwrap());
+        let again =
+            render::job(&Meta { labels: job.labels.clone(), ..meta(&job.name) }, job.attempt, &overrides(&job.spec));
+        assert_eq!(
+            serde_json::to_string(&again.expect("rendered")).unwrap(),
+            serde_json::to_string(&manifest).unwrap()
+        );
     }
 }
 
@@ -162,7 +170,18 @@ fn kubelet(text: &str, variables: &[(&str, &str)]) -> String {
 }
 
 const HOSTILE: [&str; 12] = [
-    "$(HOME)", "$$(HOME)", "$$", "$", "${params.other}", "${{", "$${x}", "a\"b'c\\", "two\nlines\ttab", "größe ✓ 🦀", "$(", ")$(HOME",
+    "$(HOME)",
+    "$$(HOME)",
+    "$$",
+    "$",
+    "${params.other}",
+    "${{",
+    "$${x}",
+    "a\"b'c\\",
+    "two\nlines\ttab",
+    "größe ✓ 🦀",
+    "$(",
+    ")$(HOME",
 ];
 
 #[test]
@@ -179,14 +198,17 @@ fn values_arrive_byte_for_byte() {
         });
         let job = render::job(&meta("train"), 1, &template).expect("rendered");
         let pod = &job["spec"]["template"]["spec"];
-        let find = |name: &str| pod["containers"].as_array().unwrap().iter().find(|c| c["name"] == name).unwrap().clone();
+        let find =
+            |name: &str| pod["containers"].as_array().unwrap().iter().find(|c| c["name"] == name).unwrap().clone();
         let (main, side) = (find("main"), find("side"));
         let seen = |value: &Value| kubelet(value.as_str().expect("text"), &[("HOME", "/root")]);
         assert_eq!(seen(&main["args"][0]), text);
         assert_eq!(seen(&main["args"][1]), format!("--x={text}"));
         assert_eq!(seen(&main["args"][2]), format!("pre {text} post"));
         assert_eq!(seen(&side["args"][0]), text, "in a container of the patch");
-        let env = |name: &str| main["env"].as_array().unwrap().iter().find(|env| env["name"] == name).unwrap()["value"].clone();
+        let env = |name: &str| {
+            main["env"].as_array().unwrap().iter().find(|env| env["name"] == name).unwrap()["value"].clone()
+        };
         assert_eq!(seen(&env("X")), text);
         let params: Value = serde_json::from_str(&seen(&env("CULTIVAR_PARAMS"))).expect("JSON");
         assert_eq!(params, json!({"text": text, "other": "secret"}));
@@ -212,7 +234,8 @@ fn what_cannot_be_rendered_says_where() {
     let error = no(json!({"image": "x", "params": {"a": "x".repeat(200_000)}}));
     assert_eq!(error.reason, Reason::InvalidTemplate);
     assert!(error.message.contains("CULTIVAR_PARAMS"), "{error}");
-    let error = no(json!({"image": "x", "podTemplate": {"spec": {"containers": [{"name": "main", "$patch": "delete"}]}}}));
+    let error =
+        no(json!({"image": "x", "podTemplate": {"spec": {"containers": [{"name": "main", "$patch": "delete"}]}}}));
     assert_eq!(error.reason, Reason::InvalidTemplate);
     let error = no(json!({"image": "x", "args": ["${stages.a.experiment}"]}));
     assert_eq!(error.reason, Reason::ReferenceUnresolved);

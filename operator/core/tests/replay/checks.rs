@@ -24,7 +24,10 @@ pub fn experiment(old: &ExperimentStatus, new: &ExperimentStatus) -> Vec<String>
     if old.phase.is_terminal() {
         let same = old.phase == new.phase && old.reason == new.reason && old.template == new.template;
         hold(same, format!("it had ended {} and became {}", old.phase, new.phase));
-        hold(old.artifacts == new.artifacts && old.metrics == new.metrics, "the result of what had ended changed".to_owned());
+        hold(
+            old.artifacts == new.artifacts && old.metrics == new.metrics,
+            "the result of what had ended changed".to_owned(),
+        );
         hold(old.attempts == new.attempts, "the attempts of what had ended changed".to_owned());
         return found;
     }
@@ -54,7 +57,9 @@ pub fn experiment(old: &ExperimentStatus, new: &ExperimentStatus) -> Vec<String>
 /// The same for runs and their stages.
 pub fn run(old: &PipelineRunStatus, new: &PipelineRunStatus) -> Vec<String> {
     let mut found = Vec::new();
-    if old.phase.is_terminal() && (old.phase, old.reason, &old.outputs, &old.stages) != (new.phase, new.reason, &new.outputs, &new.stages) {
+    if old.phase.is_terminal()
+        && (old.phase, old.reason, &old.outputs, &old.stages) != (new.phase, new.reason, &new.outputs, &new.stages)
+    {
         found.push(format!("it had ended {} and became {}", old.phase, new.phase));
     }
     if rank(new.phase) < rank(old.phase) {
@@ -66,7 +71,12 @@ pub fn run(old: &PipelineRunStatus, new: &PipelineRunStatus) -> Vec<String> {
     for stage in old.stages.iter().filter(|stage| stage.phase.is_terminal()) {
         let now = new.stages.iter().find(|other| other.name == stage.name);
         if now.is_none_or(|now| (now.phase, now.reason) != (stage.phase, stage.reason)) {
-            found.push(format!("stage {} had ended {} and became {:?}", stage.name, stage.phase, now.map(|now| now.phase)));
+            found.push(format!(
+                "stage {} had ended {} and became {:?}",
+                stage.name,
+                stage.phase,
+                now.map(|now| now.phase)
+            ));
         }
     }
     found
@@ -93,7 +103,8 @@ pub fn created(cluster: &mut Cluster, manifest: &Value) {
     let Ok(frozen) = serde_json::from_value::<FrozenPipeline>(frozen) else {
         return cluster.violated(format!("stage {stage} was created before its pipeline was frozen"));
     };
-    let needs = frozen.stages.into_iter().find(|frozen| frozen.name == stage).map(|frozen| frozen.needs).unwrap_or_default();
+    let needs =
+        frozen.stages.into_iter().find(|frozen| frozen.name == stage).map(|frozen| frozen.needs).unwrap_or_default();
     for need in needs {
         let name = names::stage_experiment(&record.meta.name, &run, &need);
         let recorded = record.status.stages.iter().any(|stage| stage.name == need && stage.phase == Phase::Completed);
@@ -108,7 +119,9 @@ pub fn created(cluster: &mut Cluster, manifest: &Value) {
 
 /// One live Job per experiment, named after uid and attempt, never again once it is recorded.
 pub fn job(cluster: &mut Cluster, job: &JobRecord) {
-    let Some(experiment) = cluster.experiments.get(&job.experiment).filter(|record| record.meta.uid == job.owner_uid).cloned() else {
+    let Some(experiment) =
+        cluster.experiments.get(&job.experiment).filter(|record| record.meta.uid == job.owner_uid).cloned()
+    else {
         return cluster.violated(format!("Job {} was created for an experiment that is gone", job.name));
     };
     let status = &experiment.status;

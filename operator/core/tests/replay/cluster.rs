@@ -3,7 +3,9 @@
 //! Comes in: the operator's calls and the user's. Goes out: answers, events in one queue per kind, and
 //! violations of the invariants, which are checked where the truth is written.
 
-use cultivar_core::domain::{ExperimentRecord, JobRecord, JobState, Meta, Owner, PipelineRecord, PodRecord, Record, RunRecord};
+use cultivar_core::domain::{
+    ExperimentRecord, JobRecord, JobState, Meta, Owner, PipelineRecord, PodRecord, Record, RunRecord,
+};
 use cultivar_crds::{ExperimentStatus, PipelineRunStatus, PipelineStatus, labels};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -209,7 +211,8 @@ impl Cluster {
 
     pub fn replace_status<S: Managed>(&mut self, based_on: &Meta, status: &S) -> Result<Record<S>, Failure> {
         let name = &based_on.name;
-        let stored = S::shelf(self).get(name).filter(|stored| stored.meta.uid == based_on.uid).cloned().ok_or(Failure::Gone)?;
+        let stored =
+            S::shelf(self).get(name).filter(|stored| stored.meta.uid == based_on.uid).cloned().ok_or(Failure::Gone)?;
         if stored.meta.resource_version != based_on.resource_version {
             return Err(Failure::Conflict);
         }
@@ -266,7 +269,11 @@ impl Cluster {
     }
 
     /// A merge patch by the operator on an experiment.
-    pub fn patch(&mut self, name: &str, change: impl FnOnce(&mut ExperimentRecord)) -> Result<Option<ExperimentRecord>, Failure> {
+    pub fn patch(
+        &mut self,
+        name: &str,
+        change: impl FnOnce(&mut ExperimentRecord),
+    ) -> Result<Option<ExperimentRecord>, Failure> {
         let Some(record) = self.change(name, change) else { return Ok(None) };
         self.wrote(format!("patch Experiment {name}")).map(|()| Some(record))
     }
@@ -294,7 +301,11 @@ fn meta(manifest: &Value) -> Meta {
         name: text(&meta["name"]),
         labels: map(&meta["labels"]),
         annotations: map(&meta["annotations"]),
-        owner: owner.map(|owner| Owner { kind: text(&owner["kind"]), name: text(&owner["name"]), uid: text(&owner["uid"]) }),
+        owner: owner.map(|owner| Owner {
+            kind: text(&owner["kind"]),
+            name: text(&owner["name"]),
+            uid: text(&owner["uid"]),
+        }),
         ..Meta::default()
     }
 }

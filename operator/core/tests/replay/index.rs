@@ -4,8 +4,8 @@
 
 use cultivar_core::decide::experiment::{self, Refusal};
 use cultivar_core::decide::freeze::{Query, Sources, query};
-use cultivar_core::decide::pipeline_run::{self, queries};
 use cultivar_core::decide::pipeline;
+use cultivar_core::decide::pipeline_run::{self, queries};
 use cultivar_core::domain::{JobRecord, JobState, PodRecord, Record};
 use cultivar_crds::{ExperimentStatus, PipelineRunStatus, PipelineStatus, labels};
 use jiff::Timestamp;
@@ -156,7 +156,8 @@ impl Index {
                 if record.status.phase.is_terminal() || waits {
                     self.wake_waiting();
                 }
-                let recorded = record.status.attempts.iter().filter(|a| a.finished_at.is_some()).map(|a| a.number).max();
+                let recorded =
+                    record.status.attempts.iter().filter(|a| a.finished_at.is_some()).map(|a| a.number).max();
                 self.tidy_pods(name, recorded);
             }
             Kind::Run => {
@@ -171,13 +172,16 @@ impl Index {
 
     // A pod that is gone is remembered until its attempt's end is recorded.
     fn tidy_pods(&mut self, experiment: &str, recorded: Option<u32>) {
-        self.pods.retain(|_, pod| pod.experiment != experiment || !pod.gone || recorded.is_none_or(|recorded| pod.attempt > recorded));
+        self.pods.retain(|_, pod| {
+            pod.experiment != experiment || !pod.gone || recorded.is_none_or(|recorded| pod.attempt > recorded)
+        });
     }
 
     // Objects that are not frozen yet may wait for an experiment.
     fn wake_waiting(&mut self) {
         let experiments = self.experiments.values().map(Slot::current);
-        let experiments = experiments.filter(|record| record.status.template.is_none() && record.spec.get("from").is_some());
+        let experiments =
+            experiments.filter(|record| record.status.template.is_none() && record.spec.get("from").is_some());
         let runs = self.runs.values().map(Slot::current).filter(|run| run.status.pipeline_spec.is_none());
         self.queue.extend(experiments.map(|record| (Kind::Experiment, record.meta.name.clone())));
         self.queue.extend(runs.map(|run| (Kind::Run, run.meta.name.clone())));
@@ -208,7 +212,8 @@ impl Index {
     pub fn apply_job(&mut self, job: JobRecord) {
         // A late answer must not undo what the watch has said since.
         let known = self.jobs.get(&job.name).filter(|known| known.uid == job.uid);
-        if known.is_some_and(|known| **known == job || known.state != JobState::Active && job.state == JobState::Active) {
+        if known.is_some_and(|known| **known == job || known.state != JobState::Active && job.state == JobState::Active)
+        {
             return;
         }
         self.queue.insert((Kind::Experiment, job.experiment.clone()));
@@ -236,11 +241,19 @@ impl Index {
         let answer = |query: &Query| match query {
             Query::Name(name) => records().filter(|record| record.meta.name == *name).cloned().collect(),
             Query::Labels(labels) => {
-                let fits = |record: &&Arc<Record<ExperimentStatus>>| labels.iter().all(|(key, value)| record.meta.label(key) == Some(value));
+                let fits = |record: &&Arc<Record<ExperimentStatus>>| {
+                    labels.iter().all(|(key, value)| record.meta.label(key) == Some(value))
+                };
                 records().filter(fits).cloned().collect()
             }
         };
-        queries.into_iter().map(|query| { let found = answer(&query); (query, found) }).collect()
+        queries
+            .into_iter()
+            .map(|query| {
+                let found = answer(&query);
+                (query, found)
+            })
+            .collect()
     }
 
     pub fn experiment(&self, name: &str, now: Timestamp) -> Option<experiment::Snapshot> {
@@ -263,7 +276,8 @@ impl Index {
     fn in_use(&self, name: &str) -> Option<String> {
         let names = |spec: &serde_json::Value| spec["from"]["experiment"] == name;
         let experiments = self.experiments.values().any(|slot| names(&slot.stored.spec));
-        let pipelines = self.pipelines.values().flat_map(|slot| slot.stored.spec["stages"].as_array()).flatten().any(names);
+        let pipelines =
+            self.pipelines.values().flat_map(|slot| slot.stored.spec["stages"].as_array()).flatten().any(names);
         match (experiments, pipelines) {
             (true, true) => Some("a Pipeline and an Experiment".to_owned()),
             (true, false) => Some("an Experiment".to_owned()),
@@ -276,15 +290,23 @@ impl Index {
         let run = self.runs.get(name)?.current();
         let key = (Kind::Run, name.to_owned());
         let pipeline = self.pipelines.get(&pipeline_of(run)).map(|slot| Arc::clone(slot.current()));
-        let asks = pipeline.iter().filter(|_| run.status.pipeline_spec.is_none()).flat_map(|pipeline| queries(&pipeline.spec));
-        let siblings = self.runs.values().map(Slot::current).filter(|other| other.meta.name != name && pipeline_of(other) == pipeline_of(run));
-        let stages = self.experiments.values().map(Slot::current).filter(|record| record.meta.is_owned_by(&run.meta.uid));
+        let asks =
+            pipeline.iter().filter(|_| run.status.pipeline_spec.is_none()).flat_map(|pipeline| queries(&pipeline.spec));
+        let siblings = self
+            .runs
+            .values()
+            .map(Slot::current)
+            .filter(|other| other.meta.name != name && pipeline_of(other) == pipeline_of(run));
+        let stages =
+            self.experiments.values().map(Slot::current).filter(|record| record.meta.is_owned_by(&run.meta.uid));
         Some(pipeline_run::Snapshot {
             run: (**run).clone(),
             sources: self.sources(asks),
             pipeline,
             siblings: siblings.cloned().collect(),
-            stages: stages.filter_map(|record| Some((record.meta.label(labels::STAGE)?.to_owned(), Arc::clone(record)))).collect(),
+            stages: stages
+                .filter_map(|record| Some((record.meta.label(labels::STAGE)?.to_owned(), Arc::clone(record))))
+                .collect(),
             confirmed_gone: self.confirmed_stages.get(&key).cloned().unwrap_or_default(),
             refusals: BTreeMap::new(),
             now,
@@ -293,12 +315,18 @@ impl Index {
 
     pub fn pipeline(&self, name: &str, now: Timestamp) -> Option<pipeline::Snapshot> {
         let record = self.pipelines.get(name)?.current();
-        let runs: Vec<_> = self.runs.values().map(Slot::current).filter(|run| pipeline_of(run) == name).cloned().collect();
+        let runs: Vec<_> =
+            self.runs.values().map(Slot::current).filter(|run| pipeline_of(run) == name).cloned().collect();
         let in_use = runs.iter().filter(|run| run.status.phase.is_terminal()).map(|run| {
             let owned = self.experiments.values().filter(|slot| slot.stored.meta.is_owned_by(&run.meta.uid));
             let kept = owned.map(|slot| slot.stored.meta.name.clone()).filter(|name| self.in_use(name).is_some());
             (run.meta.uid.clone(), kept.collect::<Vec<_>>())
         });
-        Some(pipeline::Snapshot { pipeline: (**record).clone(), in_use: in_use.filter(|(_, kept)| !kept.is_empty()).collect(), runs: runs.clone(), now })
+        Some(pipeline::Snapshot {
+            pipeline: (**record).clone(),
+            in_use: in_use.filter(|(_, kept)| !kept.is_empty()).collect(),
+            runs: runs.clone(),
+            now,
+        })
     }
 }

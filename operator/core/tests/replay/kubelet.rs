@@ -52,12 +52,9 @@ impl Cluster {
         for pod in self.pods.values() {
             let job = self.jobs.values().find(|job| job.uid == pod.job_uid);
             match &pod.main {
-                _ if pod.deleting && pod.is_over() => {
-                    // The Job controller's finalizer keeps the pod until it is counted.
-                    if job.is_none_or(|job| job.state != JobState::Active) {
-                        moves.push(Move::Remove(pod.name.clone()));
-                    }
-                }
+                // The Job controller's finalizer keeps the pod until it is counted.
+                _ if pod.deleting && pod.is_over() && job.is_some_and(|job| job.state == JobState::Active) => {}
+                _ if pod.deleting && pod.is_over() => moves.push(Move::Remove(pod.name.clone())),
                 _ if pod.deleting => moves.push(Move::Kill(pod.name.clone())),
                 ContainerState::Unknown => moves.push(Move::Start(pod.name.clone())),
                 ContainerState::Running(_) if self.ends(pod).is_some_and(|end| end <= self.now) => {
@@ -81,7 +78,10 @@ impl Cluster {
     }
 
     fn play(&self, pod: &PodRecord) -> Play {
-        let plays = self.script.get(self.stage_of.get(&pod.experiment).unwrap_or(&pod.experiment)).map_or(&[][..], Vec::as_slice);
+        let plays = self
+            .script
+            .get(self.stage_of.get(&pod.experiment).unwrap_or(&pod.experiment))
+            .map_or(&[][..], Vec::as_slice);
         let index = (pod.attempt as usize).saturating_sub(1).min(plays.len().saturating_sub(1));
         plays.get(index).cloned().unwrap_or_default()
     }
@@ -93,7 +93,8 @@ impl Cluster {
             let runs = self.runs.values().map(|record| &record.meta);
             pipelines.chain(runs).chain(self.experiments.values().map(|record| &record.meta))
         };
-        let uids: BTreeSet<&str> = metas().map(|meta| meta.uid.as_str()).chain(self.jobs.values().map(|job| job.uid.as_str())).collect();
+        let uids: BTreeSet<&str> =
+            metas().map(|meta| meta.uid.as_str()).chain(self.jobs.values().map(|job| job.uid.as_str())).collect();
         let lost = |meta: &&Meta| meta.owner.as_ref().is_some_and(|owner| !uids.contains(owner.uid.as_str()));
         let ours = metas().filter(lost).map(|meta| meta.name.clone());
         let jobs = self.jobs.values().filter(|job| !uids.contains(job.owner_uid.as_str())).map(|job| job.name.clone());
@@ -157,7 +158,8 @@ impl Cluster {
         if play.evicted {
             self.change_pod(name, |pod| {
                 pod.deleting = true;
-                pod.disruption = Some(Disruption { reason: "EvictionByEvictionAPI".to_owned(), message: "drained".to_owned() });
+                pod.disruption =
+                    Some(Disruption { reason: "EvictionByEvictionAPI".to_owned(), message: "drained".to_owned() });
             });
             return self.terminate(name, 143, "");
         }
@@ -173,7 +175,13 @@ impl Cluster {
         self.change_pod(name, |pod| {
             pod.phase = if exit_code == 0 { PodPhase::Succeeded } else { PodPhase::Failed };
             let started = if let ContainerState::Running(since) = pod.main { since } else { None };
-            pod.main = ContainerState::Terminated(Terminated { exit_code, reason: String::new(), message: output.to_owned(), started, finished });
+            pod.main = ContainerState::Terminated(Terminated {
+                exit_code,
+                reason: String::new(),
+                message: output.to_owned(),
+                started,
+                finished,
+            });
         });
     }
 
@@ -182,9 +190,14 @@ impl Cluster {
         let pod = self.pods.values().find(|pod| pod.job_uid == uid);
         let state = match pod.map(|pod| (&pod.main, &pod.disruption)) {
             Some((ContainerState::Terminated(end), None)) if end.exit_code == 0 => JobState::Complete,
-            Some((ContainerState::Terminated(end), None)) => failed(&format!("Container main for pod failed with exit code {} matching", end.exit_code)),
+            Some((ContainerState::Terminated(end), None)) => {
+                failed(&format!("Container main for pod failed with exit code {} matching", end.exit_code))
+            }
             Some((_, Some(_))) => failed("Pod has condition DisruptionTarget matching FailJob rule at index 0"),
-            _ => JobState::Failed { reason: "BackoffLimitExceeded".to_owned(), message: "Job has reached the limit".to_owned() },
+            _ => JobState::Failed {
+                reason: "BackoffLimitExceeded".to_owned(),
+                message: "Job has reached the limit".to_owned(),
+            },
         };
         let job = self.jobs.get_mut(name).expect("a Job");
         job.state = state;

@@ -29,7 +29,13 @@ fn same(scenario: &Scenario, world: &World, expected: &Value, how: &str) {
     let outcome = world.outcome();
     if outcome != *expected {
         let text = |value: &Value| serde_yaml::to_string(value).expect("YAML");
-        panic!("{}, {how}: it ended as\n{}\ninstead of\n{}\n{}", scenario.name, text(&outcome), text(expected), world.story());
+        panic!(
+            "{}, {how}: it ended as\n{}\ninstead of\n{}\n{}",
+            scenario.name,
+            text(&outcome),
+            text(expected),
+            world.story()
+        );
     }
 }
 
@@ -41,7 +47,11 @@ fn undisturbed_everything_ends() {
             outcome[*kind].as_object().into_iter().flatten().map(move |(name, object)| (kind, name, object))
         }) {
             let phase = object["phase"].as_str().unwrap_or_default();
-            assert!(["Completed", "Failed", "Cancelled"].contains(&phase), "{}: {kind} {name} is {phase}", scenario.name);
+            assert!(
+                ["Completed", "Failed", "Cancelled"].contains(&phase),
+                "{}: {kind} {name} is {phase}",
+                scenario.name
+            );
         }
         assert_eq!(outcome["jobs"], serde_json::json!([]), "{}: Jobs stay", scenario.name);
     }

@@ -2,8 +2,8 @@
 //!
 //! Comes in: the cluster's events. Goes out: writes, and when to look at what again.
 
-use cultivar_core::decide::{Action, Plan, Urgency, experiment, pipeline, pipeline_run};
 use cultivar_core::decide::experiment::Refusal;
+use cultivar_core::decide::{Action, Plan, Urgency, experiment, pipeline, pipeline_run};
 use cultivar_core::domain::{JobState, Meta, PodRecord, Record, names, time};
 use cultivar_core::render;
 use cultivar_crds::{ExperimentStatus, PipelineRunStatus};
@@ -39,16 +39,56 @@ impl Operator {
     pub fn relist(&mut self, cluster: &mut Cluster, kind: Kind) {
         cluster.queues.entry(kind).or_default().clear();
         let gone: Vec<Event> = match kind {
-            Kind::Pipeline => self.index.pipelines.keys().filter(|name| !cluster.pipelines.contains_key(*name)).map(|name| Event::Pipeline(name.clone(), None)).collect(),
-            Kind::Run => self.index.runs.keys().filter(|name| !cluster.runs.contains_key(*name)).map(|name| Event::Run(name.clone(), None)).collect(),
-            Kind::Experiment => self.index.experiments.keys().filter(|name| !cluster.experiments.contains_key(*name)).map(|name| Event::Experiment(name.clone(), None)).collect(),
-            Kind::Job => self.index.jobs.values().filter(|job| !cluster.jobs.contains_key(&job.name)).map(|job| Event::Job((**job).clone(), true)).collect(),
-            Kind::Pod => self.index.pods.values().filter(|pod| !cluster.pods.contains_key(&pod.name)).map(|pod| Event::Pod((**pod).clone(), true)).collect(),
+            Kind::Pipeline => self
+                .index
+                .pipelines
+                .keys()
+                .filter(|name| !cluster.pipelines.contains_key(*name))
+                .map(|name| Event::Pipeline(name.clone(), None))
+                .collect(),
+            Kind::Run => self
+                .index
+                .runs
+                .keys()
+                .filter(|name| !cluster.runs.contains_key(*name))
+                .map(|name| Event::Run(name.clone(), None))
+                .collect(),
+            Kind::Experiment => self
+                .index
+                .experiments
+                .keys()
+                .filter(|name| !cluster.experiments.contains_key(*name))
+                .map(|name| Event::Experiment(name.clone(), None))
+                .collect(),
+            Kind::Job => self
+                .index
+                .jobs
+                .values()
+                .filter(|job| !cluster.jobs.contains_key(&job.name))
+                .map(|job| Event::Job((**job).clone(), true))
+                .collect(),
+            Kind::Pod => self
+                .index
+                .pods
+                .values()
+                .filter(|pod| !cluster.pods.contains_key(&pod.name))
+                .map(|pod| Event::Pod((**pod).clone(), true))
+                .collect(),
         };
         let there: Vec<Event> = match kind {
-            Kind::Pipeline => cluster.pipelines.iter().map(|(name, record)| Event::Pipeline(name.clone(), Some(record.clone()))).collect(),
-            Kind::Run => cluster.runs.iter().map(|(name, record)| Event::Run(name.clone(), Some(record.clone()))).collect(),
-            Kind::Experiment => cluster.experiments.iter().map(|(name, record)| Event::Experiment(name.clone(), Some(record.clone()))).collect(),
+            Kind::Pipeline => cluster
+                .pipelines
+                .iter()
+                .map(|(name, record)| Event::Pipeline(name.clone(), Some(record.clone())))
+                .collect(),
+            Kind::Run => {
+                cluster.runs.iter().map(|(name, record)| Event::Run(name.clone(), Some(record.clone()))).collect()
+            }
+            Kind::Experiment => cluster
+                .experiments
+                .iter()
+                .map(|(name, record)| Event::Experiment(name.clone(), Some(record.clone())))
+                .collect(),
             Kind::Job => cluster.jobs.values().map(|job| Event::Job(job.clone(), false)).collect(),
             Kind::Pod => cluster.pods.values().map(|pod| Event::Pod(pod.clone(), false)).collect(),
         };
@@ -56,7 +96,8 @@ impl Operator {
     }
 
     pub fn wake_due(&mut self, now: Timestamp) {
-        let due: Vec<Key> = self.timers.iter().filter(|(_, moment)| **moment <= now).map(|(key, _)| key.clone()).collect();
+        let due: Vec<Key> =
+            self.timers.iter().filter(|(_, moment)| **moment <= now).map(|(key, _)| key.clone()).collect();
         for key in due {
             self.timers.remove(&key);
             self.index.queue.insert(key);
@@ -103,18 +144,31 @@ impl Operator {
         Ok(())
     }
 
-    fn check_same<S: Indexed>(&self, cluster: &mut Cluster, key: &Key, plan: &Plan<S>, again: impl FnOnce() -> Plan<S>) {
+    fn check_same<S: Indexed>(
+        &self,
+        cluster: &mut Cluster,
+        key: &Key,
+        plan: &Plan<S>,
+        again: impl FnOnce() -> Plan<S>,
+    ) {
         // Every eighth pass: deciding twice takes twice as long.
-        if cluster.log.len() % 8 == 0 && *plan != again() {
+        if cluster.log.len().is_multiple_of(8) && *plan != again() {
             cluster.violated(format!("{key:?}: the same snapshot gave two plans"));
         }
         let words: Vec<&str> = plan.actions.iter().map(Action::name).collect();
         cluster.note(format!("pass over {key:?}: {words:?} {:?}", plan.urgency));
     }
 
-    fn carry_out<S: Indexed>(&mut self, cluster: &mut Cluster, key: &Key, plan: Plan<S>) -> Result<Option<Timestamp>, Failure> {
+    fn carry_out<S: Indexed>(
+        &mut self,
+        cluster: &mut Cluster,
+        key: &Key,
+        plan: Plan<S>,
+    ) -> Result<Option<Timestamp>, Failure> {
         let (now, name) = (cluster.now, key.1.as_str());
-        let Some(stored) = S::store(&mut self.index).get(name).map(|slot| Arc::clone(&slot.stored)) else { return Ok(None) };
+        let Some(stored) = S::store(&mut self.index).get(name).map(|slot| Arc::clone(&slot.stored)) else {
+            return Ok(None);
+        };
         if plan.urgency == Urgency::First && plan.status != *stored.status {
             self.store(cluster, &stored, &plan.status)?;
             return Ok(None);
@@ -195,7 +249,14 @@ impl Operator {
         }
     }
 
-    fn start_attempt(&mut self, cluster: &mut Cluster, key: &Key, meta: &Meta, number: u32, template: &Value) -> Result<(), Failure> {
+    fn start_attempt(
+        &mut self,
+        cluster: &mut Cluster,
+        key: &Key,
+        meta: &Meta,
+        number: u32,
+        template: &Value,
+    ) -> Result<(), Failure> {
         self.index.refusals.remove(key);
         let manifest = match render::job(meta, number, template) {
             Ok(manifest) => manifest,

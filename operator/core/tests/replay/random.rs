@@ -32,7 +32,12 @@ fn play() -> impl Strategy<Value = Play> {
 }
 
 fn stages() -> impl Strategy<Value = Vec<Stage>> {
-    let stage = (prop::collection::vec(0..6_usize, 0..3), prop::bool::weighted(0.2), 0..3_u32, prop::collection::vec(play(), 1..4));
+    let stage = (
+        prop::collection::vec(0..6_usize, 0..3),
+        prop::bool::weighted(0.2),
+        0..3_u32,
+        prop::collection::vec(play(), 1..4),
+    );
     prop::collection::vec(stage, 1..6).prop_map(|stages| {
         let one = |(index, (needs, condition, retries, plays)): (usize, (Vec<usize>, bool, u32, Vec<Play>))| {
             let mut needs: Vec<usize> = needs.into_iter().filter(|need| *need < index).collect();
@@ -69,13 +74,16 @@ fn pipeline(stages: &[Stage], stop: bool, image: &str) -> Deed {
     };
     let stages: Vec<Value> = stages.iter().enumerate().map(one).collect();
     let on_failure = if stop { "Stop" } else { "Continue" };
-    Deed::Apply(json!({"kind": "Pipeline", "metadata": {"name": "p"}, "spec": {"onFailure": on_failure, "stages": stages}}))
+    Deed::Apply(
+        json!({"kind": "Pipeline", "metadata": {"name": "p"}, "spec": {"onFailure": on_failure, "stages": stages}}),
+    )
 }
 
 fn scenario(stages: &[Stage], stop: bool, mut deeds: Vec<(u64, Deed)>) -> Scenario {
     deeds.push((0, pipeline(stages, stop, "x")));
     deeds.sort_by_key(|(moment, _)| *moment);
-    let script = stages.iter().enumerate().map(|(index, stage)| (STAGES[index].to_owned(), stage.plays.clone())).collect();
+    let script =
+        stages.iter().enumerate().map(|(index, stage)| (STAGES[index].to_owned(), stage.plays.clone())).collect();
     Scenario { name: "made up", deeds, script }
 }
 
@@ -90,7 +98,7 @@ fn everything_has_ended(world: &World) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, max_shrink_iters: 200, ..ProptestConfig::with_cases(30) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, max_shrink_iters: 200, ..ProptestConfig::with_cases(60) })]
 
     #[test]
     fn whatever_happens_the_invariants_hold(stages in stages(), stop: bool, deeds in deeds(), change: bool, seed: u64) {

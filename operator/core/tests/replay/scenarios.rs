@@ -82,7 +82,13 @@ pub fn all() -> Vec<Scenario> {
             name: "a time limit, and a Job that cannot be rendered",
             deeds: vec![
                 (0, experiment("slow", &json!({"image": "x", "timeouts": {"run": "3s"}, "retries": {"limit": 1}}))),
-                (0, experiment("wrong", &json!({"image": "x", "podTemplate": {"spec": {"containers": [{"name": "main", "$patch": "delete"}]}}}))),
+                (
+                    0,
+                    experiment(
+                        "wrong",
+                        &json!({"image": "x", "podTemplate": {"spec": {"containers": [{"name": "main", "$patch": "delete"}]}}}),
+                    ),
+                ),
             ],
             script: script(&[("slow", &[Play { seconds: 60, ..Play::default() }])]),
         },
@@ -93,8 +99,17 @@ fn retries() -> Scenario {
     let evicted = Play { evicted: true, ..ends(0) };
     Scenario {
         name: "both budgets",
-        deeds: vec![(0, experiment("train", &json!({"image": "x", "retries": {"limit": 2, "infrastructure": 1}, "outputs": [{"name": "m"}]})))],
-        script: script(&[("train", &[ends(1), evicted, ends(0), reports(&json!({"artifacts": [{"name": "m", "uri": "s3://m"}]}))])]),
+        deeds: vec![(
+            0,
+            experiment(
+                "train",
+                &json!({"image": "x", "retries": {"limit": 2, "infrastructure": 1}, "outputs": [{"name": "m"}]}),
+            ),
+        )],
+        script: script(&[(
+            "train",
+            &[ends(1), evicted, ends(0), reports(&json!({"artifacts": [{"name": "m", "uri": "s3://m"}]}))],
+        )]),
     }
 }
 
@@ -104,7 +119,13 @@ fn cancel() -> Scenario {
         deeds: vec![
             (0, experiment("running", &json!({"image": "x"}))),
             (0, experiment("waiting", &json!({"from": {"experiment": "nobody"}}))),
-            (0, experiment("retrying", &json!({"image": "x", "retries": {"limit": 5, "backoff": {"initial": "1h", "max": "1h"}}}))),
+            (
+                0,
+                experiment(
+                    "retrying",
+                    &json!({"image": "x", "retries": {"limit": 5, "backoff": {"initial": "1h", "max": "1h"}}}),
+                ),
+            ),
             (20, Deed::Cancel(Kind::Experiment, "running")),
             (20, Deed::Cancel(Kind::Experiment, "waiting")),
             (20, Deed::Cancel(Kind::Experiment, "retrying")),
@@ -122,12 +143,20 @@ fn cancelled_run() -> Scenario {
 }
 
 fn clones() -> Scenario {
-    let label = |name: &str, spec: Value| Deed::Apply(json!({"kind": "Experiment", "metadata": {"name": name, "labels": {"team": "a"}}, "spec": spec}));
+    let label = |name: &str, spec: Value| {
+        Deed::Apply(json!({"kind": "Experiment", "metadata": {"name": name, "labels": {"team": "a"}}, "spec": spec}))
+    };
     Scenario {
         name: "a chain of clones, the last first",
         deeds: vec![
             (0, experiment("third", &json!({"from": {"experiment": "second"}, "args": ["3"]}))),
-            (1, experiment("best", &json!({"from": {"selector": {"matchLabels": {"team": "a"}, "pick": "Best", "best": {"metric": "acc"}}}}))),
+            (
+                1,
+                experiment(
+                    "best",
+                    &json!({"from": {"selector": {"matchLabels": {"team": "a"}, "pick": "Best", "best": {"metric": "acc"}}}}),
+                ),
+            ),
             (2, experiment("second", &json!({"from": {"experiment": "root"}, "params": {"lr": 2}}))),
             (3, experiment("fix", &json!({"from": {"experiment": "broken", "require": "Ended"}}))),
             (3, experiment("never", &json!({"from": {"experiment": "broken"}}))),

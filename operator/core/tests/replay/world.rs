@@ -4,7 +4,7 @@
 
 use cultivar_core::decide::{experiment, pipeline, pipeline_run};
 use cultivar_crds::reason::Budget;
-use cultivar_crds::{Attempt, ExperimentStatus, PipelineRunStatus, PipelineStatus};
+use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus, Reason, StageStatus};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -109,7 +109,8 @@ impl World {
             35..=64 => drop(self.pass(which)),
             65..=84 => drop(self.move_(which)),
             _ => {
-                let idle = self.cluster.queues.values().all(|queue| queue.is_empty()) && self.operator.index.queue.is_empty();
+                let idle =
+                    self.cluster.queues.values().all(|queue| queue.is_empty()) && self.operator.index.queue.is_empty();
                 return !(idle && self.cluster.moves().is_empty()) || self.advance();
             }
         }
@@ -207,15 +208,20 @@ impl World {
             }
             Deed::DeletePod(name) => {
                 let of = stage(cluster, name);
-                let Some(pod) = cluster.pods.values_mut().find(|pod| Some(&pod.experiment) == of.as_ref()) else { return };
+                let Some(pod) = cluster.pods.values_mut().find(|pod| Some(&pod.experiment) == of.as_ref()) else {
+                    return;
+                };
                 pod.deleting = true;
                 let pod = pod.clone();
                 cluster.tell(super::cluster::Event::Pod(pod, false));
             }
             Deed::DeleteJob(name) => {
                 let of = stage(cluster, name);
-                let job = cluster.jobs.values().find(|job| Some(&job.experiment) == of.as_ref()).map(|job| job.name.clone());
-                job.into_iter().for_each(|job| drop(cluster.drop_job(&job)));
+                let job =
+                    cluster.jobs.values().find(|job| Some(&job.experiment) == of.as_ref()).map(|job| job.name.clone());
+                if let Some(job) = job {
+                    cluster.drop_job(&job);
+                }
             }
         }
     }
@@ -249,22 +255,39 @@ impl World {
         let cluster = &self.cluster;
         let experiments = cluster.experiments.iter().map(|(name, record)| {
             let status = &record.status;
-            // The exit code of a pod that the cluster took away is gone with it, unless somebody saw it.
-            let code = |attempt: &Attempt| attempt.exit_code.filter(|_| !attempt.reason.is_some_and(|reason| reason.budget() == Budget::Infrastructure));
-            let attempts: Vec<_> = status.attempts.iter().map(|attempt| json!([attempt.number, attempt.reason, code(attempt)])).collect();
-            let told = json!({"phase": status.phase, "reason": status.reason, "message": status.message, "attempts": attempts, "template": status.template,
-                "metrics": status.metrics, "artifacts": status.artifacts, "clonedFrom": status.cloned_from, "retries": status.retries});
+            let attempts: Vec<_> = status.attempts.iter().map(|attempt| json!([attempt.number, known(attempt.reason), attempt.exit_code.filter(|_| !lost(attempt.reason))])).collect();
+            let mut template = status.template.clone().unwrap_or_default();
+            if lost(status.reason) {
+                template["image"] = Value::Null; // pinned if somebody saw the pod
+            }
+            let told = json!({"phase": status.phase, "reason": known(status.reason), "message": status.message.as_ref().filter(|_| !lost(status.reason)),
+                "attempts": attempts, "template": template, "metrics": status.metrics, "artifacts": status.artifacts,
+                "clonedFrom": status.cloned_from, "retries": status.retries});
             (name.clone(), told)
         });
         let runs = cluster.runs.iter().map(|(name, record)| {
             let status = &record.status;
-            let told = json!({"phase": status.phase, "reason": status.reason, "message": status.message, "stages": status.stages,
+            let stage = |stage: &StageStatus| {
+                json!([
+                    stage.name,
+                    stage.experiment,
+                    stage.phase,
+                    known(stage.reason),
+                    stage.message.as_ref().filter(|_| !told_of(stage))
+                ])
+            };
+            let stages: Vec<_> = status.stages.iter().map(stage).collect();
+            let message = status.message.as_ref().filter(|_| !status.stages.iter().any(told_of));
+            let told = json!({"phase": status.phase, "reason": status.reason, "message": message, "stages": stages,
                 "outputs": status.outputs, "progress": status.progress, "frozen": status.pipeline_spec});
             (name.clone(), told)
         });
         let pipelines = cluster.pipelines.iter().map(|(name, record)| {
             let status = &record.status;
-            (name.clone(), json!({"revision": status.revision, "latestRun": status.latest_run, "reason": status.reason, "message": status.message}))
+            (
+                name.clone(),
+                json!({"revision": status.revision, "latestRun": status.latest_run, "reason": status.reason}),
+            )
         });
         json!({
             "experiments": experiments.collect::<BTreeMap<_, _>>(),
@@ -274,6 +297,20 @@ impl World {
             "pods": cluster.pods.keys().collect::<Vec<_>>(),
         })
     }
+}
+
+// How the cluster took a pod away is gone with the pod, unless somebody saw it: it counts as one cause.
+fn lost(reason: Option<Reason>) -> bool {
+    reason.is_some_and(|reason| reason.budget() == Budget::Infrastructure)
+}
+
+fn known(reason: Option<Reason>) -> Value {
+    if lost(reason) { "taken away".into() } else { json!(reason) }
+}
+
+// Skipped stages pass the cause on in words.
+fn told_of(stage: &StageStatus) -> bool {
+    lost(stage.reason) || stage.phase == Phase::Skipped
 }
 
 fn cancelled(spec: &Value) -> Arc<Value> {

@@ -30,7 +30,8 @@ pub fn stamp(seconds: i64) -> String {
 /// The cases of every file in `cases/<folder>`, each with its file's name.
 pub fn cases<T: DeserializeOwned>(folder: &str) -> Vec<(String, T)> {
     let folder = format!("{}/tests/cases/{folder}", env!("CARGO_MANIFEST_DIR"));
-    let mut files: Vec<_> = std::fs::read_dir(folder).expect("the folder").map(|entry| entry.expect("an entry").path()).collect();
+    let mut files: Vec<_> =
+        std::fs::read_dir(folder).expect("the folder").map(|entry| entry.expect("an entry").path()).collect();
     files.sort();
     let mut all = Vec::new();
     for file in files {
@@ -68,7 +69,11 @@ impl Source {
 
 /// A value from YAML; nothing is the default.
 pub fn from<T: DeserializeOwned + Default>(value: &Value) -> T {
-    if value.is_null() { T::default() } else { T::deserialize(value).unwrap_or_else(|error| panic!("{value}: {error}")) }
+    if value.is_null() {
+        T::default()
+    } else {
+        T::deserialize(value).unwrap_or_else(|error| panic!("{value}: {error}"))
+    }
 }
 
 pub fn record<S>(name: &str, spec: Value, status: S) -> Record<S> {
@@ -99,7 +104,8 @@ pub fn sources<'a>(known: &[Source], specs: impl IntoIterator<Item = &'a Value>)
         Query::Labels(labels) => labels.iter().all(|(key, value)| source.labels.get(key) == Some(value)),
     };
     let answer = |query: Query| {
-        let found = known.iter().filter(|source| matches(&query, source)).map(|source| Arc::new(source.record())).collect();
+        let found =
+            known.iter().filter(|source| matches(&query, source)).map(|source| Arc::new(source.record())).collect();
         (query, found)
     };
     specs.into_iter().filter_map(query).map(answer).collect()
