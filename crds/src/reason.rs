@@ -115,6 +115,9 @@ reasons! {
     /// The API server refuses the Job for a quota; tried again from time to time.
     WaitingForQuota => Final,
 
+    /// The API server refuses the Job for a policy or a missing right; tried again from time to time.
+    JobRefused => Final,
+
     // Conditions.
     /// The object is valid.
     Valid => Final,

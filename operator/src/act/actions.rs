@@ -37,6 +37,8 @@ impl Act {
                 if let Some(object) = self.calls.patch(Kind::Experiment, namespace, &name, patch).await? {
                     ExperimentStatus::apply(&self.index, object);
                 }
+                // The run that it leaves can go now.
+                self.index.look_at(key);
                 Ok(())
             }
             Action::DeleteExperiment { name, uid } => self.calls.delete(Kind::Experiment, namespace, &name, &uid).await,
@@ -59,7 +61,7 @@ impl Act {
                 let Some(job) = self.calls.get_job(&key.namespace, &name).await? else { return Err(error) };
                 let owners = job.metadata.owner_references.as_deref().unwrap_or_default();
                 if !owners.iter().any(|owner| owner.uid == meta.uid) {
-                    return Err(taken());
+                    return self.refuse(key, Reason::JobRefused, taken().to_string());
                 }
                 job
             }
@@ -68,6 +70,8 @@ impl Act {
                 return match error.outcome() {
                     Outcome::Invalid => self.refuse(key, Reason::InvalidTemplate, words),
                     Outcome::Quota => self.refuse(key, Reason::WaitingForQuota, words),
+                    // A policy, or a right that is missing in this namespace: somebody may mend it.
+                    Outcome::Fatal => self.refuse(key, Reason::JobRefused, words),
                     _ => Err(error),
                 };
             }
@@ -93,7 +97,6 @@ impl Act {
         let job = self.calls.get_job(&key.namespace, &name).await?;
         let selector = format!("{}={},{}={number}", labels::EXPERIMENT, meta.name, labels::ATTEMPT);
         let pods = self.calls.list_pods(&key.namespace, &selector).await?;
-        let found = !pods.is_empty();
         let job_uid = job.as_ref().and_then(|job| job.metadata.uid.clone());
         let mut job_ended = job.is_none();
         if let Some(job) = job {
@@ -101,9 +104,12 @@ impl Act {
             job_ended = job.state != cultivar_core::domain::JobState::Active || job.deleting;
             self.index.apply_job(job);
         }
-        for pod in pods {
-            let pod = convert::pod(pod, false);
-            if job_uid.as_ref().is_none_or(|uid| *uid == pod.job_uid) {
+        let mut found = false;
+        for pod in pods.into_iter().map(|pod| convert::pod(pod, false)) {
+            // A pod of an earlier namesake, orphaned, is none of ours.
+            let ours = job_uid.as_ref().map_or(pod.created >= meta.created, |uid| *uid == pod.job_uid);
+            if ours {
+                found = true;
                 self.index.apply_pod(pod);
             }
         }

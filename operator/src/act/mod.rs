@@ -128,10 +128,10 @@ impl Act {
         match self.calls.replace_status(key, &stored.meta, status).await {
             Ok(object) => {
                 // The answer is the truth, also where the API server wrote it differently (5.0 as 5).
-                S::end_write(&self.index, key, Some(status));
                 S::apply(&self.index, object);
+                S::end_write(&self.index, key, Some(status));
             }
-            Err(error) if error.is_gone() => S::end_write(&self.index, key, None),
+            Err(error) if error.is_gone() => return self.index.remove_if(key, &stored.meta.uid),
             Err(error) => {
                 let (kind, namespace, name) = (key.kind.as_str(), &key.namespace, &key.name);
                 if error.outcome() == Outcome::Conflict {

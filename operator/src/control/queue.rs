@@ -16,6 +16,8 @@ pub struct Queue {
 
 #[derive(Default)]
 struct State {
+    // Whether anybody works: a follower would collect keys without end.
+    open: bool,
     ready: VecDeque<Key>,
     queued: HashSet<Key>,
     running: HashSet<Key>,
@@ -59,9 +61,23 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes keys from now on: this replica leads.
+    pub fn open(&self) {
+        self.lock().open = true;
+    }
+
+    /// Takes no keys and forgets those that wait: whoever leads next looks at everything.
+    pub fn close(&self) {
+        let mut state = self.lock();
+        let running = std::mem::take(&mut state.running);
+        *state = State { running, ..State::default() };
+    }
+
     /// Asks for a pass.
     pub fn wake(&self, key: Key) {
-        if self.lock().push(key) {
+        let mut state = self.lock();
+        if state.open && state.push(key) {
+            drop(state);
             self.news.notify_one();
         }
     }
@@ -134,6 +150,7 @@ mod tests {
     #[tokio::test]
     async fn a_key_waits_once_and_never_runs_twice_at_a_time() {
         let queue = Queue::default();
+        queue.open();
         queue.wake(key("a"));
         queue.wake(key("a"));
         assert_eq!(queue.next().await, key("a"));
@@ -149,6 +166,7 @@ mod tests {
     #[tokio::test]
     async fn timers_fire_in_order_and_can_be_moved() {
         let queue = Queue::default();
+        queue.open();
         let now = Instant::now();
         queue.set_timer(&key("late"), Some(now + Duration::from_millis(10)));
         queue.set_timer(&key("early"), Some(now + Duration::from_millis(20)));

@@ -72,7 +72,12 @@ pub async fn run(
             let key = tokio::select! {
                 () = stop.cancelled() => break,
                 () = &mut lost => break,
-                Some(_) = passes.join_next(), if !passes.is_empty() => continue,
+                Some(ended) = passes.join_next(), if !passes.is_empty() => {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "a pass panicked: this is a bug, please report it; its object is looked at again at its next change");
+                    }
+                    continue;
+                }
                 () = tokio::time::sleep(Duration::from_secs(1)) => continue,
                 key = context.queue.next() => key,
             };
@@ -80,16 +85,29 @@ pub async fn run(
             let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
             let context = Arc::clone(&context);
             passes.spawn(async move {
+                let working = Working { queue: &context.queue, key: &key };
                 pass(&context, &key).await;
-                context.queue.done(&key);
-                drop(slot);
+                drop((working, slot));
             });
         }
         tracing::info!("no longer leading, or stopping");
+        context.queue.close();
         while passes.join_next().await.is_some() {}
         context.act.settled().await;
     }
     Ok(())
+}
+
+/// Gives the key back when the pass is over, also when it panics.
+struct Working<'a> {
+    queue: &'a Queue,
+    key: &'a Key,
+}
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        self.queue.done(self.key);
+    }
 }
 
 async fn pass(context: &Context, key: &Key) {

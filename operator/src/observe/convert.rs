@@ -11,7 +11,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::core::DynamicObject;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use std::sync::Arc;
+
+use super::raw::Raw;
 
 /// An object of ours as a record.
 ///
@@ -21,6 +24,20 @@ use std::sync::Arc;
 pub fn record<S: DeserializeOwned + Default>(mut object: DynamicObject) -> Result<Record<S>, serde_json::Error> {
     let spec = object.data.get_mut("spec").map_or(Value::Null, Value::take);
     let status = match object.data.get_mut("status").map(Value::take) {
+        None | Some(Value::Null) => S::default(),
+        Some(status) => serde_json::from_value(status)?,
+    };
+    Ok(Record { meta: meta(object.metadata), spec: Arc::new(spec), status: Arc::new(status) })
+}
+
+/// A watched object of ours as a record.
+///
+/// # Errors
+/// As [`record`], and a spec that is nested deeper than this program reads.
+pub fn watched<S: DeserializeOwned + Default>(object: Raw) -> Result<Record<S>, serde_json::Error> {
+    let read = |text: Option<Box<RawValue>>| text.map(|text| serde_json::from_str::<Value>(text.get())).transpose();
+    let spec = read(object.spec)?.unwrap_or_default();
+    let status = match read(object.status)? {
         None | Some(Value::Null) => S::default(),
         Some(status) => serde_json::from_value(status)?,
     };

@@ -71,6 +71,7 @@ impl Index {
 
     /// Wakes every object: after this replica has become the leader.
     pub fn wake_all(&self) {
+        self.queue.open();
         let keys: Vec<Key> = {
             let mut state = self.lock();
             state.confirmed.clear();
@@ -262,6 +263,31 @@ impl Index {
             Kind::Experiment => state.experiments.begin(within),
             Kind::PipelineRun => state.runs.begin(within),
             Kind::Pipeline => state.pipelines.begin(within),
+        }
+    }
+
+    /// A list names an object that cannot be read: it is not gone.
+    pub fn note_seen(&self, key: &Key) {
+        let mut state = self.lock();
+        match key.kind {
+            Kind::Experiment => state.experiments.note_seen(&key.place()),
+            Kind::PipelineRun => state.runs.note_seen(&key.place()),
+            Kind::Pipeline => state.pipelines.note_seen(&key.place()),
+        }
+    }
+
+    /// The API server says that this object is gone; a namesake stays.
+    pub fn remove_if(&self, key: &Key, uid: &str) {
+        let known = {
+            let state = self.lock();
+            match key.kind {
+                Kind::Experiment => state.experiments.get(&key.place()).map(|slot| slot.stored.meta.uid == uid),
+                Kind::PipelineRun => state.runs.get(&key.place()).map(|slot| slot.stored.meta.uid == uid),
+                Kind::Pipeline => state.pipelines.get(&key.place()).map(|slot| slot.stored.meta.uid == uid),
+            }
+        };
+        if known == Some(true) {
+            self.remove(key);
         }
     }
 

@@ -28,6 +28,7 @@ fn key(kind: Kind, name: &str) -> Key {
 
 fn index() -> (Index, Arc<Queue>) {
     let queue = Arc::new(Queue::default());
+    queue.open();
     (Index::new(Arc::clone(&queue)), queue)
 }
 

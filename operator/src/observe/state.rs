@@ -3,7 +3,7 @@
 //! Comes in: records and decided statuses. Goes out: the keys to wake, before and after the change.
 
 use cultivar_core::decide::experiment::Refusal;
-use cultivar_core::domain::{ExperimentRecord, JobRecord, JobState, PipelineRecord, PodRecord, RunRecord};
+use cultivar_core::domain::{ExperimentRecord, JobRecord, JobState, PipelineRecord, PodRecord, RunRecord, names};
 use cultivar_crds::{ExperimentStatus, PipelineRunStatus, PipelineStatus};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -58,8 +58,12 @@ impl State {
             return Vec::new();
         }
         let key = Key::new(Kind::Experiment, &meta.namespace, &meta.name);
-        if let (Some(owner), Some(stage)) = (&meta.owner, meta.label(cultivar_crds::labels::STAGE)) {
-            self.stages.entry(owner.uid.clone()).or_default().insert(stage.to_owned(), meta.name.clone());
+        match (names::stage_of(&meta), &meta.owner) {
+            (Some(stage), Some(owner)) => {
+                self.stages.entry(owner.uid.clone()).or_default().insert(stage.to_owned(), meta.name.clone());
+            }
+            // One that left its run's ownership is no stage any more.
+            _ => self.stages.values_mut().for_each(|stages| stages.retain(|_, name| *name != meta.name)),
         }
         let mut keys = self.links.set(&key, links::of_experiment(&spec));
         self.after_experiment(&key, &mut keys);
@@ -140,16 +144,34 @@ impl State {
         let key = Key::new(Kind::PipelineRun, &record.meta.namespace, &record.meta.name);
         let terminal = record.status.phase.is_terminal();
         let waits = record.status.pipeline_spec.is_none() && !terminal;
-        let names = if terminal { BTreeSet::new() } else { links::of_frozen(record.status.pipeline_spec.as_ref()) };
+        let linked = if terminal { BTreeSet::new() } else { links::of_frozen(record.status.pipeline_spec.as_ref()) };
         let pipeline = record.spec.get("pipeline").and_then(|name| name.as_str()).unwrap_or_default().to_owned();
+        // What the runs beside it look at: whether it is there, goes, has started, has ended.
+        let position = |record: &RunRecord| {
+            (
+                record.meta.uid.clone(),
+                record.meta.deleting,
+                record.status.started_at.is_some(),
+                record.status.phase.is_terminal(),
+            )
+        };
+        let before = self.runs.get(&key.place()).map(|slot| position(&slot.stored));
+        let now = position(&record);
+        if before.as_ref().is_some_and(|before| before.0 != now.0) {
+            self.confirmed.remove(&key);
+        }
         if !self.runs.apply(record) {
             return Vec::new();
         }
-        self.runs_of.entry((key.namespace.clone(), pipeline)).or_default().insert(key.name.clone());
-        let mut keys = self.links.set(&key, names);
+        self.runs_of.entry((key.namespace.clone(), pipeline.clone())).or_default().insert(key.name.clone());
+        let mut keys = self.links.set(&key, linked);
         self.set_waiting(&key, waits);
         keys.push(key.clone());
-        keys.extend(self.around_run(&key));
+        if before == Some(now) {
+            keys.push(Key::new(Kind::Pipeline, &key.namespace, &pipeline));
+        } else {
+            keys.extend(self.around_run(&key));
+        }
         keys
     }
 
@@ -209,6 +231,10 @@ impl State {
         let key = Key::new(Kind::Experiment, &experiment.0, &experiment.1);
         let pods = self.pods.entry(experiment.clone()).or_default();
         if pods.get(&pod.name).is_some_and(|known| **known == pod) {
+            return Vec::new();
+        }
+        // A late answer must not bring back what the watch has seen go.
+        if pods.get(&pod.name).is_some_and(|known| known.gone && known.uid == pod.uid && !pod.gone) {
             return Vec::new();
         }
         let gone = pod.gone;

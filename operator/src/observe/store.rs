@@ -77,6 +77,9 @@ impl<S: Clone + PartialEq> Store<S> {
             }
             if slot.decided.as_ref().is_some_and(|decided| decided.status == record.status) {
                 slot.clean();
+            } else if slot.stored.status != record.status && !slot.writing {
+                // Somebody else wrote a status: another leader. What was decided here is worth nothing.
+                slot.clean();
             } else if let Some(decided) = &mut slot.decided {
                 // What was decided stays, over the newer spec and metadata.
                 *decided = Arc::new(Record { status: Arc::clone(&decided.status), ..record.clone() });
@@ -130,6 +133,13 @@ impl<S: Clone + PartialEq> Store<S> {
     /// Forgets everything that was decided: another leader may have decided since.
     pub fn forget_all(&mut self) {
         self.slots.values_mut().for_each(Slot::clean);
+    }
+
+    /// A list names an object that cannot be read: it is not gone.
+    pub fn note_seen(&mut self, name: &Name) {
+        for listing in self.listing.values_mut() {
+            listing.insert(name.clone());
+        }
     }
 
     pub fn remove(&mut self, name: &Name) -> Option<Arc<Record<S>>> {

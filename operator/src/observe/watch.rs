@@ -5,7 +5,7 @@ use futures::future::BoxFuture;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, DynamicObject};
+use kube::api::Api;
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, Resource};
 use kube_runtime::WatchStreamExt;
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::convert;
 use super::index::{Index, Key, Kind};
+use super::raw::Raw;
 use crate::telemetry::Health;
 use crate::telemetry::health::Synced;
 
@@ -69,26 +70,33 @@ struct Ours {
 }
 
 impl Ours {
-    fn convert_and_apply(&self, object: DynamicObject) -> Result<(), serde_json::Error> {
+    fn convert_and_apply(&self, object: Raw) -> Result<(), serde_json::Error> {
         match self.kind {
-            Kind::Experiment => self.index.apply_experiment(convert::record(object)?),
-            Kind::PipelineRun => self.index.apply_run(convert::record(object)?),
-            Kind::Pipeline => self.index.apply_pipeline(convert::record(object)?),
+            Kind::Experiment => self.index.apply_experiment(convert::watched(object)?),
+            Kind::PipelineRun => self.index.apply_run(convert::watched(object)?),
+            Kind::Pipeline => self.index.apply_pipeline(convert::watched(object)?),
         }
         Ok(())
     }
+
+    fn key(&self, object: &Raw) -> Key {
+        let meta = &object.metadata;
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        Key { kind: self.kind, namespace: text(&meta.namespace), name: text(&meta.name) }
+    }
 }
 
-impl Sink<DynamicObject> for Ours {
+impl Sink<Raw> for Ours {
     fn begin(&mut self) {
         self.index.begin_list(self.kind, self.within.as_deref());
     }
 
-    fn apply(&mut self, object: DynamicObject) {
-        let name = object.metadata.name.clone().unwrap_or_default();
-        let namespace = object.metadata.namespace.clone().unwrap_or_default();
+    fn apply(&mut self, object: Raw) {
+        let key = self.key(&object);
         if let Err(error) = self.convert_and_apply(object) {
-            tracing::error!(kind = self.kind.as_str(), namespace, name, %error, "this object's status cannot be read, probably since a newer operator wrote it; the object is left alone");
+            let (kind, namespace, name) = (key.kind.as_str(), &key.namespace, &key.name);
+            tracing::error!(kind, %namespace, %name, %error, "this object cannot be read and is left alone: its spec is nested too deep, or a newer operator wrote its status");
+            self.index.note_seen(&key);
         }
     }
 
@@ -96,9 +104,8 @@ impl Sink<DynamicObject> for Ours {
         self.index.finish_list(self.kind, self.within.as_deref());
     }
 
-    fn delete(&mut self, object: DynamicObject) {
-        let meta = object.metadata;
-        self.index.remove(&Key::new(self.kind, &meta.namespace.unwrap_or_default(), &meta.name.unwrap_or_default()));
+    fn delete(&mut self, object: Raw) {
+        self.index.remove(&self.key(&object));
     }
 }
 
@@ -199,7 +206,7 @@ impl Scope<'_> {
         for kind in [Kind::Experiment, Kind::PipelineRun, Kind::Pipeline] {
             let resource = resource(kind);
             let api = match self.within {
-                None => Api::<DynamicObject>::all_with(self.client.clone(), &resource),
+                None => Api::<Raw>::all_with(self.client.clone(), &resource),
                 Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
             };
             let sink = Ours { index: index(), kind, within: within() };

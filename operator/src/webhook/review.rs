@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 
 use cultivar_core::validate::Report;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// Validates the spec of a kind; `None` for a kind that is not validated.
@@ -35,6 +36,34 @@ pub struct Question {
     kind: String,
     /// None: nothing to judge, the answer is yes.
     spec: Option<Value>,
+    /// The object is nested deeper than can be read.
+    too_deep: bool,
+}
+
+/// As much of a review as is read when its object is nested too deep: what is not named here is skipped, not parsed.
+#[derive(Deserialize)]
+struct Shallow {
+    request: ShallowRequest,
+}
+
+#[derive(Deserialize)]
+struct ShallowRequest {
+    uid: String,
+    kind: ShallowKind,
+}
+
+#[derive(Deserialize)]
+struct ShallowKind {
+    kind: String,
+}
+
+fn read_shallow(body: &[u8], error: &serde_json::Error) -> Result<Question, BadReview> {
+    let bad = || BadReview::Json(error.to_string());
+    if !error.to_string().contains("recursion limit") {
+        return Err(bad());
+    }
+    let Shallow { request } = serde_json::from_slice(body).map_err(|_| bad())?;
+    Ok(Question { uid: request.uid, kind: request.kind.kind, spec: None, too_deep: true })
 }
 
 /// The judgement.
@@ -60,7 +89,10 @@ impl Answer {
 /// # Errors
 /// When the body is no AdmissionReview.
 pub fn read(body: &[u8]) -> Result<Question, BadReview> {
-    let mut review: Value = serde_json::from_slice(body).map_err(|error| BadReview::Json(error.to_string()))?;
+    let mut review: Value = match serde_json::from_slice(body) {
+        Ok(review) => review,
+        Err(error) => return read_shallow(body, &error),
+    };
     if review["apiVersion"] != "admission.k8s.io/v1" || review["kind"] != "AdmissionReview" {
         return Err(BadReview::Shape("apiVersion or kind is another"));
     }
@@ -82,12 +114,17 @@ pub fn read(body: &[u8]) -> Result<Question, BadReview> {
     let leaving = !object["metadata"]["deletionTimestamp"].is_null();
     let unchanged = operation == "UPDATE" && object["spec"] == old["spec"];
     let spec = (judged && !leaving && !unchanged).then(|| object.get_mut("spec").map(Value::take).unwrap_or_default());
-    Ok(Question { uid, kind, spec })
+    Ok(Question { uid, kind, spec, too_deep: false })
 }
 
 /// Judges what is asked.
 #[must_use]
 pub fn judge(question: &Question, validate: Validate) -> Answer {
+    if question.too_deep {
+        let refusal =
+            "spec: nested too deep: at most about 120 levels of lists and maps can be read; keep data in inputs";
+        return Answer { refusal: Some(refusal.to_owned()), warnings: Vec::new() };
+    }
     let report = question.spec.as_ref().and_then(|spec| validate(&question.kind, spec));
     let Some(report) = report else { return Answer::default() };
     let mut refusal = String::new();

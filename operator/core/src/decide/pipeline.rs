@@ -41,20 +41,34 @@ pub fn digest(spec: &Value) -> String {
     format!("v1:{}", clone::digest(&Value::Object(part)))
 }
 
-/// Generation and digest that a run was made for, where it is known.
-fn made_for(run: &RunRecord) -> Option<(i64, String)> {
-    let status = &run.status;
-    if let (Some(generation), Some(digest)) = (status.pipeline_generation, &status.pipeline_digest) {
-        return Some((generation, digest.clone()));
+/// What a run was made for: the digest, and the pipeline's generation where it can be compared.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct MadeFor {
+    // Generations count within one life of a pipeline; one that was deleted and made again, or restored
+    // from a backup, starts at 1 and must neither miss an edit nor run everything again.
+    generation: Option<i64>,
+    digest: String,
+}
+
+fn made_for(pipeline: &PipelineRecord, run: &RunRecord) -> Option<MadeFor> {
+    let (status, notes) = (&run.status, &run.meta.annotations);
+    let noted = || notes.get(labels::PIPELINE_GENERATION)?.parse().ok();
+    let digest = status.pipeline_digest.as_ref().or_else(|| notes.get(labels::PIPELINE_DIGEST))?.clone();
+    let generation = status.pipeline_generation.or_else(noted);
+    match &run.meta.owner {
+        Some(owner) if owner.uid == pipeline.meta.uid => Some(MadeFor { generation, digest }),
+        Some(_) => Some(MadeFor { generation: None, digest }),
+        // Made by hand: for this pipeline, or for a namesake before it.
+        None if run.meta.created >= pipeline.meta.created => Some(MadeFor { generation, digest }),
+        None => None,
     }
-    let generation = run.meta.annotations.get(labels::PIPELINE_GENERATION)?.parse().ok()?;
-    Some((generation, run.meta.annotations.get(labels::PIPELINE_DIGEST)?.clone()))
 }
 
 /// Revision of a run that a pipeline made; runs made by hand have none.
 #[must_use]
 pub fn revision(run: &RunRecord) -> Option<i64> {
-    run.meta.label(labels::REVISION)?.parse().ok()
+    let revision = run.meta.label(labels::REVISION)?.parse().ok();
+    revision.filter(|revision| (1..=i64::from(u32::MAX)).contains(revision))
 }
 
 /// Order of a pipeline's runs: who came first. Creation times have whole seconds.
@@ -113,7 +127,11 @@ fn accept(snapshot: &Snapshot, plan: &mut Plan<PipelineStatus>) {
     let on_demand = pipeline.spec.get("runOn").and_then(Value::as_str) == Some("Demand");
     if !on_demand && needs_run(snapshot, &digest) {
         let known = snapshot.runs.iter().filter_map(|run| revision(run));
-        let revision = known.chain(plan.status.revision).max().unwrap_or(0).saturating_add(1);
+        let mut revision = known.chain(plan.status.revision).max().unwrap_or(0).saturating_add(1);
+        // A run that somebody made by hand may have the next name already.
+        while snapshot.runs.iter().any(|run| run.meta.name == names::run(&pipeline.meta.name, revision)) {
+            revision += 1;
+        }
         let name = names::run(&pipeline.meta.name, revision);
         plan.status.revision = Some(revision);
         plan.status.digest = Some(digest.clone());
@@ -133,15 +151,22 @@ fn accept(snapshot: &Snapshot, plan: &mut Plan<PipelineStatus>) {
 // A run starts only when what runs differs from the latest run's, and the generation is newer: an
 // upgrade of the operator, or a restored backup, reruns nothing.
 fn needs_run(snapshot: &Snapshot, digest: &str) -> bool {
-    let status = &snapshot.pipeline.status;
-    let remembered = status.run_generation.zip(status.digest.clone());
-    let latest = snapshot
-        .runs
-        .iter()
-        .filter_map(|run| made_for(run))
-        .chain(remembered)
-        .max_by_key(|(generation, _)| *generation);
-    latest.is_none_or(|(generation, made_for)| snapshot.pipeline.meta.generation > generation && made_for != digest)
+    let (meta, status) = (&snapshot.pipeline.meta, &snapshot.pipeline.status);
+    let remembered = status.digest.clone().map(|digest| {
+        let generation = status.run_generation.filter(|generation| *generation <= meta.generation);
+        MadeFor { generation, digest }
+    });
+    let mut runs: Vec<&Arc<RunRecord>> = snapshot.runs.iter().collect();
+    runs.sort_by_key(|run| order(run));
+    let made: Vec<MadeFor> =
+        remembered.into_iter().chain(runs.into_iter().filter_map(|run| made_for(&snapshot.pipeline, run))).collect();
+    let comparable = made.iter().filter(|made| made.generation.is_some()).max_by_key(|made| made.generation);
+    match comparable.or_else(|| made.last()) {
+        None => true,
+        Some(MadeFor { generation, digest: latest }) => {
+            generation.is_none_or(|generation| meta.generation > generation) && latest != digest
+        }
+    }
 }
 
 fn summarise(snapshot: &Snapshot, plan: &mut Plan<PipelineStatus>) {

@@ -2,6 +2,8 @@
 
 use sha2::{Digest, Sha256};
 
+use super::Meta;
+
 /// Longest name of an Experiment.
 pub const MAX_EXPERIMENT: usize = 52;
 
@@ -21,6 +23,14 @@ pub fn short_hash(parts: &[&str], bytes: usize) -> String {
 pub fn stage_experiment(run_name: &str, run_uid: &str, stage: &str) -> String {
     let prefix = cut(&format!("{run_name}-{stage}"), 43);
     format!("{prefix}-{}", short_hash(&[run_uid, stage], 4))
+}
+
+/// The stage whose experiment this is: the run that controls it gave it this name. A copy of it has another.
+#[must_use]
+pub fn stage_of(meta: &Meta) -> Option<&str> {
+    let owner = meta.owner.as_ref().filter(|owner| owner.kind == "PipelineRun")?;
+    let stage = meta.label(cultivar_crds::labels::STAGE)?;
+    (meta.name == stage_experiment(&owner.name, &owner.uid, stage)).then_some(stage)
 }
 
 /// Name of an attempt's Job: the experiment's cut to 44 characters, 6 hex digits of its uid, the number.

@@ -56,12 +56,12 @@ fn begin(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, number: u32) {
         return;
     }
     if let Some(refusal) = &snapshot.refusal {
-        if refusal.reason != Reason::WaitingForQuota {
+        if !matches!(refusal.reason, Reason::WaitingForQuota | Reason::JobRefused) {
             return fail(snapshot, plan, refusal.reason, refusal.message.clone());
         }
         let again = time::after(refusal.at, QUOTA_RETRY);
         if snapshot.now < again {
-            wait(plan, Reason::WaitingForQuota, format!("the API server refuses the Job for now: {}", refusal.message));
+            wait(plan, refusal.reason, format!("the API server refuses the Job for now: {}", refusal.message));
             return plan.wake(again);
         }
     }
@@ -233,6 +233,19 @@ fn complete(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
     end(snapshot, plan, Phase::Completed, None, "");
 }
 
+// `docker.io/library/busybox` of `busybox:1.37` and of `docker.io/library/busybox@sha256:…`.
+fn repository(image: &str) -> String {
+    let name = image.split('@').next().unwrap_or_default();
+    let tag = name.rfind(':').filter(|colon| !name[*colon..].contains('/'));
+    let name = &name[..tag.unwrap_or(name.len())];
+    let registry = name.split('/').next().filter(|first| *first != name);
+    match registry {
+        Some(first) if first.contains(['.', ':']) || first == "localhost" => name.to_owned(),
+        Some(_) => format!("docker.io/{name}"),
+        None => format!("docker.io/library/{name}"),
+    }
+}
+
 // Clones of what ran must run the same bytes: where the runtime reports a repository digest, the
 // template names it from now on.
 fn pin_image(plan: &mut Plan<ExperimentStatus>) {
@@ -242,7 +255,11 @@ fn pin_image(plan: &mut Plan<ExperimentStatus>) {
         .split_once('@')
         .is_some_and(|(repository, digest)| !repository.is_empty() && digest.starts_with("sha256:"));
     let Some(template) = plan.status.template.as_mut().filter(|_| pinned) else { return };
-    if template.get("image").and_then(Value::as_str).is_some_and(|image| !image.contains('@')) {
+    let image = template.get("image").and_then(Value::as_str).unwrap_or_default();
+    // An image that a parameter chooses stays a choice for the clone; a side-loaded one has a name that
+    // nobody can pull.
+    let literal = !image.contains('@') && !image.contains("${");
+    if literal && repository(image) == repository(reference) {
         template["image"] = Value::String(reference.to_owned());
         plan.status.digest = Some(clone::digest(template));
     }

@@ -17,7 +17,7 @@ use super::freeze::{self, Frozen, Sources};
 use super::{Action, Event, Plan, Urgency};
 use crate::clone;
 use crate::domain::conditions::{self, Conditions, kind};
-use crate::domain::{ContainerState, ExperimentRecord, JobRecord, JobState, PodRecord, settings, text, time};
+use crate::domain::{ContainerState, ExperimentRecord, JobRecord, JobState, PodRecord, names, settings, text, time};
 use crate::validate;
 
 /// Everything that deciding about one experiment looks at.
@@ -77,7 +77,7 @@ impl Snapshot {
 
     // A stage's experiment: its run froze the template already, and holds it as the spec.
     fn is_stage(&self) -> bool {
-        self.experiment.meta.owner.as_ref().is_some_and(|owner| owner.kind == "PipelineRun")
+        names::stage_of(&self.experiment.meta).is_some()
     }
 }
 
@@ -149,11 +149,8 @@ fn freeze(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) -> bool {
         }
         Frozen::Refused { reason, message } => fail(snapshot, plan, reason, message),
         Frozen::Waiting { reason, message } => {
-            let deadline = record
-                .meta
-                .created
-                .map(|created| time::after(created, settings::timeouts(&record.spec).template))
-                .unwrap_or(snapshot.now);
+            let since = waiting_since(record).unwrap_or(snapshot.now);
+            let deadline = time::after(since, settings::timeouts(&record.spec).template);
             if snapshot.now >= deadline {
                 fail(snapshot, plan, reason, format!("{message}; gave up after timeouts.template"));
             } else {
@@ -163,6 +160,12 @@ fn freeze(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) -> bool {
         }
     }
     false
+}
+
+// An object that was invalid for a while begins to wait when it was mended.
+fn waiting_since(record: &ExperimentRecord) -> Option<Timestamp> {
+    let accepted = record.status.conditions.iter().find(|c| c.type_ == kind::ACCEPTED && c.status == "True");
+    accepted.map(|condition| condition.last_transition_time.0).max(record.meta.created)
 }
 
 fn frozen(
@@ -260,6 +263,8 @@ fn set_conditions(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
         }
     }
     match &snapshot.in_use {
+        // A transition is worth a write; who else names it meanwhile is not.
+        Some(_) if was_in_use => {}
         Some(by) => {
             set.set(kind::IN_USE, true, Reason::Referenced, format!("{by} names it in from: it is kept"));
         }

@@ -24,6 +24,9 @@ use crate::refs::{FieldPath, Head, Insert, Names, Scope, resolve};
 use crate::validate;
 use stages::Board;
 
+/// Most bytes of a run's outputs as JSON: the status holds the frozen pipeline too.
+const MAX_OUTPUTS: usize = 64 * 1024;
+
 /// Everything that deciding about one run looks at.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
@@ -53,7 +56,10 @@ pub fn decide(snapshot: &Snapshot) -> Plan<PipelineRunStatus> {
         return plan;
     }
     plan.status.observed_generation = Some(snapshot.run.meta.generation);
-    if !plan.status.phase.is_terminal() {
+    if plan.status.phase.is_terminal() {
+        // A stage whose creation was answered too late to be seen before the run ended.
+        plan.actions.extend(stages::stragglers(snapshot));
+    } else {
         live(snapshot, &mut plan);
     }
     set_conditions(snapshot, &mut plan);
@@ -138,7 +144,9 @@ fn is_its_turn(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) -> bool 
         .iter()
         .filter(unfinished)
         .filter(|run| run.status.started_at.is_some() || order(run) < mine)
-        .min_by_key(|run| order(run));
+        // The one directly before: it stays the same until it is this run's turn, so a long line is not
+        // written anew each time its head ends.
+        .max_by_key(|run| (order(run) < mine, order(run)));
     let Some(earlier) = earlier else { return true };
     let newer = snapshot
         .siblings
@@ -199,6 +207,12 @@ fn conclude(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>, pipeline: &
     let scope = Names::new().with(Head::Pipeline, &names.pipeline).with(Head::Stages, &names.stages);
     let outputs = Value::Object(pipeline.outputs.clone());
     match resolve(&outputs, &FieldPath::of("spec").key("outputs"), Scope::Outer, &scope, Insert::Plain) {
+        Ok(outputs) if outputs.to_string().len() > MAX_OUTPUTS => fail(
+            snapshot,
+            plan,
+            Reason::InvalidTemplate,
+            format!("spec.outputs has more than {MAX_OUTPUTS} bytes: hand on uris, not data"),
+        ),
         Ok(outputs) => {
             plan.status.outputs = (!pipeline.outputs.is_empty()).then_some(outputs);
             end(snapshot, plan, Phase::Completed, None, "");

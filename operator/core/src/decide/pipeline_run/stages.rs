@@ -102,7 +102,7 @@ impl<'a> Board<'a> {
                 .insert(stage.name.clone(), failed(&stage.name, Reason::Invalid, "the stage needs itself".to_owned()));
         }
         if self.cancel || self.stopping {
-            self.cancel_live();
+            self.actions.extend(stragglers(self.snapshot));
         }
         self
     }
@@ -217,15 +217,21 @@ impl<'a> Board<'a> {
             }
         }
     }
+}
 
-    fn cancel_live(&mut self) {
-        for experiment in self.snapshot.stages.values() {
-            let asked = experiment.spec.get("cancel").and_then(Value::as_bool).unwrap_or(false);
-            if !experiment.status.phase.is_terminal() && !asked {
-                self.actions.push(Action::CancelExperiment { name: experiment.meta.name.clone() });
-            }
-        }
-    }
+/// Asks every experiment of the run that has not ended, and was not asked yet, to end.
+pub fn stragglers(snapshot: &Snapshot) -> Vec<Action> {
+    let asked = |experiment: &ExperimentRecord| experiment.spec.get("cancel").and_then(Value::as_bool).unwrap_or(false);
+    let live = snapshot.stages.values().filter(|experiment| !experiment.status.phase.is_terminal());
+    let live = live.filter(|experiment| !asked(experiment) && !experiment.meta.deleting);
+    // One whose end the run has recorded is about to record it itself: the two are written side by side, and
+    // a crash in between must not cancel what has completed.
+    let counted = |experiment: &ExperimentRecord| {
+        let name = Some(&experiment.meta.name);
+        snapshot.run.status.stages.iter().any(|stage| stage.experiment.as_ref() == name && stage.phase.is_terminal())
+    };
+    let live = live.filter(|experiment| !counted(experiment));
+    live.map(|experiment| Action::CancelExperiment { name: experiment.meta.name.clone() }).collect()
 }
 
 // What passes by in a moment (placing, pulling, starting) stays in the experiment: the run would be written for each.

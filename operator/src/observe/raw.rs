@@ -1,0 +1,131 @@
+//! Objects of ours as they are watched: metadata in part, spec and status not parsed yet.
+//!
+//! A list is parsed as one document. Were specs parsed with it, one that is nested too deep would fail the whole list,
+//! and with it every object of its kind. So each is parsed by itself, later. Who manages which field is skipped: it is
+//! most of the bytes, and nested as deep as the spec.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+use kube::Resource;
+use kube::api::DynamicObject;
+use kube::core::ApiResource;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+/// An object whose spec and status are still text.
+#[derive(Clone, Debug)]
+pub struct Raw {
+    pub metadata: ObjectMeta,
+    pub spec: Option<Box<RawValue>>,
+    pub status: Option<Box<RawValue>>,
+}
+
+#[derive(Deserialize)]
+struct Shape {
+    #[serde(default)]
+    metadata: Metadata,
+    spec: Option<Box<RawValue>>,
+    status: Option<Box<RawValue>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Metadata {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    generation: Option<i64>,
+    labels: Option<BTreeMap<String, String>>,
+    annotations: Option<BTreeMap<String, String>>,
+    creation_timestamp: Option<Time>,
+    deletion_timestamp: Option<Time>,
+    owner_references: Option<Vec<OwnerReference>>,
+}
+
+impl<'de> Deserialize<'de> for Raw {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Shape { metadata, spec, status } = Shape::deserialize(deserializer)?;
+        let metadata = ObjectMeta {
+            name: metadata.name,
+            namespace: metadata.namespace,
+            uid: metadata.uid,
+            resource_version: metadata.resource_version,
+            generation: metadata.generation,
+            labels: metadata.labels,
+            annotations: metadata.annotations,
+            creation_timestamp: metadata.creation_timestamp,
+            deletion_timestamp: metadata.deletion_timestamp,
+            owner_references: metadata.owner_references,
+            ..ObjectMeta::default()
+        };
+        Ok(Self { metadata, spec, status })
+    }
+}
+
+impl Resource for Raw {
+    type DynamicType = ApiResource;
+    type Scope = <DynamicObject as Resource>::Scope;
+
+    fn kind(resource: &ApiResource) -> Cow<'_, str> {
+        resource.kind.as_str().into()
+    }
+
+    fn group(resource: &ApiResource) -> Cow<'_, str> {
+        resource.group.as_str().into()
+    }
+
+    fn version(resource: &ApiResource) -> Cow<'_, str> {
+        resource.version.as_str().into()
+    }
+
+    fn api_version(resource: &ApiResource) -> Cow<'_, str> {
+        resource.api_version.as_str().into()
+    }
+
+    fn plural(resource: &ApiResource) -> Cow<'_, str> {
+        resource.plural.as_str().into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::convert;
+    use cultivar_core::domain::ExperimentRecord;
+    use kube::api::WatchEvent;
+    use kube::core::ObjectList;
+
+    fn object(name: &str, spec: &str) -> String {
+        format!(
+            r#"{{"apiVersion": "cultivar.dev/v1alpha1", "kind": "Experiment", "metadata": {{"name": "{name}", "resourceVersion": "7",
+            "creationTimestamp": "2026-01-01T00:00:00Z", "managedFields": [{{"fieldsV1": {spec}}}]}}, "spec": {spec}}}"#
+        )
+    }
+
+    #[test]
+    fn one_spec_that_is_nested_too_deep_does_not_fail_the_list() {
+        let deep = format!("{}1{}", r#"{"a": ["#.repeat(3000), "]}".repeat(3000));
+        let list = format!(
+            r#"{{"kind": "ExperimentList", "apiVersion": "cultivar.dev/v1alpha1", "metadata": {{"resourceVersion": "9"}}, "items": [{}, {}]}}"#,
+            object("deep", &deep),
+            object("sound", r#"{"image": "i"}"#)
+        );
+        let list: ObjectList<Raw> = serde_json::from_str(&list).unwrap();
+        let records: Vec<_> = list.items.into_iter().map(convert::watched::<cultivar_crds::ExperimentStatus>).collect();
+        assert!(records[0].as_ref().unwrap_err().to_string().contains("recursion limit"));
+        let sound: &ExperimentRecord = records[1].as_ref().unwrap();
+        assert_eq!((sound.meta.name.as_str(), &sound.spec["image"]), ("sound", &"i".into()));
+        let event = format!(r#"{{"type": "MODIFIED", "object": {}}}"#, object("deep", &deep));
+        assert!(matches!(serde_json::from_str(&event).unwrap(), WatchEvent::<Raw>::Modified(_)));
+    }
+}
