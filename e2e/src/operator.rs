@@ -17,7 +17,6 @@ use crate::cluster::Cluster;
 use crate::error::{Context as _, Error, Result};
 use crate::exec;
 
-const PROGRAM: &str = "cultivar-operator";
 const READY: Duration = Duration::from_secs(30);
 
 /// How an operator is to run.
@@ -59,37 +58,6 @@ pub struct Usage {
 /// Metrics in Prometheus' text format, read.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics(BTreeMap<String, f64>);
-
-/// How the operator is compiled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Profile {
-    /// As for its image, with this machine's C library: for measurements.
-    Image,
-    /// The everyday build, which compiles in no time.
-    Debug,
-}
-
-/// Compiles the operator.
-///
-/// # Errors
-/// It does not compile.
-pub fn build(profile: Profile) -> Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut command = Command::new(cargo);
-    command.current_dir(here.parent().unwrap_or(here));
-    command.args(["build", "--package", PROGRAM, "--bin", PROGRAM]);
-    if profile == Profile::Image {
-        command.args(["--profile", "image"]);
-    }
-    command.arg("--message-format=json-render-diagnostics");
-    let said = exec::output(&mut command, None)?;
-    let made = said.lines().rev().find_map(|line| {
-        let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        (message["target"]["name"] == PROGRAM).then(|| message["executable"].as_str().map(PathBuf::from))?
-    });
-    made.ok_or_else(|| Error::new(format!("cargo built {PROGRAM}, but did not say where it is")))
-}
 
 /// Applies the definitions of our kinds and makes the operator's namespace.
 ///

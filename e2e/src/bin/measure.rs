@@ -9,8 +9,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 use cultivar_e2e::cluster::Cluster;
 use cultivar_e2e::error::Result;
+use cultivar_e2e::image::{Build, compile_operator};
 use cultivar_e2e::measure::{self, CHAINS_5, CHAINS_200, RUNS_300, Session, Shape};
-use cultivar_e2e::operator::{self, Profile};
+use cultivar_e2e::operator;
 use cultivar_e2e::ui::Ui;
 use serde_json::{Value, json};
 
@@ -43,7 +44,7 @@ struct Options {
     /// Name of the cluster; one that is up already is used and left up.
     #[arg(long, default_value = "measure", global = true)]
     name: String,
-    /// A compiled operator; by default it is compiled from this work tree.
+    /// A compiled operator; by default it is compiled from this work tree as for its image.
     #[arg(long, global = true)]
     operator: Option<PathBuf>,
     /// What the operator logs.
@@ -77,7 +78,7 @@ fn pipelines(options: &Options) -> Result<()> {
     let ui = Ui::new("measure");
     let binary = match &options.operator {
         Some(binary) => binary.clone(),
-        None => ui.step("compile the operator", |_| operator::build(Profile::Image))?,
+        None => ui.step("compile the operator", |_| compile_operator(Build::Static))?,
     };
     let was_up = Cluster::find(&options.name).is_ok();
     let measured = Cluster::builder(&options.name)?

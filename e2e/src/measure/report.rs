@@ -31,6 +31,9 @@ struct Line {
     met: Option<bool>,
 }
 
+/// One kind of gap of a round.
+type Gaps = fn(&Played) -> &Vec<f64>;
+
 /// One shape as both players played it.
 struct Pair<'a> {
     ours: &'a [Played],
@@ -38,7 +41,7 @@ struct Pair<'a> {
 }
 
 impl Pair<'_> {
-    fn pooled(rounds: &[Played], of: fn(&Played) -> &Vec<f64>, share: f64) -> Option<f64> {
+    fn pooled(rounds: &[Played], of: Gaps, share: f64) -> Option<f64> {
         let all: Vec<f64> = rounds.iter().flat_map(|round| of(round).iter().copied()).collect();
         percentile(&all, share)
     }
@@ -80,7 +83,7 @@ impl Report {
     }
 
     fn gaps(&mut self, name: &str, shape: Shape, pair: &Pair<'_>) {
-        let kinds: [(&str, &str, fn(&Played) -> &Vec<f64>); 2] =
+        let kinds: [(&str, &str, Gaps); 2] =
             [("Pod", "gap_seconds", |round| &round.pod_gaps), ("Job", "gap_to_job_seconds", |round| &round.job_gaps)];
         for (kind, section, of) in kinds {
             let mut value = json!({});

@@ -39,7 +39,7 @@ pub async fn a_missing_source_is_waited_for(case: &Case) -> Result<()> {
     let waits = case.wait("Experiment", "copy", |object| object["status"]["reason"] == "TemplateNotFound").await?;
     let message = waits["status"]["message"].as_str().unwrap_or_default();
     ensure!(message.contains("later"), "the message does not name what is waited for: {message}");
-    case.experiment("later", root(&[("duration", "1500ms")])).await?;
+    case.experiment("later", root(&[("duration", "5s")])).await?;
     case.wait("Experiment", "copy", |object| object["status"]["reason"] == "WaitingForTemplate").await?;
     case.ends("copy", "Completed").await?;
     let gives_up = json!({"from": {"experiment": "never"}, "timeouts": {"template": "1s"}});

@@ -11,7 +11,8 @@ use std::time::Duration;
 use cultivar_e2e::api::Server;
 use cultivar_e2e::cluster::Cluster;
 use cultivar_e2e::error::{Context as _, Error, Result};
-use cultivar_e2e::operator::{self, Operator, Options, Profile};
+use cultivar_e2e::image::{Build, compile_operator};
+use cultivar_e2e::operator::{self, Operator, Options};
 use cultivar_e2e::ui::Ui;
 use serde_json::{Value, json};
 
@@ -48,7 +49,7 @@ impl World {
         let name = std::env::var("CULTIVAR_E2E_CLUSTER").unwrap_or_else(|_| "e2e".to_owned());
         let was_up = Cluster::find(&name).is_ok();
         let ui = Ui::new("e2e");
-        let binary = ui.step("compile the operator", |_| operator::build(Profile::Debug))?;
+        let binary = ui.step("compile the operator", |_| compile_operator(Build::Debug))?;
         let cluster = Cluster::builder(&name)?.nodes(60).real_node(false).up(&ui)?;
         operator::install_definitions(&cluster)?;
         let world = Self { cluster, binary, was_up, operator: Mutex::default(), company: RwLock::default() };
@@ -246,10 +247,12 @@ impl Case {
     }
 
     /// The shared operator's writes so far.
-    pub fn writes(&self) -> Result<f64> {
+    pub fn writes(&self) -> Result<u64> {
         let running = self.world.running();
         let operator = running.as_ref().ok_or_else(|| Error::new("the operator is down"))?;
-        Ok(operator.metrics()?.writes().values().sum())
+        let total: f64 = operator.metrics()?.writes().values().sum();
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        Ok(total as u64)
     }
 }
 

@@ -50,7 +50,7 @@ pub async fn two_megabytes_are_refused(case: &Case) -> Result<()> {
         return Err(Error::new("the API server took 2 MB"));
     };
     let words = refusal.to_string();
-    ensure!(words.contains("too large") || words.contains("more than"), "{words:.500}");
+    ensure!(words.contains("too large") || words.contains("larger than max"), "{words:.500}");
     let large = with(root(&[]), json!({"params": {"data": "x".repeat(300 << 10)}}));
     case.experiment("large", large).await?;
     let failed = case.ends("large", "Failed").await?;
