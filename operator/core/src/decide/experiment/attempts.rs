@@ -125,10 +125,9 @@ fn starting(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, timeout: Rea
         wait(plan, waits, message);
         return plan.wake(deadline);
     }
-    stop_current(plan);
     let end =
         End { reason: Some(timeout), message: format!("{message}; gave up after timeouts.start"), ..End::default() };
-    finish(snapshot, plan, end);
+    give_up(snapshot, plan, end);
 }
 
 fn running(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, since: jiff::Timestamp) {
@@ -144,20 +143,21 @@ fn running(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, since: jiff::
     if snapshot.now < deadline {
         return plan.wake(deadline);
     }
-    stop_current(plan);
     let end = End {
         reason: Some(Reason::DeadlineExceeded),
         message: format!("the program ran longer than timeouts.run, {}", time::human(limit)),
         started: Some(since),
         ..End::default()
     };
-    finish(snapshot, plan, end);
+    give_up(snapshot, plan, end);
 }
 
-fn stop_current(plan: &mut Plan<ExperimentStatus>) {
-    if let Some(attempt) = plan.status.attempts.last() {
-        plan.actions.push(Action::StopAttempt { job: attempt.job.clone() });
-    }
+// Records the end of an attempt whose time is over before anything is stopped: a crash in between must not
+// make a deleted pod of it, which would spend another budget. The next pass stops what still runs.
+fn give_up(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, end: End) {
+    finish(snapshot, plan, end);
+    plan.urge(Urgency::First);
+    plan.wake(snapshot.now);
 }
 
 fn outputs(plan: &Plan<ExperimentStatus>) -> Vec<Output> {

@@ -19,9 +19,8 @@ pub fn tend(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
         plan.status.times.as_ref().and_then(|times| time::read(times.finished.as_deref())).unwrap_or(snapshot.now);
     let old_jobs = time::after(finished, KEEP_JOBS);
     for job in snapshot.jobs.iter().filter(|job| !job.deleting) {
-        // The program of a complete-looking attempt may have ended before its Job's condition says so.
-        let live = job.state == JobState::Active
-            && snapshot.pods.iter().any(|pod| pod.attempt == job.attempt && !pod.is_over() && !ended(pod));
+        // A program that has ended may have done so before its Job's condition says so.
+        let live = job.state == JobState::Active && !snapshot.has_ended(job.attempt);
         if live {
             plan.actions.push(Action::StopAttempt { job: job.name.clone() });
         } else if snapshot.now >= old_jobs {
@@ -40,8 +39,4 @@ pub fn tend(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
             plan.actions.push(Action::DeleteExperiment { name: meta.name.clone(), uid: meta.uid.clone() });
         }
     }
-}
-
-fn ended(pod: &crate::domain::PodRecord) -> bool {
-    matches!(pod.main, crate::domain::ContainerState::Terminated(_))
 }
