@@ -8,7 +8,7 @@ use cultivar_core::decide::experiment::{Refusal, Snapshot, decide};
 use cultivar_core::decide::freeze::overrides;
 use cultivar_core::domain::{ContainerState, Disruption, JobRecord, JobState, PodPhase, PodRecord, Terminated, names};
 use cultivar_crds::experiment::SpentRetries;
-use cultivar_crds::{Attempt, ExperimentStatus, Phase, PhaseTimes, Reason};
+use cultivar_crds::{Attempt, ExperimentStatus, Phase, PhaseTimes, Reason, labels};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -119,19 +119,25 @@ struct RefusalInShort {
 }
 
 const NAME: &str = "train";
+const RUN: &str = "digits-1";
+
+// A stage's experiment has the name that its run gives it.
+fn name(stage: bool) -> String {
+    if stage { names::stage_experiment(RUN, &support::uid(RUN), NAME) } else { NAME.to_owned() }
+}
 
 fn job_uid(attempt: u32) -> String {
     format!("uid-of-job-{attempt}")
 }
 
 impl JobInShort {
-    fn record(&self) -> JobRecord {
+    fn record(&self, of: &str) -> JobRecord {
         JobRecord {
             namespace: NAMESPACE.to_owned(),
-            name: names::job(NAME, &support::uid(NAME), self.attempt),
+            name: names::job(of, &support::uid(of), self.attempt),
             uid: job_uid(self.attempt),
-            owner_uid: support::uid(NAME),
-            experiment: NAME.to_owned(),
+            owner_uid: support::uid(of),
+            experiment: of.to_owned(),
             attempt: self.attempt,
             created: Some(at(self.created)),
             deleting: self.deleting,
@@ -145,7 +151,7 @@ impl JobInShort {
 }
 
 impl PodInShort {
-    fn record(&self, index: usize) -> PodRecord {
+    fn record(&self, of: &str, index: usize) -> PodRecord {
         let main = match (&self.exit, self.running, &self.waiting) {
             (Some(exit), _, _) => ContainerState::Terminated(Terminated {
                 exit_code: exit.code,
@@ -165,7 +171,7 @@ impl PodInShort {
             name: format!("pod-{index}"),
             uid: format!("uid-of-pod-{index}"),
             job_uid: if self.of_a_namesake { "uid-of-another-job".to_owned() } else { job_uid(self.attempt) },
-            experiment: NAME.to_owned(),
+            experiment: of.to_owned(),
             attempt: self.attempt,
             node: self.node.clone(),
             created: Some(at(self.created.unwrap_or(0))),
@@ -195,18 +201,24 @@ impl PodInShort {
 impl Given {
     fn snapshot(&self) -> Snapshot {
         let spec = self.spec.clone().unwrap_or_else(|| json!({"image": "busybox"}));
-        let mut experiment = record(NAME, spec.clone(), self.experiment_status(&spec));
+        let mut experiment = record(&name(self.stage), spec.clone(), self.experiment_status(&spec));
         experiment.meta.deleting = self.deleting;
         experiment.meta.generation = self.generation.unwrap_or(1);
         experiment.meta.annotations = self.annotations.clone();
         if self.stage {
-            experiment.meta.owner = Some(owner("PipelineRun", "digits-1"));
+            experiment.meta.owner = Some(owner("PipelineRun", RUN));
+            experiment.meta.labels.insert(labels::STAGE.to_owned(), NAME.to_owned());
         }
         Snapshot {
             experiment,
             sources: sources(&self.sources, [&spec]),
-            jobs: self.jobs.iter().map(|job| Arc::new(job.record())).collect(),
-            pods: self.pods.iter().enumerate().map(|(index, pod)| Arc::new(pod.record(index))).collect(),
+            jobs: self.jobs.iter().map(|job| Arc::new(job.record(&name(self.stage)))).collect(),
+            pods: self
+                .pods
+                .iter()
+                .enumerate()
+                .map(|(index, pod)| Arc::new(pod.record(&name(self.stage), index)))
+                .collect(),
             in_use: self.in_use.clone(),
             confirmed: self.confirmed,
             refusal: self.refusal.as_ref().map(|refusal| Refusal {
@@ -231,7 +243,7 @@ impl Given {
             status.attempt = Some(attempt.number);
             status.attempts.push(Attempt {
                 number: attempt.number,
-                job: names::job(NAME, &support::uid(NAME), attempt.number),
+                job: names::job(&name(self.stage), &support::uid(&name(self.stage)), attempt.number),
                 created_at: Some(stamp(attempt.created)),
                 finished_at: attempt.finished.map(stamp),
                 reason: attempt.reason,

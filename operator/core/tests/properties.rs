@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use support::{NAMESPACE, at, owner, record, sources, stage_of, stamp, uid};
+use support::{NAMESPACE, at, record, sources, stage_of, stamp, uid};
 
 // ---- What may be observed of an experiment's attempts.
 
@@ -117,7 +117,9 @@ fn snapshot() -> impl Strategy<Value = experiment::Snapshot> {
     (spec(), 0..4_usize, prop::bool::ANY, observed, 0..5000_i64, prop::bool::weighted(0.3)).prop_map(
         |(spec, attempts, open, (jobs, pods, confirmed), now, stage)| {
             let mut record = record("train", spec.clone(), status(&spec, attempts, open));
-            record.meta.owner = stage.then(|| owner("PipelineRun", "run"));
+            if stage {
+                record.meta = stage_of("run", "train", Value::Null, ExperimentStatus::default()).meta;
+            }
             let jobs: BTreeMap<u32, JobRecord> = jobs.into_iter().map(|job| (job.attempt, job)).collect();
             let pods: BTreeMap<u32, PodRecord> = pods.into_iter().map(|pod| (pod.attempt, pod)).collect();
             experiment::Snapshot {
@@ -348,7 +350,9 @@ proptest! {
         let spec = change(if clone { a_clone() } else { an_experiment() }, &changes);
         let _ = validate::experiment(&spec);
         let mut experiment = record("train", spec.clone(), ExperimentStatus::default());
-        experiment.meta.owner = stage.then(|| owner("PipelineRun", "run"));
+        if stage {
+            experiment.meta = stage_of("run", "train", Value::Null, ExperimentStatus::default()).meta;
+        }
         let mut snapshot = experiment::Snapshot { sources: sources(&known(), [&spec]), experiment, now: at(now), ..experiment::Snapshot::default() };
         let first = experiment::decide(&snapshot);
         sound(&first)?;

@@ -21,9 +21,17 @@ pub struct Slot<S> {
     pub stored: Arc<Record<S>>,
     pub decided: Option<Arc<Record<S>>>,
     pub dirty_since: Option<Timestamp>,
+    /// Whether it should be stored without waiting for more.
+    pub urgent: bool,
+    /// Whether a status write is under way: one at a time.
+    pub writing: bool,
 }
 
 impl<S> Slot<S> {
+    fn clean(&mut self) {
+        (self.decided, self.dirty_since, self.urgent) = (None, None, false);
+    }
+
     pub fn current(&self) -> &Arc<Record<S>> {
         self.decided.as_ref().unwrap_or(&self.stored)
     }
@@ -46,24 +54,54 @@ pub struct Index {
     pub queue: BTreeSet<Key>,
 }
 
+/// A status write under way: what it was decided on, and what is written.
+#[derive(Clone, Debug)]
+pub struct Write<S> {
+    pub stored: Arc<Record<S>>,
+    pub status: S,
+}
+
+/// A status write of any of our kinds.
+#[derive(Clone, Debug)]
+pub enum InFlight {
+    Pipeline(Write<PipelineStatus>),
+    Run(Write<PipelineRunStatus>),
+    Experiment(Write<ExperimentStatus>),
+}
+
 /// What differs between our kinds in the index.
 pub trait Indexed: super::cluster::Managed {
+    /// How long progress may wait, in seconds, so that changes share a write.
+    const SHARE_WRITES: u64;
+    fn in_flight(write: Write<Self>) -> InFlight;
     fn store(index: &mut Index) -> &mut Store<Self>;
 }
 
 impl Indexed for ExperimentStatus {
+    const SHARE_WRITES: u64 = 1;
+    fn in_flight(write: Write<Self>) -> InFlight {
+        InFlight::Experiment(write)
+    }
     fn store(index: &mut Index) -> &mut Store<Self> {
         &mut index.experiments
     }
 }
 
 impl Indexed for PipelineRunStatus {
+    const SHARE_WRITES: u64 = 5;
+    fn in_flight(write: Write<Self>) -> InFlight {
+        InFlight::Run(write)
+    }
     fn store(index: &mut Index) -> &mut Store<Self> {
         &mut index.runs
     }
 }
 
 impl Indexed for PipelineStatus {
+    const SHARE_WRITES: u64 = 1;
+    fn in_flight(write: Write<Self>) -> InFlight {
+        InFlight::Pipeline(write)
+    }
     fn store(index: &mut Index) -> &mut Store<Self> {
         &mut index.pipelines
     }
@@ -105,28 +143,35 @@ impl Index {
                     return;
                 }
                 if slot.decided.as_ref().is_some_and(|decided| decided.status == record.status) {
-                    (slot.decided, slot.dirty_since) = (None, None);
+                    slot.clean();
+                } else if slot.stored.status != record.status && !slot.writing {
+                    // Somebody else wrote a status: what was decided here is worth nothing.
+                    slot.clean();
                 } else if let Some(decided) = &mut slot.decided {
                     *decided = Arc::new(Record { status: Arc::clone(&decided.status), ..record.clone() });
                 }
                 slot.stored = Arc::new(record);
             }
             None => {
-                store.insert(name.clone(), Slot { stored: Arc::new(record), decided: None, dirty_since: None });
+                store.insert(
+                    name.clone(),
+                    Slot { stored: Arc::new(record), decided: None, dirty_since: None, urgent: false, writing: false },
+                );
             }
         }
         self.touched(S::KIND, &name);
     }
 
     /// Notes a decided status before it is stored, so that what depends on it goes on meanwhile.
-    pub fn publish<S: Indexed>(&mut self, name: &str, uid: &str, status: &S, now: Timestamp) {
+    pub fn publish<S: Indexed>(&mut self, name: &str, uid: &str, status: &S, urgent: bool, now: Timestamp) {
         let Some(slot) = S::store(self).get_mut(name).filter(|slot| slot.stored.meta.uid == uid) else { return };
         let changed = *slot.current().status != *status;
-        if *slot.stored.status == *status {
-            (slot.decided, slot.dirty_since) = (None, None);
+        if *slot.stored.status == *status && !slot.writing {
+            slot.clean();
         } else if changed || slot.decided.is_none() {
             slot.decided = Some(Arc::new(Record { status: Arc::new(status.clone()), ..(*slot.stored).clone() }));
             slot.dirty_since.get_or_insert(now);
+            slot.urgent |= urgent;
         }
         if changed && S::KIND != Kind::Pipeline {
             let queued = self.queue.contains(&(S::KIND, name.to_owned()));
@@ -138,8 +183,23 @@ impl Index {
     }
 
     pub fn forget<S: Indexed>(&mut self, name: &str) {
-        if let Some(slot) = S::store(self).get_mut(name) {
-            (slot.decided, slot.dirty_since) = (None, None);
+        S::store(self).get_mut(name).into_iter().for_each(Slot::clean);
+    }
+
+    /// Begins a status write, unless one is under way.
+    pub fn begin_write<S: Indexed>(&mut self, name: &str) -> bool {
+        S::store(self).get_mut(name).is_some_and(|slot| !std::mem::replace(&mut slot.writing, true))
+    }
+
+    /// A status write has ended; more may have been decided since. After a failure nothing is decided.
+    pub fn end_write<S: Indexed>(&mut self, name: &str, written: Option<&S>, now: Timestamp) {
+        let Some(slot) = S::store(self).get_mut(name) else { return };
+        slot.writing = false;
+        let newer = slot.decided.as_ref().zip(written).is_some_and(|(decided, written)| *decided.status != *written);
+        if newer {
+            slot.dirty_since = Some(now);
+        } else {
+            slot.clean();
         }
     }
 

@@ -4,7 +4,7 @@
 
 use cultivar_core::decide::experiment::Refusal;
 use cultivar_core::decide::{Action, Plan, Urgency, experiment, pipeline, pipeline_run};
-use cultivar_core::domain::{JobState, Meta, PodRecord, Record, names, time};
+use cultivar_core::domain::{JobState, Meta, PodRecord, names, time};
 use cultivar_core::render;
 use cultivar_crds::{ExperimentStatus, PipelineRunStatus};
 use jiff::Timestamp;
@@ -14,15 +14,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cluster::{Cluster, Event, Failure, Kind};
-use super::index::{Index, Indexed, Key};
-
-const SHARE_WRITES: Duration = Duration::from_secs(1);
+use super::index::{InFlight, Index, Indexed, Key, Write};
 
 /// The operator, from its start to its crash.
 #[derive(Default)]
 pub struct Operator {
     pub index: Index,
     pub timers: BTreeMap<Key, Timestamp>,
+    /// Status writes that go on beside the passes.
+    pub in_flight: BTreeMap<Key, InFlight>,
 }
 
 impl Operator {
@@ -170,44 +170,64 @@ impl Operator {
             return Ok(None);
         };
         if plan.urgency == Urgency::First && plan.status != *stored.status {
-            self.store(cluster, &stored, &plan.status)?;
+            if self.index.begin_write::<S>(name) {
+                self.store(cluster, &Write { stored, status: plan.status })?;
+            }
             return Ok(None);
         }
-        for action in plan.actions {
-            if let Err(failure) = self.perform(cluster, key, &stored.meta, action) {
-                self.index.forget::<S>(name);
-                return Err(failure);
-            }
+        // Stages last, and all of them are tried.
+        let (stages, others): (Vec<_>, Vec<_>) =
+            plan.actions.into_iter().partition(|action| matches!(action, Action::CreateStage(_)));
+        let done: Result<(), Failure> =
+            others.into_iter().chain(stages).try_for_each(|action| self.perform(cluster, key, &stored.meta, action));
+        if let Err(failure) = done {
+            self.index.forget::<S>(name);
+            return Err(failure);
         }
-        self.index.publish(name, &stored.meta.uid, &plan.status, now);
-        let mut wake_at = plan.wake_at;
-        if plan.status != *stored.status {
-            let dirty = S::store(&mut self.index).get(name).and_then(|slot| slot.dirty_since);
-            let due = match plan.urgency {
-                Urgency::Soon => dirty.map_or(now, |since| time::after(since, SHARE_WRITES)),
-                Urgency::Now | Urgency::First => now,
-            };
-            if due > now {
-                wake_at = Some(wake_at.map_or(due, |planned| planned.min(due)));
-            } else {
-                self.store(cluster, &stored, &plan.status)?;
-            }
+        self.index.publish(name, &stored.meta.uid, &plan.status, plan.urgency > Urgency::Soon, now);
+        if plan.status == *stored.status {
+            return Ok(plan.wake_at);
         }
-        Ok(wake_at)
+        let waits = S::store(&mut self.index).get(name).filter(|slot| !slot.urgent).and_then(|slot| slot.dirty_since);
+        let due = waits.map(|since| time::after(since, Duration::from_secs(S::SHARE_WRITES)));
+        if let Some(due) = due.filter(|due| *due > now) {
+            return Ok(Some(plan.wake_at.map_or(due, |planned| planned.min(due))));
+        }
+        // The write goes on beside: what the object does next does not wait for its record.
+        if self.index.begin_write::<S>(name) {
+            self.in_flight.insert(key.clone(), S::in_flight(Write { stored, status: plan.status }));
+        }
+        Ok(plan.wake_at)
     }
 
-    fn store<S: Indexed>(&mut self, cluster: &mut Cluster, stored: &Record<S>, status: &S) -> Result<(), Failure> {
-        match cluster.replace_status(&stored.meta, status) {
+    /// A status write that is under way arrives.
+    ///
+    /// # Errors
+    /// The crash.
+    pub fn land(&mut self, cluster: &mut Cluster, key: &Key) -> Result<(), Failure> {
+        match self.in_flight.remove(key) {
+            Some(InFlight::Pipeline(write)) => self.store(cluster, &write),
+            Some(InFlight::Run(write)) => self.store(cluster, &write),
+            Some(InFlight::Experiment(write)) => self.store(cluster, &write),
+            None => Ok(()),
+        }
+    }
+
+    fn store<S: Indexed>(&mut self, cluster: &mut Cluster, write: &Write<S>) -> Result<(), Failure> {
+        let name = &write.stored.meta.name;
+        match cluster.replace_status(&write.stored.meta, &write.status) {
             Ok(record) => {
+                self.index.end_write(name, Some(&write.status), cluster.now);
                 self.index.apply(record);
-                Ok(())
             }
-            Err(Failure::Gone) => Ok(()),
+            Err(Failure::Crash) => return Err(Failure::Crash),
             Err(failure) => {
-                self.index.forget::<S>(&stored.meta.name);
-                Err(failure)
+                cluster.note(format!("the status of {name}: {failure:?}"));
+                self.index.end_write::<S>(name, None, cluster.now);
             }
         }
+        self.index.queue.insert((S::KIND, name.clone()));
+        Ok(())
     }
 
     fn perform(&mut self, cluster: &mut Cluster, key: &Key, meta: &Meta, action: Action) -> Result<(), Failure> {

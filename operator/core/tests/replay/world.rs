@@ -89,7 +89,13 @@ impl World {
     fn step(&mut self, chance: Option<&mut Chance>) -> bool {
         self.operator.wake_due(self.cluster.now);
         match chance {
-            None => self.deliver(Kind::ALL.iter().copied()) || self.pass(0) || self.move_(0) || self.advance(),
+            None => {
+                self.deliver(Kind::ALL.iter().copied())
+                    || self.pass(0)
+                    || self.land(0)
+                    || self.move_(0)
+                    || self.advance()
+            }
             Some(chance) => self.step_by_chance(chance),
         }
     }
@@ -106,11 +112,13 @@ impl World {
             3..=6 => self.repeat(kind),
             7..=9 => self.touch(which),
             10..=34 => drop(self.deliver([kind].into_iter())),
-            35..=64 => drop(self.pass(which)),
-            65..=84 => drop(self.move_(which)),
+            35..=59 => drop(self.pass(which)),
+            60..=67 => drop(self.land(which)),
+            68..=84 => drop(self.move_(which)),
             _ => {
-                let idle =
-                    self.cluster.queues.values().all(|queue| queue.is_empty()) && self.operator.index.queue.is_empty();
+                let idle = self.cluster.queues.values().all(|queue| queue.is_empty())
+                    && self.operator.index.queue.is_empty()
+                    && self.operator.in_flight.is_empty();
                 return !(idle && self.cluster.moves().is_empty()) || self.advance();
             }
         }
@@ -147,6 +155,16 @@ impl World {
         let queue = &self.operator.index.queue;
         let Some(key) = queue.iter().nth(which % queue.len().max(1)).cloned() else { return false };
         if self.operator.pass(&mut self.cluster, &key) == Err(Failure::Crash) {
+            self.crash();
+        }
+        true
+    }
+
+    // A status write arrives that goes on beside the passes.
+    fn land(&mut self, which: usize) -> bool {
+        let writes = &self.operator.in_flight;
+        let Some(key) = writes.keys().nth(which % writes.len().max(1)).cloned() else { return false };
+        if self.operator.land(&mut self.cluster, &key) == Err(Failure::Crash) {
             self.crash();
         }
         true
@@ -230,7 +248,7 @@ impl World {
     pub fn rests(&mut self) {
         let before = self.cluster.writes;
         self.crash();
-        while self.pass(0) {}
+        while self.pass(0) || self.land(0) {}
         assert_eq!(self.cluster.writes, before, "writes although nothing happened\n{}", self.story());
         let (index, now) = (&self.operator.index, self.cluster.now);
         for name in index.experiments.keys() {
