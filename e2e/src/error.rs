@@ -20,10 +20,7 @@ pub struct Error {
 impl Error {
     /// An error that says what failed.
     pub fn new(what: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            ..Self::default()
-        }
+        Self { what: what.into(), ..Self::default() }
     }
 
     /// Adds the cause.

@@ -25,36 +25,21 @@ pub fn run<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, args: &[S]) -> Result<St
 /// It does not start, or ends with another code than 0.
 pub fn output(command: &mut Command, input: Option<&str>) -> Result<String> {
     let shown = shown(command);
-    command.stdin(if input.is_some() {
-        Stdio::piped()
-    } else {
-        Stdio::null()
-    });
-    let mut child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .doing(|| format!("cannot start `{shown}`"))?;
+    command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
+    let mut child =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().doing(|| format!("cannot start `{shown}`"))?;
     if let (Some(text), Some(mut stdin)) = (input, child.stdin.take()) {
         // A program that ends early closes its end; its exit code says why, not the broken pipe.
         let _ = stdin.write_all(text.as_bytes());
     }
-    let done = child
-        .wait_with_output()
-        .doing(|| format!("lost `{shown}`"))?;
+    let done = child.wait_with_output().doing(|| format!("lost `{shown}`"))?;
     let stdout = String::from_utf8_lossy(&done.stdout).into_owned();
     if done.status.success() {
         return Ok(stdout);
     }
     let stderr = String::from_utf8_lossy(&done.stderr);
-    let said = if stderr.trim().is_empty() {
-        stdout.as_str()
-    } else {
-        &stderr
-    };
-    Err(Error::new(format!("`{shown}` failed"))
-        .why(done.status)
-        .log(last_lines(said, 15)))
+    let said = if stderr.trim().is_empty() { stdout.as_str() } else { &stderr };
+    Err(Error::new(format!("`{shown}` failed")).why(done.status).log(last_lines(said, 15)))
 }
 
 /// The cargo that runs us, or that of `PATH`, to add arguments to.
@@ -86,19 +71,12 @@ pub fn find(program: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     // A plain user's PATH lacks the administrator's folders; `ip` and `iptables` live there.
     let extra = ["/usr/sbin", "/sbin"].map(std::path::PathBuf::from);
-    std::env::split_paths(&path)
-        .chain(extra)
-        .map(|dir| dir.join(program))
-        .find(|file| file.is_file())
+    std::env::split_paths(&path).chain(extra).map(|dir| dir.join(program)).find(|file| file.is_file())
 }
 
 fn shown(command: &Command) -> String {
     let mut words = vec![command.get_program().to_string_lossy().into_owned()];
-    words.extend(
-        command
-            .get_args()
-            .map(|arg| arg.to_string_lossy().into_owned()),
-    );
+    words.extend(command.get_args().map(|arg| arg.to_string_lossy().into_owned()));
     let text = words.join(" ");
     match text.char_indices().nth(200) {
         Some((cut, _)) => format!("{}…", &text[..cut]),

@@ -55,15 +55,8 @@ tools! {
 }
 
 /// The commands of the control plane's binary, each a link to it.
-const COMPONENTS: [&str; 7] = [
-    "etcd",
-    "kube-apiserver",
-    "kube-controller-manager",
-    "kube-proxy",
-    "kube-scheduler",
-    "kubectl",
-    "kubelet",
-];
+const COMPONENTS: [&str; 7] =
+    ["etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubectl", "kubelet"];
 
 const MODULE: [(&str, &str); 3] = [
     ("main.go", include_str!("../cluster/main.go")),
@@ -79,23 +72,16 @@ pub fn cache_dir() -> PathBuf {
 
 /// A folder of the XDG base directory specification.
 pub(crate) fn home_folder(variable: &str, default: &str) -> PathBuf {
-    let home =
-        || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(default);
+    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(default);
     // The specification says that a relative path is to be ignored.
-    std::env::var_os(variable)
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute())
-        .unwrap_or_else(home)
+    std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute()).unwrap_or_else(home)
 }
 
 impl Tool {
     /// Where the tool is, or will be.
     #[must_use]
     pub fn path(&self) -> PathBuf {
-        cache_dir()
-            .join("tools")
-            .join(format!("{}-{}", self.name, self.version))
-            .join(self.name)
+        cache_dir().join("tools").join(format!("{}-{}", self.name, self.version)).join(self.name)
     }
 
     /// The tool's binary, built first if it is missing. `note` hears what is being compiled.
@@ -106,11 +92,7 @@ impl Tool {
         let path = self.path();
         once(&path, || {
             let bin = path.with_extension("build");
-            build(
-                self.recipe(&bin)?.current_dir(std::env::temp_dir()),
-                self.name,
-                note,
-            )?;
+            build(self.recipe(&bin)?.current_dir(std::env::temp_dir()), self.name, note)?;
             let built = fs::read_dir(&bin).doing(|| format!("{} built nothing", self.name))?;
             for file in built.flatten() {
                 fs::rename(file.path(), &path).doing(|| format!("cannot keep {}", self.name))?;
@@ -128,36 +110,17 @@ impl Tool {
             None => (self.package, ".".to_owned()),
         };
         let program = go()?;
-        let said = exec::run(
-            &program,
-            &[
-                "mod",
-                "download",
-                "-json",
-                &format!("{module}@{}", self.version),
-            ],
-        )?;
-        let said: serde_json::Value =
-            serde_json::from_str(&said).doing(|| format!("cannot read where {module} is"))?;
+        let said = exec::run(&program, &["mod", "download", "-json", &format!("{module}@{}", self.version)])?;
+        let said: serde_json::Value = serde_json::from_str(&said).doing(|| format!("cannot read where {module} is"))?;
         let folder = said["Dir"].as_str().unwrap_or_default();
         let text = fs::read_to_string(Path::new(folder).join("go.mod")).unwrap_or_default();
         let mut go = Command::new(program);
         // `go install` refuses a module with replace lines; built in its own folder, it is the main module and may have them.
-        if text
-            .lines()
-            .any(|line| line.starts_with("replace") || line.starts_with("exclude"))
-        {
+        if text.lines().any(|line| line.starts_with("replace") || line.starts_with("exclude")) {
             fs::create_dir_all(bin).doing(|| format!("cannot make {}", bin.display()))?;
-            go.args(["build", "-C", folder, "-v", "-o"])
-                .arg(bin)
-                .arg(package);
+            go.args(["build", "-C", folder, "-v", "-o"]).arg(bin).arg(package);
         } else {
-            go.args([
-                "install",
-                "-v",
-                &format!("{}@{}", self.package, self.version),
-            ])
-            .env("GOBIN", bin);
+            go.args(["install", "-v", &format!("{}@{}", self.package, self.version)]).env("GOBIN", bin);
         }
         Ok(go)
     }
@@ -178,16 +141,7 @@ pub fn control_plane(note: &dyn Fn(&str)) -> Result<PathBuf> {
         }
         let partial = home.join("cultivar-cluster.build");
         let mut go = Command::new(go()?);
-        go.args([
-            "build",
-            "-v",
-            "-trimpath",
-            "-ldflags",
-            &version_flags(),
-            "-o",
-        ])
-        .arg(&partial)
-        .arg(".");
+        go.args(["build", "-v", "-trimpath", "-ldflags", &version_flags(), "-o"]).arg(&partial).arg(".");
         go.current_dir(&source);
         build(&mut go, "the control plane", note)?;
         fs::rename(&partial, &binary).doing(|| "cannot keep the control plane".to_owned())
@@ -231,15 +185,8 @@ fn control_plane_home() -> PathBuf {
         hash.update(name);
         hash.update(text);
     }
-    let key: String = hash
-        .finalize()
-        .iter()
-        .take(6)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    cache_dir()
-        .join("tools")
-        .join(format!("kubernetes-{KUBERNETES}-{key}"))
+    let key: String = hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    cache_dir().join("tools").join(format!("kubernetes-{KUBERNETES}-{key}"))
 }
 
 /// Without these a client sees a server of version v0.0.0.
@@ -247,9 +194,7 @@ fn version_flags() -> String {
     let version = "k8s.io/component-base/version";
     let mut parts = KUBERNETES.trim_start_matches('v').split('.');
     let (major, minor) = (parts.next().unwrap_or("1"), parts.next().unwrap_or("0"));
-    format!(
-        "-s -w -X {version}.gitVersion={KUBERNETES} -X {version}.gitMajor={major} -X {version}.gitMinor={minor}"
-    )
+    format!("-s -w -X {version}.gitVersion={KUBERNETES} -X {version}.gitMajor={major} -X {version}.gitMinor={minor}")
 }
 
 /// Runs `make` unless `file` exists, under a lock that other processes of this machine honour.
@@ -259,10 +204,8 @@ fn once(file: &Path, make: impl FnOnce() -> Result<()>) -> Result<()> {
     }
     let parent = file.parent().unwrap_or(file);
     fs::create_dir_all(parent).doing(|| format!("cannot make {}", parent.display()))?;
-    let lock =
-        File::create(parent.join(".lock")).doing(|| format!("cannot lock {}", parent.display()))?;
-    lock.lock()
-        .doing(|| format!("cannot lock {}", parent.display()))?;
+    let lock = File::create(parent.join(".lock")).doing(|| format!("cannot lock {}", parent.display()))?;
+    lock.lock().doing(|| format!("cannot lock {}", parent.display()))?;
     if file.exists() { Ok(()) } else { make() }
 }
 
@@ -277,18 +220,10 @@ fn go() -> Result<PathBuf> {
 /// Runs a Go build, telling each package as it is compiled.
 fn build(go: &mut Command, what: &str, note: &dyn Fn(&str)) -> Result<()> {
     let failed = || format!("building {what} failed");
-    let mut child = go
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .doing(failed)?;
+    let mut child = go.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().doing(failed)?;
     let mut last = VecDeque::new();
     if let Some(stderr) = child.stderr.take() {
-        for line in BufReader::new(stderr)
-            .lines()
-            .map_while(std::result::Result::ok)
-        {
+        for line in BufReader::new(stderr).lines().map_while(std::result::Result::ok) {
             note(&format!("building {what}: {line}"));
             if last.len() == 20 {
                 last.pop_front();

@@ -38,11 +38,7 @@ impl Step {
     /// Writes a line that stays, above the live one.
     pub fn say(&self, line: impl Display) {
         if !self.silent {
-            let wipe = if std::io::stderr().is_terminal() {
-                "\r\x1b[2K"
-            } else {
-                ""
-            };
+            let wipe = if std::io::stderr().is_terminal() { "\r\x1b[2K" } else { "" };
             let _ = writeln!(std::io::stderr(), "{wipe}  {line}");
         }
     }
@@ -52,21 +48,13 @@ impl Ui {
     /// Steps that are shown; `title` separates their recorded times from those of other commands.
     #[must_use]
     pub fn new(title: impl Into<String>) -> Self {
-        Self {
-            title: title.into(),
-            silent: false,
-            started: Instant::now(),
-        }
+        Self { title: title.into(), silent: false, started: Instant::now() }
     }
 
     /// Steps that are neither shown nor timed, for tests.
     #[must_use]
     pub fn silent() -> Self {
-        Self {
-            title: String::new(),
-            silent: true,
-            started: Instant::now(),
-        }
+        Self { title: String::new(), silent: true, started: Instant::now() }
     }
 
     /// Runs one step, showing its progress against its last duration.
@@ -74,10 +62,7 @@ impl Ui {
     /// # Errors
     /// Whatever the work returns.
     pub fn step<T>(&self, name: &str, work: impl FnOnce(&Step) -> Result<T>) -> Result<T> {
-        let step = Step {
-            note: Arc::default(),
-            silent: self.silent,
-        };
+        let step = Step { note: Arc::default(), silent: self.silent };
         if self.silent {
             return work(&step);
         }
@@ -149,27 +134,13 @@ fn tick(
 
 fn live_line(name: &str, note: &str, now: Duration, last: Option<Duration>) -> String {
     // A step never looks finished while it runs.
-    let done = last.map_or(0.0, |t| {
-        (now.as_secs_f64() / t.as_secs_f64().max(0.001)).min(0.99)
-    });
-    #[allow(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss
-    )]
+    let done = last.map_or(0.0, |t| (now.as_secs_f64() / t.as_secs_f64().max(0.001)).min(0.99));
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
     let full = (done * BAR as f64) as usize;
-    let bar: String = (0..BAR)
-        .map(|cell| if cell < full { '█' } else { '·' })
-        .collect();
+    let bar: String = (0..BAR).map(|cell| if cell < full { '█' } else { '·' }).collect();
     let of = last.map_or(String::new(), |t| format!(" of about {}", seconds(t)));
-    let width = std::env::var("COLUMNS")
-        .ok()
-        .and_then(|c| c.parse().ok())
-        .unwrap_or(100_usize);
-    format!("{bar} {name}  {}{of}  {note}", seconds(now))
-        .chars()
-        .take(width - 1)
-        .collect()
+    let width = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok()).unwrap_or(100_usize);
+    format!("{bar} {name}  {}{of}  {note}", seconds(now)).chars().take(width - 1).collect()
 }
 
 fn timings_file() -> std::path::PathBuf {
@@ -182,9 +153,7 @@ fn timings() -> BTreeMap<String, f64> {
 }
 
 fn last_time(key: &str) -> Option<Duration> {
-    timings()
-        .get(key)
-        .and_then(|s| Duration::try_from_secs_f64(*s).ok())
+    timings().get(key).and_then(|s| Duration::try_from_secs_f64(*s).ok())
 }
 
 fn record(key: &str, took: Duration) {

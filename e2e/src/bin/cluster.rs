@@ -71,12 +71,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Up {
-            name,
-            nodes,
-            simulated_only,
-            real_node,
-        } => up(&name.name, nodes, simulated_only, real_node)?,
+        Command::Up { name, nodes, simulated_only, real_node } => up(&name.name, nodes, simulated_only, real_node)?,
         Command::Down { name } => {
             Cluster::down(&name.name, &Ui::new("cluster down"))?;
             eprintln!("{} is down", name.name);
@@ -97,37 +92,19 @@ fn up(name: &str, nodes: Option<u32>, simulated_only: bool, real_node: bool) -> 
         builder = builder.real_node(real_node);
     }
     // A repair is over in a second or two: its times would make those of a start look wrong.
-    let runs = Cluster::find(name).is_ok_and(|cluster| {
-        cluster
-            .components()
-            .iter()
-            .any(|component| matches!(component.state, State::Running(_)))
-    });
+    let runs = Cluster::find(name)
+        .is_ok_and(|cluster| cluster.components().iter().any(|component| matches!(component.state, State::Running(_))));
     let ui = Ui::new(if runs { "cluster repair" } else { "cluster up" });
     let cluster = builder.up(&ui)?;
-    let flag = if name == DEFAULT_NAME {
-        String::new()
-    } else {
-        format!(" --name {name}")
-    };
-    eprintln!(
-        "{name} is up after {}: {}",
-        seconds(ui.elapsed()),
-        cluster.server()
-    );
+    let flag = if name == DEFAULT_NAME { String::new() } else { format!(" --name {name}") };
+    eprintln!("{name} is up after {}: {}", seconds(ui.elapsed()), cluster.server());
     eprintln!("  eval \"$(cargo cluster env{flag})\"   then kubectl and helm speak to it");
     Ok(())
 }
 
 fn env(cluster: &Cluster) {
-    println!(
-        "export KUBECONFIG={}",
-        quoted(&cluster.kubeconfig().display().to_string())
-    );
-    println!(
-        "export PATH={}:\"$PATH\"",
-        quoted(&cluster.bin().display().to_string())
-    );
+    println!("export KUBECONFIG={}", quoted(&cluster.kubeconfig().display().to_string()));
+    println!("export PATH={}:\"$PATH\"", quoted(&cluster.bin().display().to_string()));
 }
 
 /// In single quotes, as a shell reads them back.
@@ -147,10 +124,7 @@ fn status(cluster: &Cluster) -> Result<ExitCode> {
         println!("{:<26}{state}", component.name);
     }
     if !whole {
-        println!(
-            "\nsome components do not run: `cargo cluster up --name {}` repairs it",
-            cluster.name()
-        );
+        println!("\nsome components do not run: `cargo cluster up --name {}` repairs it", cluster.name());
         return Ok(ExitCode::FAILURE);
     }
     let columns = "custom-columns=NODE:.metadata.name,GPUS:.status.allocatable.nvidia\\.com/gpu,READY:.status.conditions[?(@.type==\"Ready\")].status,KUBELET:.status.nodeInfo.kubeletVersion";

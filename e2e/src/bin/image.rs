@@ -30,7 +30,13 @@ fn main() -> ExitCode {
 
 fn show(path: &std::path::Path) -> Result<()> {
     let image = read_oci_tar(path)?;
-    eprintln!("{} {}: {} bytes in {} layers", image.reference, image.digest, image.layers.iter().sum::<u64>(), image.layers.len());
+    eprintln!(
+        "{} {}: {} bytes in {} layers",
+        image.reference,
+        image.digest,
+        image.layers.iter().sum::<u64>(),
+        image.layers.len()
+    );
     println!("{}", path.display());
     Ok(())
 }

@@ -84,13 +84,22 @@ fn release(cluster: &Cluster, definitions: bool, timeout: u8) -> Result<String> 
 
 fn upgrade_keeps_ca(cluster: &Cluster, definitions: bool) -> Result<String> {
     // The API server wants a real certificate here; the cluster's own is at hand.
-    let pem = cluster.kubectl(&["get", "configmap/kube-root-ca.crt", "--namespace=default", r"--output=jsonpath={.data.ca\.crt}"])?;
+    let pem = cluster.kubectl(&[
+        "get",
+        "configmap/kube-root-ca.crt",
+        "--namespace=default",
+        r"--output=jsonpath={.data.ca\.crt}",
+    ])?;
     let ca = base64::engine::general_purpose::STANDARD.encode(pem);
     // As the operator does: by its own account, and this field alone.
     let patch = format!(r#"[{{"op": "add", "path": "/webhooks/0/clientConfig/caBundle", "value": "{ca}"}}]"#);
     cluster.kubectl(&["patch", WEBHOOK, "--type=json", "--patch", &patch, "--as", OPERATOR])?;
     release(cluster, definitions, 3)?;
-    let after = cluster.kubectl(&["get", WEBHOOK, "--output=jsonpath={.webhooks[0].timeoutSeconds} {.webhooks[0].clientConfig.caBundle}"])?;
+    let after = cluster.kubectl(&[
+        "get",
+        WEBHOOK,
+        "--output=jsonpath={.webhooks[0].timeoutSeconds} {.webhooks[0].clientConfig.caBundle}",
+    ])?;
     match after.trim().split_once(' ') {
         Some(("3", kept)) if kept == ca => Ok(String::new()),
         Some(("3", _)) => {
@@ -126,7 +135,14 @@ fn webhook_sees(cluster: &Cluster) -> Result<String> {
     let last = r#"{"metadata": {"finalizers": []}, "spec": {"params": {"b": 3}}}"#;
     expect(patch(&[], last), false, "an object on its way out loses its finalizer")?;
     expect(create(&[], "--namespace=default"), false, "a person creates in another namespace")?;
-    cluster.kubectl(&["patch", "experiment.cultivar.dev/seen", "--namespace=default", "--type=merge", "--patch", last])?;
+    cluster.kubectl(&[
+        "patch",
+        "experiment.cultivar.dev/seen",
+        "--namespace=default",
+        "--type=merge",
+        "--patch",
+        last,
+    ])?;
     cluster.kubectl(&["delete", "experiment.cultivar.dev/seen", "--namespace=default"])?;
     Ok("8 requests".to_owned())
 }
@@ -162,7 +178,12 @@ fn rights(cluster: &Cluster) -> Result<String> {
 fn uninstall(cluster: &Cluster) -> Result<String> {
     let mut helm = cluster.helm_command()?;
     exec::output(helm.args(["uninstall", RELEASE, "--namespace", NAMESPACE, "--wait"]), None)?;
-    cluster.kubectl(&["get", "crd/experiments.cultivar.dev", "crd/pipelines.cultivar.dev", "crd/pipelineruns.cultivar.dev"])?;
+    cluster.kubectl(&[
+        "get",
+        "crd/experiments.cultivar.dev",
+        "crd/pipelines.cultivar.dev",
+        "crd/pipelineruns.cultivar.dev",
+    ])?;
     Ok(String::new())
 }
 
@@ -187,7 +208,14 @@ fn base(cluster: &Cluster) -> Result<String> {
 
 fn dry_run(cluster: &Cluster, manifests: &str) -> Result<String> {
     let mut command = cluster.kubectl_command();
-    command.args(["apply", "--server-side", "--dry-run=server", "--validate=strict", "--force-conflicts", "--filename=-"]);
+    command.args([
+        "apply",
+        "--server-side",
+        "--dry-run=server",
+        "--validate=strict",
+        "--force-conflicts",
+        "--filename=-",
+    ]);
     exec::output(&mut command, Some(manifests)).map(|said| format!("{} objects", said.lines().count()))
 }
 

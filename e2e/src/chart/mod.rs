@@ -182,7 +182,9 @@ impl Helm {
                 .hint("add a comment `# Refused with: <part of the message>`")
         })?;
         match self.render(&[values]) {
-            Ok(_) => Err(Error::new("the chart accepts these values").hint("tighten values.schema.json or add a `fail`")),
+            Ok(_) => {
+                Err(Error::new("the chart accepts these values").hint("tighten values.schema.json or add a `fail`"))
+            }
             Err(error) if error.to_string().contains(promised) => Ok(String::new()),
             Err(error) => Err(Error::new(format!("refused, but not with `{promised}`")).why(error)),
         }
@@ -201,7 +203,8 @@ fn sound(values: &str, text: &str) -> Result<String> {
             let found = path.iter().try_fold(&object, |value, key| value.get(key));
             found.and_then(Value::as_str).unwrap_or_default().to_owned()
         };
-        let id = [part(&["apiVersion"]), part(&["kind"]), part(&["metadata", "namespace"]), part(&["metadata", "name"])];
+        let id =
+            [part(&["apiVersion"]), part(&["kind"]), part(&["metadata", "namespace"]), part(&["metadata", "name"])];
         if id[1].is_empty() || id[3].is_empty() {
             return Err(Error::new("a document has no kind or no name").why(format!("{object:?}")));
         }

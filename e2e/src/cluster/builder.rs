@@ -56,10 +56,7 @@ impl Builder {
 
     /// Further arguments of the controller manager, such as `--concurrent-job-syncs=20`.
     #[must_use]
-    pub fn controller_manager_args(
-        mut self,
-        args: impl IntoIterator<Item = impl Into<String>>,
-    ) -> Self {
+    pub fn controller_manager_args(mut self, args: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.controller_manager_args = Some(args.into_iter().map(Into::into).collect());
         self
     }
@@ -74,25 +71,13 @@ impl Builder {
         let choosing = settings::lock_all()?;
         let settings = self.settings()?;
         let layout = Layout::new(&self.name, settings.slot);
-        for dir in [
-            layout.logs(),
-            layout.run(),
-            layout.pki(),
-            layout.conf(),
-            layout.bin(),
-        ] {
+        for dir in [layout.logs(), layout.run(), layout.pki(), layout.conf(), layout.bin()] {
             fs::create_dir_all(&dir).doing(|| format!("cannot make {}", dir.display()))?;
         }
         settings::save(&layout, &settings)?;
         drop(choosing);
-        let tools = ui.step("programs", |step| {
-            Programs::ensure(&layout, &settings, step)
-        })?;
-        let cluster = Cluster {
-            layout,
-            settings,
-            bin: tools.bin.clone(),
-        };
+        let tools = ui.step("programs", |step| Programs::ensure(&layout, &settings, step))?;
+        let cluster = Cluster { layout, settings, bin: tools.bin.clone() };
         cluster.start(&tools, ui)?;
         Ok(cluster)
     }
@@ -104,28 +89,19 @@ impl Builder {
             None => settings::free_slot(&self.name)?,
         };
         let before_node = before.as_ref().map(|b| b.real_node);
-        let real_node = self
-            .real_node
-            .or(before_node)
-            .unwrap_or_else(|| node::possible().is_ok());
+        let real_node = self.real_node.or(before_node).unwrap_or_else(|| node::possible().is_ok());
         if real_node && let Err(why) = node::possible() {
-            return Err(Error::new("cannot add a real node")
-                .why(why)
-                .hint("`--simulated-only` leaves it out"));
+            return Err(Error::new("cannot add a real node").why(why).hint("`--simulated-only` leaves it out"));
         }
         let keep = |new: &Option<Vec<String>>, old: fn(&Settings) -> &Vec<String>| {
-            new.clone()
-                .or_else(|| before.as_ref().map(|b| old(b).clone()))
-                .unwrap_or_default()
+            new.clone().or_else(|| before.as_ref().map(|b| old(b).clone())).unwrap_or_default()
         };
         Ok(Settings {
             slot,
             nodes: self.nodes.or(before.as_ref().map(|b| b.nodes)).unwrap_or(4),
             real_node,
             api_server_args: keep(&self.api_server_args, |s| &s.api_server_args),
-            controller_manager_args: keep(&self.controller_manager_args, |s| {
-                &s.controller_manager_args
-            }),
+            controller_manager_args: keep(&self.controller_manager_args, |s| &s.controller_manager_args),
         })
     }
 }
@@ -137,33 +113,19 @@ impl Cluster {
         if settings.real_node {
             ui.step("packages", |step| packages::ensure(&|line| step.say(line)))?;
             ui.step("network", |step| node::prepare(layout, step))?;
-        } else if process::recorded(layout)
-            .iter()
-            .any(|name| name == "containerd")
-        {
+        } else if process::recorded(layout).iter().any(|name| name == "containerd") {
             ui.step("real node leaves", |step| node::stop(layout, step))?;
         }
-        ui.step("control plane", |step| {
-            control_plane::start(layout, settings, bin, step)
-        })?;
-        ui.step("simulated nodes", |step| {
-            simulated::start(layout, settings, bin, &programs.kwok, step)
-        })?;
+        ui.step("control plane", |step| control_plane::start(layout, settings, bin, step))?;
+        ui.step("simulated nodes", |step| simulated::start(layout, settings, bin, &programs.kwok, step))?;
         if let Some(coredns) = &programs.coredns {
             return ui.step("real node", |step| node::start(layout, bin, coredns, step));
         }
         match node::possible() {
             Ok(()) => ui.say("  no real node, as asked: every pod is simulated"),
-            Err(why) => ui.say(format!(
-                "  left out: the real node ({why}); every pod is simulated"
-            )),
+            Err(why) => ui.say(format!("  left out: the real node ({why}); every pod is simulated")),
         }
-        kubectl(
-            layout,
-            bin,
-            &["delete", "node", &layout.node_name(), "--ignore-not-found"],
-        )
-        .map(|_| ())
+        kubectl(layout, bin, &["delete", "node", &layout.node_name(), "--ignore-not-found"]).map(|_| ())
     }
 }
 
@@ -181,10 +143,7 @@ impl Programs {
         let bin = tools::control_plane(&note)?;
         let kwok = tools::KWOK.ensure(&note)?;
         let helm = tools::HELM.ensure(&note)?;
-        let coredns = settings
-            .real_node
-            .then(|| tools::COREDNS.ensure(&note))
-            .transpose()?;
+        let coredns = settings.real_node.then(|| tools::COREDNS.ensure(&note)).transpose()?;
         tools::link(&bin.join("kubectl"), &layout.bin().join("kubectl"))?;
         tools::link(&helm, &layout.bin().join("helm"))?;
         Ok(Self { bin, kwok, coredns })

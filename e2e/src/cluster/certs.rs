@@ -12,8 +12,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 
 use super::layout::Layout;
@@ -36,9 +35,7 @@ pub(crate) fn ensure(layout: &Layout) -> Result<()> {
     let ca_key = key(&dir, "ca")?;
     let params = authority(&layout.name);
     if !dir.join("ca.crt").exists() {
-        let cert = params
-            .self_signed(&ca_key)
-            .doing(|| "cannot sign the authority")?;
+        let cert = params.self_signed(&ca_key).doing(|| "cannot sign the authority")?;
         write(&dir.join("ca.crt"), &cert.pem())?;
     }
     let issuer = Issuer::from_params(&params, &ca_key);
@@ -55,38 +52,10 @@ pub(crate) fn ensure(layout: &Layout) -> Result<()> {
         &host,
     ];
     leaf(&dir, &issuer, "apiserver", "kube-apiserver", "", &names)?;
-    leaf(
-        &dir,
-        &issuer,
-        "etcd",
-        "etcd",
-        "",
-        &["localhost", "127.0.0.1"],
-    )?;
-    leaf(
-        &dir,
-        &issuer,
-        "kubelet-serving",
-        &layout.node_name(),
-        "",
-        &[&layout.node_name(), &node],
-    )?;
-    leaf(
-        &dir,
-        &issuer,
-        "kubelet",
-        &format!("system:node:{}", layout.node_name()),
-        "system:nodes",
-        &[],
-    )?;
-    leaf(
-        &dir,
-        &issuer,
-        "apiserver-kubelet",
-        "kube-apiserver-kubelet",
-        "system:masters",
-        &[],
-    )?;
+    leaf(&dir, &issuer, "etcd", "etcd", "", &["localhost", "127.0.0.1"])?;
+    leaf(&dir, &issuer, "kubelet-serving", &layout.node_name(), "", &[&layout.node_name(), &node])?;
+    leaf(&dir, &issuer, "kubelet", &format!("system:node:{}", layout.node_name()), "system:nodes", &[])?;
+    leaf(&dir, &issuer, "apiserver-kubelet", "kube-apiserver-kubelet", "system:masters", &[])?;
     for (name, user, group) in CLIENTS {
         leaf(&dir, &issuer, name, user, group, &[])?;
     }
@@ -98,15 +67,9 @@ pub(crate) fn ensure(layout: &Layout) -> Result<()> {
 /// Writes every kubeconfig, pointing to `server`.
 pub(crate) fn kubeconfigs(layout: &Layout, server: &str) -> Result<()> {
     for name in CLIENTS.iter().map(|client| client.0).chain(["kubelet"]) {
-        write(
-            &kubeconfig(layout, name),
-            &kubeconfig_text(layout, name, server)?,
-        )?;
+        write(&kubeconfig(layout, name), &kubeconfig_text(layout, name, server)?)?;
     }
-    write(
-        &layout.kubeconfig(),
-        &kubeconfig_text(layout, "admin", server)?,
-    )
+    write(&layout.kubeconfig(), &kubeconfig_text(layout, "admin", server)?)
 }
 
 /// The kubeconfig of a component.
@@ -148,26 +111,14 @@ contexts:
 
 fn authority(name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, format!("cultivar-{name}"));
+    params.distinguished_name.push(DnType::CommonName, format!("cultivar-{name}"));
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![
-        KeyUsagePurpose::KeyCertSign,
-        KeyUsagePurpose::DigitalSignature,
-    ];
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
     params
 }
 
 /// One certificate for client and server use alike: within one throw-away cluster nothing is gained by two.
-fn leaf(
-    dir: &Path,
-    issuer: &Issuer<'_, &KeyPair>,
-    file: &str,
-    user: &str,
-    group: &str,
-    names: &[&str],
-) -> Result<()> {
+fn leaf(dir: &Path, issuer: &Issuer<'_, &KeyPair>, file: &str, user: &str, group: &str, names: &[&str]) -> Result<()> {
     let path = dir.join(format!("{file}.crt"));
     if path.exists() {
         return Ok(());
@@ -178,15 +129,10 @@ fn leaf(
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, user);
     if !group.is_empty() {
-        params
-            .distinguished_name
-            .push(DnType::OrganizationName, group);
+        params.distinguished_name.push(DnType::OrganizationName, group);
     }
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![
-        ExtendedKeyUsagePurpose::ServerAuth,
-        ExtendedKeyUsagePurpose::ClientAuth,
-    ];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     params.use_authority_key_identifier_extension = true;
     let cert = params.signed_by(&key(dir, file)?, issuer).doing(failed)?;
     write(&path, &cert.pem())
@@ -210,12 +156,6 @@ pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
         return Ok(());
     }
     let mut options = fs::OpenOptions::new();
-    let mut file = options
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(0o600)
-        .open(path)
-        .doing(failed)?;
+    let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(path).doing(failed)?;
     file.write_all(text.as_bytes()).doing(failed)
 }

@@ -18,10 +18,7 @@ pub(crate) fn ensure(name: &str) -> Result<()> {
         // In version 2 a cgroup has only the controllers that its parent hands down. What the machine's
         // own manager has handed down already is enough, so a refusal says nothing.
         for controller in ["cpuset", "cpu", "io", "memory", "pids", "hugetlb"] {
-            let _ = fs::write(
-                root.join("cgroup.subtree_control"),
-                format!("+{controller}"),
-            );
+            let _ = fs::write(root.join("cgroup.subtree_control"), format!("+{controller}"));
         }
         let dir = root.join(name);
         fs::create_dir_all(&dir).doing(|| format!("cannot make the cgroup {}", dir.display()))?;
@@ -39,11 +36,7 @@ pub(crate) fn ensure(name: &str) -> Result<()> {
 
 /// Ends every process below the cgroup and removes it.
 pub(crate) fn remove(name: &str) -> Result<()> {
-    let dirs: Vec<PathBuf> = hierarchies()
-        .iter()
-        .map(|root| root.join(name))
-        .filter(|dir| dir.exists())
-        .collect();
+    let dirs: Vec<PathBuf> = hierarchies().iter().map(|root| root.join(name)).filter(|dir| dir.exists()).collect();
     let begun = Instant::now();
     loop {
         let mut left = BTreeSet::new();
@@ -64,14 +57,8 @@ pub(crate) fn remove(name: &str) -> Result<()> {
 
 fn processes(dir: &Path, found: &mut BTreeSet<i32>) {
     let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    found.extend(
-        text.lines()
-            .filter_map(|line| line.parse::<i32>().ok())
-            .filter(|pid| *pid > 1),
-    );
-    children(dir)
-        .iter()
-        .for_each(|child| processes(child, found));
+    found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 1));
+    children(dir).iter().for_each(|child| processes(child, found));
 }
 
 /// A cgroup's folder is removed as such: the files in it are the kernel's.
@@ -79,18 +66,13 @@ fn remove_tree(dir: &Path) -> std::io::Result<()> {
     if !dir.exists() {
         return Ok(());
     }
-    children(dir)
-        .iter()
-        .try_for_each(|child| remove_tree(child))?;
+    children(dir).iter().try_for_each(|child| remove_tree(child))?;
     fs::remove_dir(dir)
 }
 
 fn children(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .map(|entry| entry.path())
-        .collect()
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
 }
 
 /// The mount point of every cgroup hierarchy, each once.

@@ -29,24 +29,15 @@ pub(crate) fn start(layout: &Layout, step: &Step) -> Result<()> {
     let config = layout.conf().join("containerd.toml");
     write(&config, &configuration(layout))?;
     cni(layout)?;
-    if !matches!(
-        process::state(layout, "containerd"),
-        process::State::Running(_)
-    ) && shims(layout).is_empty()
-    {
+    if !matches!(process::state(layout, "containerd"), process::State::Running(_)) && shims(layout).is_empty() {
         // What a containerd that was killed, or a machine that was switched off, believed to be running.
         unmount(&state_dir(layout))?;
         let _ = fs::remove_dir_all(state_dir(layout));
     }
     let program = exec::find("containerd").ok_or_else(|| Error::new("containerd is missing"))?;
     let args = vec![format!("--config={}", config.display())];
-    process::ensure(
-        layout,
-        &node::inside(layout, "containerd", program, args, vec![config]),
-    )?;
-    process::wait(layout, "containerd", LIMIT, || {
-        ctr(layout, &["version"]).is_ok()
-    })?;
+    process::ensure(layout, &node::inside(layout, "containerd", program, args, vec![config]))?;
+    process::wait(layout, "containerd", LIMIT, || ctr(layout, &["version"]).is_ok())?;
     let images = ctr(layout, &["images", "list", "--quiet"])?;
     let missing = |image: &str| !images.lines().any(|line| line == image);
     if missing(PAUSE) {
@@ -77,16 +68,10 @@ pub(crate) fn stop(layout: &Layout) -> Result<()> {
         let late = begun.elapsed();
         // A shim that is asked to end removes its socket; one that is killed leaves it.
         for pid in &left {
-            if late < Duration::from_secs(3) {
-                process::ask(*pid)
-            } else {
-                process::kill(*pid)
-            }
+            if late < Duration::from_secs(3) { process::ask(*pid) } else { process::kill(*pid) }
         }
         if late > Duration::from_secs(10) {
-            return Err(Error::new("containerd's shims do not end")
-                .why(format!("{left:?}"))
-                .hint("run `down` again"));
+            return Err(Error::new("containerd's shims do not end").why(format!("{left:?}")).hint("run `down` again"));
         }
         std::thread::sleep(Duration::from_millis(100));
     }
@@ -96,10 +81,8 @@ pub(crate) fn stop(layout: &Layout) -> Result<()> {
 pub(crate) fn unmount(dir: &Path) -> Result<()> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
-    let mut below: Vec<PathBuf> = points
-        .map(|p| PathBuf::from(p.replace("\\040", " ")))
-        .filter(|p| p.starts_with(dir))
-        .collect();
+    let mut below: Vec<PathBuf> =
+        points.map(|p| PathBuf::from(p.replace("\\040", " "))).filter(|p| p.starts_with(dir)).collect();
     below.sort();
     for point in below.iter().rev() {
         let path = point.display().to_string();
@@ -111,14 +94,7 @@ pub(crate) fn unmount(dir: &Path) -> Result<()> {
 
 fn ctr(layout: &Layout, args: &[&str]) -> Result<String> {
     let socket = layout.containerd_socket().display().to_string();
-    exec::run(
-        "ctr",
-        &[
-            &["--address", socket.as_str(), "--namespace", "k8s.io"],
-            args,
-        ]
-        .concat(),
-    )
+    exec::run("ctr", &[&["--address", socket.as_str(), "--namespace", "k8s.io"], args].concat())
 }
 
 fn state_dir(layout: &Layout) -> PathBuf {
@@ -193,20 +169,12 @@ fn shims(layout: &Layout) -> Vec<i32> {
     let socket = layout.containerd_socket().display().to_string();
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        else {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
         let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let mut words = line.split(|byte| *byte == 0).map(String::from_utf8_lossy);
-        if words
-            .next()
-            .is_some_and(|program| program.contains("containerd-shim"))
-            && words.any(|word| word == socket)
-        {
+        if words.next().is_some_and(|program| program.contains("containerd-shim")) && words.any(|word| word == socket) {
             found.push(pid);
         }
     }
@@ -216,11 +184,7 @@ fn shims(layout: &Layout) -> Vec<i32> {
 /// The pause image: busybox's `sleep` keeps a pod's namespaces as well as any other program.
 fn pause_image(path: &Path) -> Result<()> {
     let content = fs::read("/bin/busybox").doing(|| "cannot read /bin/busybox")?;
-    let program = Entry::File {
-        path: "sleep".to_owned(),
-        mode: 0o755,
-        content,
-    };
+    let program = Entry::File { path: "sleep".to_owned(), mode: 0o755, content };
     let spec = ImageSpec {
         reference: PAUSE.to_owned(),
         layers: vec![Layer::Entries(vec![program])],

@@ -30,22 +30,12 @@ pub(crate) fn start(layout: &Layout, settings: &Settings, bin: &Path, step: &Ste
     step.note("the default service account");
     // Admission refuses every pod of a namespace until its service account is there.
     process::wait(layout, "kube-controller-manager", LIMIT, || {
-        kubectl(
-            layout,
-            bin,
-            &["get", "serviceaccount", "default", "--namespace=default"],
-        )
-        .is_ok()
+        kubectl(layout, bin, &["get", "serviceaccount", "default", "--namespace=default"]).is_ok()
     })
 }
 
 /// Starts the API server, if it does not run, and waits until it is ready.
-pub(crate) fn start_api_server(
-    layout: &Layout,
-    settings: &Settings,
-    bin: &Path,
-    step: &Step,
-) -> Result<()> {
+pub(crate) fn start_api_server(layout: &Layout, settings: &Settings, bin: &Path, step: &Step) -> Result<()> {
     step.note("the API server");
     process::ensure(layout, &api_server(layout, settings, bin))?;
     process::wait(layout, "kube-apiserver", LIMIT, || {
@@ -55,11 +45,7 @@ pub(crate) fn start_api_server(
 
 /// The address that clients on this machine and pods on the real node reach the API server at.
 pub(crate) fn server(layout: &Layout, settings: &Settings) -> String {
-    let host = if settings.real_node {
-        layout.host_end().to_string()
-    } else {
-        "127.0.0.1".to_owned()
-    };
+    let host = if settings.real_node { layout.host_end().to_string() } else { "127.0.0.1".to_owned() };
     format!("https://{host}:{}", layout.port(Port::ApiServer))
 }
 
@@ -75,23 +61,13 @@ fn pem(layout: &Layout, file: &str) -> String {
 }
 
 fn spec(name: &'static str, bin: &Path, args: Vec<String>, reads: Vec<PathBuf>) -> Spec {
-    Spec {
-        name,
-        program: bin.join(name),
-        args,
-        netns: None,
-        reads,
-    }
+    Spec { name, program: bin.join(name), args, netns: None, reads }
 }
 
 fn etcd(layout: &Layout, bin: &Path) -> Spec {
     let client = format!("https://127.0.0.1:{}", layout.port(Port::EtcdClient));
     let peer = format!("https://127.0.0.1:{}", layout.port(Port::EtcdPeer));
-    let (cert, key, ca) = (
-        pem(layout, "etcd.crt"),
-        pem(layout, "etcd.key"),
-        pem(layout, "ca.crt"),
-    );
+    let (cert, key, ca) = (pem(layout, "etcd.crt"), pem(layout, "etcd.key"), pem(layout, "ca.crt"));
     let args = vec![
         "--name=cultivar".to_owned(),
         format!("--data-dir={}", layout.dir().join("etcd").display()),
@@ -120,60 +96,35 @@ fn etcd(layout: &Layout, bin: &Path) -> Spec {
 fn api_server(layout: &Layout, settings: &Settings, bin: &Path) -> Spec {
     // With a real node, pods come in over the veth pair; without one nothing but this machine does.
     // The advertised address must not be a loopback one, and need not exist while nobody dials it.
-    let bind = if settings.real_node {
-        layout.host_end().to_string()
-    } else {
-        "127.0.0.1".to_owned()
-    };
+    let bind = if settings.real_node { layout.host_end().to_string() } else { "127.0.0.1".to_owned() };
     let mut args = vec![
         format!("--bind-address={bind}"),
         format!("--secure-port={}", layout.port(Port::ApiServer)),
         format!("--advertise-address={}", layout.host_end()),
-        format!(
-            "--etcd-servers=https://127.0.0.1:{}",
-            layout.port(Port::EtcdClient)
-        ),
+        format!("--etcd-servers=https://127.0.0.1:{}", layout.port(Port::EtcdClient)),
         format!("--etcd-cafile={}", pem(layout, "ca.crt")),
         format!("--etcd-certfile={}", pem(layout, "etcd.crt")),
         format!("--etcd-keyfile={}", pem(layout, "etcd.key")),
         format!("--tls-cert-file={}", pem(layout, "apiserver.crt")),
         format!("--tls-private-key-file={}", pem(layout, "apiserver.key")),
         format!("--client-ca-file={}", pem(layout, "ca.crt")),
-        format!(
-            "--kubelet-client-certificate={}",
-            pem(layout, "apiserver-kubelet.crt")
-        ),
-        format!(
-            "--kubelet-client-key={}",
-            pem(layout, "apiserver-kubelet.key")
-        ),
+        format!("--kubelet-client-certificate={}", pem(layout, "apiserver-kubelet.crt")),
+        format!("--kubelet-client-key={}", pem(layout, "apiserver-kubelet.key")),
         format!("--kubelet-certificate-authority={}", pem(layout, "ca.crt")),
         "--kubelet-preferred-address-types=InternalIP".to_owned(),
         "--authorization-mode=Node,RBAC".to_owned(),
         // OpenShift and hardened clusters have it on: an operator must have the finalizers right.
-        "--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement"
-            .to_owned(),
+        "--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement".to_owned(),
         "--allow-privileged=true".to_owned(),
         format!("--service-cluster-ip-range={}", layout.services()),
         "--service-account-issuer=https://kubernetes.default.svc.cluster.local".to_owned(),
-        format!(
-            "--service-account-key-file={}",
-            pem(layout, "service-accounts.pub")
-        ),
-        format!(
-            "--service-account-signing-key-file={}",
-            pem(layout, "service-accounts.key")
-        ),
+        format!("--service-account-key-file={}", pem(layout, "service-accounts.pub")),
+        format!("--service-account-signing-key-file={}", pem(layout, "service-accounts.key")),
         "--endpoint-reconciler-type=lease".to_owned(),
         "--profiling=false".to_owned(),
     ];
     args.extend(settings.api_server_args.iter().cloned());
-    spec(
-        "kube-apiserver",
-        bin,
-        args,
-        vec![layout.pki().join("apiserver.crt")],
-    )
+    spec("kube-apiserver", bin, args, vec![layout.pki().join("apiserver.crt")])
 }
 
 fn controller_manager(layout: &Layout, settings: &Settings, bin: &Path) -> Spec {
@@ -184,16 +135,10 @@ fn controller_manager(layout: &Layout, settings: &Settings, bin: &Path) -> Spec 
         format!("--authorization-kubeconfig={}", file.display()),
         "--bind-address=127.0.0.1".to_owned(),
         format!("--secure-port={}", layout.port(Port::ControllerManager)),
-        format!(
-            "--cert-dir={}",
-            layout.run().join("kube-controller-manager").display()
-        ),
+        format!("--cert-dir={}", layout.run().join("kube-controller-manager").display()),
         "--leader-elect=false".to_owned(),
         "--use-service-account-credentials=true".to_owned(),
-        format!(
-            "--service-account-private-key-file={}",
-            pem(layout, "service-accounts.key")
-        ),
+        format!("--service-account-private-key-file={}", pem(layout, "service-accounts.key")),
         format!("--root-ca-file={}", pem(layout, "ca.crt")),
         format!("--cluster-signing-cert-file={}", pem(layout, "ca.crt")),
         format!("--cluster-signing-key-file={}", pem(layout, "ca.key")),
@@ -214,10 +159,7 @@ fn scheduler(layout: &Layout, bin: &Path) -> Spec {
         format!("--authorization-kubeconfig={}", file.display()),
         "--bind-address=127.0.0.1".to_owned(),
         format!("--secure-port={}", layout.port(Port::Scheduler)),
-        format!(
-            "--cert-dir={}",
-            layout.run().join("kube-scheduler").display()
-        ),
+        format!("--cert-dir={}", layout.run().join("kube-scheduler").display()),
         "--leader-elect=false".to_owned(),
     ];
     args.extend(load_flags());
@@ -226,10 +168,7 @@ fn scheduler(layout: &Layout, bin: &Path) -> Spec {
 
 /// The limits that clients put on themselves are far below what measurements ask for.
 fn load_flags() -> [String; 2] {
-    [
-        "--kube-api-qps=1000".to_owned(),
-        "--kube-api-burst=2000".to_owned(),
-    ]
+    ["--kube-api-qps=1000".to_owned(), "--kube-api-burst=2000".to_owned()]
 }
 
 /// Certificates and kubeconfigs, before anything starts.

@@ -33,12 +33,6 @@ pub(crate) fn start(layout: &Layout, coredns: &Path) -> Result<()> {
     );
     write(&file, &text)?;
     let args = vec!["-conf".to_owned(), file.display().to_string()];
-    let spec = Spec {
-        name: "coredns",
-        program: coredns.to_owned(),
-        args,
-        netns: None,
-        reads: vec![file, client],
-    };
+    let spec = Spec { name: "coredns", program: coredns.to_owned(), args, netns: None, reads: vec![file, client] };
     process::ensure(layout, &spec)
 }

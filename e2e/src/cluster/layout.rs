@@ -35,10 +35,7 @@ pub(crate) struct Layout {
 
 impl Layout {
     pub fn new(name: &str, slot: u8) -> Self {
-        Self {
-            name: name.to_owned(),
-            slot,
-        }
+        Self { name: name.to_owned(), slot }
     }
 
     /// The folder that holds everything the cluster writes.
@@ -110,10 +107,7 @@ impl Layout {
 
     /// The host's and the node's interface; the kernel allows 15 characters.
     pub fn interfaces(&self) -> (String, String) {
-        (
-            format!("cultivar{}h", self.slot),
-            format!("cultivar{}n", self.slot),
-        )
+        (format!("cultivar{}h", self.slot), format!("cultivar{}n", self.slot))
     }
 
     /// The cgroup below which all pods of the real node run.
@@ -148,18 +142,14 @@ pub(crate) fn clusters_dir() -> PathBuf {
 /// The slots in the order in which a name tries them.
 pub(crate) fn slots(name: &str) -> impl Iterator<Item = u8> {
     // FNV-1a: the same on every machine and in every version of Rust.
-    let hash = name.bytes().fold(0x811c_9dc5_u32, |h, b| {
-        (h ^ u32::from(b)).wrapping_mul(0x0100_0193)
-    });
+    let hash = name.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
     let first = u8::try_from(hash % u32::from(SLOTS)).unwrap_or(0);
     (0..SLOTS).map(move |step| (first + step) % SLOTS)
 }
 
 /// Refuses a name that could not be part of a host name, a cgroup or a folder.
 pub(crate) fn check_name(name: &str) -> Result<()> {
-    let letters = name
-        .bytes()
-        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let letters = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if letters
         && (1..=30).contains(&name.len())
         && name.starts_with(|c: char| c.is_ascii_lowercase())
@@ -167,10 +157,8 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
     {
         return Ok(());
     }
-    Err(
-        Error::new(format!("{name:?} cannot be the name of a cluster"))
-            .hint("use 1 to 30 lower-case letters, digits and dashes, starting with a letter"),
-    )
+    Err(Error::new(format!("{name:?} cannot be the name of a cluster"))
+        .hint("use 1 to 30 lower-case letters, digits and dashes, starting with a letter"))
 }
 
 #[cfg(test)]
@@ -180,11 +168,7 @@ mod tests {
     #[test]
     fn slots_cover_all_and_start_from_the_name() {
         let mut all: Vec<u8> = slots("cultivar").collect();
-        assert_ne!(
-            all[0],
-            slots("verify").next().unwrap_or(0),
-            "the two usual names meet"
-        );
+        assert_ne!(all[0], slots("verify").next().unwrap_or(0), "the two usual names meet");
         all.sort_unstable();
         assert_eq!(all, (0..SLOTS).collect::<Vec<_>>());
     }

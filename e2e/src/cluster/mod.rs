@@ -74,16 +74,10 @@ impl Cluster {
     pub fn find(name: &str) -> Result<Self> {
         layout::check_name(name)?;
         let settings = settings::load(name).ok_or_else(|| {
-            Error::new(format!("there is no cluster {name:?}")).hint(format!(
-                "`cargo cluster up --name {name}` starts it{}",
-                others()
-            ))
+            Error::new(format!("there is no cluster {name:?}"))
+                .hint(format!("`cargo cluster up --name {name}` starts it{}", others()))
         })?;
-        Ok(Self {
-            layout: Layout::new(name, settings.slot),
-            settings,
-            bin: tools::control_plane(&|_| ())?,
-        })
+        Ok(Self { layout: Layout::new(name, settings.slot), settings, bin: tools::control_plane(&|_| ())? })
     }
 
     /// Imports an image (a tar file: OCI layout, or `docker save`) into the real node. Simulated nodes need none.
@@ -133,11 +127,7 @@ impl Cluster {
     /// at: the host of a webhook's URL. The process must listen on it (or on all addresses).
     #[must_use]
     pub fn host_addr(&self) -> std::net::Ipv4Addr {
-        if self.settings.real_node {
-            self.layout.host_end()
-        } else {
-            std::net::Ipv4Addr::LOCALHOST
-        }
+        if self.settings.real_node { self.layout.host_end() } else { std::net::Ipv4Addr::LOCALHOST }
     }
 
     /// How many simulated nodes the cluster has.
@@ -250,18 +240,13 @@ impl Cluster {
         }
         ui.step("control plane", |step| stop_all(&layout, step))?;
         let dir = layout.dir();
-        ui.step("state", |_| {
-            fs::remove_dir_all(&dir).doing(|| format!("cannot remove {}", dir.display()))
-        })
+        ui.step("state", |_| fs::remove_dir_all(&dir).doing(|| format!("cannot remove {}", dir.display())))
     }
 
     /// The names of all clusters that are up, or were and were not taken down.
     #[must_use]
     pub fn all() -> Vec<String> {
-        let dirs = fs::read_dir(layout::clusters_dir())
-            .into_iter()
-            .flatten()
-            .flatten();
+        let dirs = fs::read_dir(layout::clusters_dir()).into_iter().flatten().flatten();
         let mut names: Vec<String> = dirs
             .filter_map(|dir| dir.file_name().into_string().ok())
             .filter(|name| settings::load(name).is_some())
@@ -279,27 +264,13 @@ fn kubectl(layout: &Layout, bin: &Path, args: &[&str]) -> Result<String> {
 
 fn others() -> String {
     let names = Cluster::all();
-    if names.is_empty() {
-        String::new()
-    } else {
-        format!("; up: {}", names.join(", "))
-    }
+    if names.is_empty() { String::new() } else { format!("; up: {}", names.join(", ")) }
 }
 
 /// Clients first, so that no log fills with lost connections; then what the order does not name.
 fn stop_all(layout: &Layout, step: &Step) -> Result<()> {
-    let order = [
-        "kwok",
-        "kube-scheduler",
-        "kube-controller-manager",
-        "kube-apiserver",
-        "etcd",
-    ]
-    .map(str::to_owned);
-    let rest = process::recorded(layout)
-        .into_iter()
-        .filter(|name| !order.contains(name))
-        .collect::<Vec<_>>();
+    let order = ["kwok", "kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd"].map(str::to_owned);
+    let rest = process::recorded(layout).into_iter().filter(|name| !order.contains(name)).collect::<Vec<_>>();
     for name in rest.iter().chain(&order) {
         step.note(name);
         // The data is removed next: nobody needs to wait for connections to drain.

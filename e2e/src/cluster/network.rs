@@ -18,17 +18,9 @@ pub(crate) fn ensure(layout: &Layout) -> Result<()> {
         ip(&["netns", "add", &netns])?;
     }
     if !Path::new("/sys/class/net").join(&host).exists() {
-        ip(&[
-            "link", "add", &host, "type", "veth", "peer", "name", &node, "netns", &netns,
-        ])?;
+        ip(&["link", "add", &host, "type", "veth", "peer", "name", &node, "netns", &netns])?;
     }
-    ip(&[
-        "addr",
-        "replace",
-        &format!("{}/30", layout.host_end()),
-        "dev",
-        &host,
-    ])?;
+    ip(&["addr", "replace", &format!("{}/30", layout.host_end()), "dev", &host])?;
     ip(&["link", "set", &host, "up"])?;
     let (host_end, node_end) = (layout.host_end().to_string(), layout.node_end().to_string());
     let inside = |args: &[&str]| ip(&[&["-netns", netns.as_str()], args].concat());
@@ -37,36 +29,10 @@ pub(crate) fn ensure(layout: &Layout) -> Result<()> {
     inside(&["link", "set", &node, "up"])?;
     inside(&["route", "replace", "default", "via", &host_end])?;
     // The API server reaches webhooks as pods do: kube-proxy's rules act on what comes in here.
-    ip(&[
-        "route",
-        "replace",
-        &layout.pods(),
-        "via",
-        &node_end,
-        "dev",
-        &host,
-    ])?;
-    ip(&[
-        "route",
-        "replace",
-        &layout.services(),
-        "via",
-        &node_end,
-        "dev",
-        &host,
-    ])?;
-    let forward = ["net", "ipv4", "ip_forward"]
-        .iter()
-        .fold("/proc/sys".to_owned(), |path, part| path + "/" + part);
-    exec::run(
-        "nsenter",
-        &[
-            &format!("--net={}", file(layout).display()),
-            "sh",
-            "-c",
-            &format!("echo 1 > {forward}"),
-        ],
-    )?;
+    ip(&["route", "replace", &layout.pods(), "via", &node_end, "dev", &host])?;
+    ip(&["route", "replace", &layout.services(), "via", &node_end, "dev", &host])?;
+    let forward = ["net", "ipv4", "ip_forward"].iter().fold("/proc/sys".to_owned(), |path, part| path + "/" + part);
+    exec::run("nsenter", &[&format!("--net={}", file(layout).display()), "sh", "-c", &format!("echo 1 > {forward}")])?;
     Ok(())
 }
 
@@ -89,9 +55,7 @@ fn forget_pods(network: &str) {
     let dir = Path::new("/var/lib/cni/results");
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let sandbox = name
-            .strip_prefix(network)
-            .and_then(|rest| rest.strip_prefix('-')?.strip_suffix("-eth0"));
+        let sandbox = name.strip_prefix(network).and_then(|rest| rest.strip_prefix('-')?.strip_suffix("-eth0"));
         if let Some(sandbox) = sandbox.filter(|id| !id.contains('-')) {
             let _ = fs::remove_file(entry.path());
             let _ = fs::remove_file(dir.join(format!("cni-loopback-{sandbox}-lo")));

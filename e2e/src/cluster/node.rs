@@ -70,11 +70,7 @@ pub(crate) fn stop(layout: &Layout, step: &Step) -> Result<()> {
     containerd::unmount(&layout.dir())?;
     network::remove(layout)?;
     // The kubelet links every log here, wherever its folder is.
-    for link in fs::read_dir("/var/log/containers")
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
+    for link in fs::read_dir("/var/log/containers").into_iter().flatten().flatten() {
         if fs::read_link(link.path()).is_ok_and(|target| target.starts_with(layout.dir())) {
             let _ = fs::remove_file(link.path());
         }
@@ -92,20 +88,8 @@ fn advertise(layout: &Layout, bin: &Path) -> Result<()> {
     ]);
     let name = layout.node_name();
     let patch = patch.to_string();
-    kubectl(
-        layout,
-        bin,
-        &[
-            "patch",
-            "node",
-            &name,
-            "--subresource=status",
-            "--type=json",
-            "--patch",
-            &patch,
-        ],
-    )
-    .map(|_| ())
+    kubectl(layout, bin, &["patch", "node", &name, "--subresource=status", "--type=json", "--patch", &patch])
+        .map(|_| ())
 }
 
 fn kubelet(layout: &Layout, bin: &Path) -> Result<Spec> {
@@ -160,13 +144,7 @@ evictionHard: {{memory.available: 50Mi, nodefs.available: 1%, imagefs.available:
         format!("--node-ip={}", layout.node_end()),
         "--node-labels=cultivar.dev/node=real".to_owned(),
     ];
-    Ok(inside(
-        layout,
-        "kubelet",
-        bin.join("kubelet"),
-        args,
-        vec![config, client],
-    ))
+    Ok(inside(layout, "kubelet", bin.join("kubelet"), args, vec![config, client]))
 }
 
 fn kube_proxy(layout: &Layout, bin: &Path) -> Result<Spec> {
@@ -192,13 +170,7 @@ conntrack: {{maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeo
     );
     write(&config, &text)?;
     let args = vec![format!("--config={}", config.display())];
-    Ok(inside(
-        layout,
-        "kube-proxy",
-        bin.join("kube-proxy"),
-        args,
-        vec![config, client],
-    ))
+    Ok(inside(layout, "kube-proxy", bin.join("kube-proxy"), args, vec![config, client]))
 }
 
 /// A process in the node's network namespace.
@@ -210,11 +182,5 @@ pub(crate) fn inside(
     reads: Vec<PathBuf>,
 ) -> Spec {
     debug_assert!(layout.containerd_socket().as_os_str().len() < SOCKET_LIMIT);
-    Spec {
-        name,
-        program,
-        args,
-        netns: Some(layout.netns()),
-        reads,
-    }
+    Spec { name, program, args, netns: Some(layout.netns()), reads }
 }

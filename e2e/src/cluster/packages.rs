@@ -34,9 +34,7 @@ pub(crate) fn ensure(say: &dyn Fn(&str)) -> Result<()> {
             .why(&list)
             .hint("install them (these are Debian's names), or run `cargo cluster up --simulated-only`"));
     }
-    say(&format!(
-        "installing Debian packages for the real node: {list}"
-    ));
+    say(&format!("installing Debian packages for the real node: {list}"));
     apt(&["update", "-qq"])?;
     let mut args = vec!["install", "-y", "-qq", "--no-install-recommends"];
     args.extend(&missing);
@@ -50,31 +48,18 @@ pub(crate) fn ensure(say: &dyn Fn(&str)) -> Result<()> {
 
 fn missing() -> Vec<&'static str> {
     let there = |what: &str| {
-        if what.starts_with('/') {
-            Path::new(what).exists()
-        } else {
-            exec::find(what).is_some()
-        }
+        if what.starts_with('/') { Path::new(what).exists() } else { exec::find(what).is_some() }
     };
-    NEEDED
-        .iter()
-        .filter(|(what, _)| !there(what))
-        .map(|(_, package)| *package)
-        .collect()
+    NEEDED.iter().filter(|(what, _)| !there(what)).map(|(_, package)| *package).collect()
 }
 
 fn apt(args: &[&str]) -> Result<()> {
     let mut command = Command::new("apt-get");
     // The node runs its own containerd: the packages need not start theirs, nor ask anybody anything.
-    command
-        .args(args)
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .env("RUNLEVEL", "1");
-    exec::output(&mut command, None)
-        .map(|_| ())
-        .map_err(|error| {
-            Error::new("cannot install the real node's packages")
-                .why(error)
-                .hint("install them by hand, or run `cargo cluster up --simulated-only`")
-        })
+    command.args(args).env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1");
+    exec::output(&mut command, None).map(|_| ()).map_err(|error| {
+        Error::new("cannot install the real node's packages")
+            .why(error)
+            .hint("install them by hand, or run `cargo cluster up --simulated-only`")
+    })
 }

@@ -59,8 +59,7 @@ pub(crate) fn ensure(layout: &Layout, spec: &Spec) -> Result<()> {
 
 /// Whether a component runs with this very command.
 pub(crate) fn runs(layout: &Layout, spec: &Spec) -> bool {
-    read(layout, spec.name)
-        .is_some_and(|record| alive(&record) && record.command == command_line(spec))
+    read(layout, spec.name).is_some_and(|record| alive(&record) && record.command == command_line(spec))
 }
 
 /// Stops a component if it runs: asks, waits up to `grace`, then kills.
@@ -72,11 +71,8 @@ pub(crate) fn stop(layout: &Layout, name: &str, grace: Duration) -> Result<()> {
     if !gone_within(&record, grace) {
         signal(&record, Signal::KILL);
         if !gone_within(&record, Duration::from_secs(5)) {
-            return Err(
-                Error::new(format!("{name} (process {}) does not end", record.pid)).hint(
-                    "it may hang in the kernel: look at /proc/PID/stack, then run `down` again",
-                ),
-            );
+            return Err(Error::new(format!("{name} (process {}) does not end", record.pid))
+                .hint("it may hang in the kernel: look at /proc/PID/stack, then run `down` again"));
         }
     }
     let _ = fs::remove_file(record_file(layout, name));
@@ -95,20 +91,14 @@ pub(crate) fn state(layout: &Layout, name: &str) -> State {
 /// The names of all components that were started and not stopped.
 pub(crate) fn recorded(layout: &Layout) -> Vec<String> {
     let files = fs::read_dir(layout.run()).into_iter().flatten().flatten();
-    let mut names: Vec<String> = files
-        .filter_map(|file| Some(file.file_name().to_str()?.strip_suffix(".json")?.to_owned()))
-        .collect();
+    let mut names: Vec<String> =
+        files.filter_map(|file| Some(file.file_name().to_str()?.strip_suffix(".json")?.to_owned())).collect();
     names.sort();
     names
 }
 
 /// Waits until `ready` holds, while the component lives.
-pub(crate) fn wait(
-    layout: &Layout,
-    name: &str,
-    limit: Duration,
-    mut ready: impl FnMut() -> bool,
-) -> Result<()> {
+pub(crate) fn wait(layout: &Layout, name: &str, limit: Duration, mut ready: impl FnMut() -> bool) -> Result<()> {
     let begun = Instant::now();
     loop {
         if ready() {
@@ -116,19 +106,12 @@ pub(crate) fn wait(
         }
         let ended = !matches!(state(layout, name), State::Running(_));
         if ended || begun.elapsed() > limit {
-            let why = if ended {
-                "it ended".to_owned()
-            } else {
-                format!("not ready after {} s", limit.as_secs())
-            };
+            let why = if ended { "it ended".to_owned() } else { format!("not ready after {} s", limit.as_secs()) };
             let log = layout.logs().join(format!("{name}.log"));
             return Err(Error::new(format!("{name} did not come up"))
                 .why(why)
                 .log(tail(&log, 12))
-                .hint(format!(
-                    "read {}; `cargo cluster down` and `up` start from nothing",
-                    log.display()
-                )));
+                .hint(format!("read {}; `cargo cluster down` and `up` start from nothing", log.display())));
         }
         // Asking is not free: most questions start a kubectl, on the processors that the answer needs.
         std::thread::sleep(Duration::from_millis(100));
@@ -164,10 +147,7 @@ fn start(layout: &Layout, spec: &Spec) -> Result<()> {
     words.extend(setsid.iter().map(|program| program.display().to_string()));
     if let Some(netns) = &spec.netns {
         // Not `ip netns exec`: that mounts a /sys without cgroups.
-        words.extend([
-            "nsenter".to_owned(),
-            format!("--net=/var/run/netns/{netns}"),
-        ]);
+        words.extend(["nsenter".to_owned(), format!("--net=/var/run/netns/{netns}")]);
     }
     words.push(spec.program.display().to_string());
     words.extend(spec.args.iter().cloned());
@@ -185,35 +165,18 @@ fn start(layout: &Layout, spec: &Spec) -> Result<()> {
         .spawn()
         .doing(failed)?;
     let pid = i32::try_from(child.id()).doing(failed)?;
-    let start = started_at(pid).ok_or_else(|| {
-        Error::new(failed())
-            .why("it ended at once")
-            .log(tail(&log, 12))
-    })?;
-    let record = Record {
-        pid,
-        start,
-        command: command_line(spec),
-    };
+    let start = started_at(pid).ok_or_else(|| Error::new(failed()).why("it ended at once").log(tail(&log, 12)))?;
+    let record = Record { pid, start, command: command_line(spec) };
     let text = serde_json::to_string_pretty(&record).doing(failed)?;
     fs::write(record_file(layout, spec.name), text).doing(failed)
 }
 
 fn command_line(spec: &Spec) -> String {
-    let files = spec
-        .reads
-        .iter()
-        .map(|file| fs::read_to_string(file).unwrap_or_default());
+    let files = spec.reads.iter().map(|file| fs::read_to_string(file).unwrap_or_default());
     let read: u64 = files
         .flat_map(String::into_bytes)
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-    format!(
-        "{} {} #{read:x}",
-        spec.program.display(),
-        spec.args.join(" ")
-    )
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    format!("{} {} #{read:x}", spec.program.display(), spec.args.join(" "))
 }
 
 fn record_file(layout: &Layout, name: &str) -> PathBuf {

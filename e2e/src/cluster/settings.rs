@@ -62,11 +62,7 @@ fn lock_file(name: &str) -> Result<File> {
 
 /// The first slot of the name's own order that no other cluster, route or listener has.
 pub(crate) fn free_slot(name: &str) -> Result<u8> {
-    let taken: Vec<u8> = Cluster::all()
-        .iter()
-        .filter_map(|other| load(other))
-        .map(|settings| settings.slot)
-        .collect();
+    let taken: Vec<u8> = Cluster::all().iter().filter_map(|other| load(other)).map(|settings| settings.slot).collect();
     let routes = exec::run("ip", &["-4", "route", "show", "table", "all"]).unwrap_or_default();
     let free = |slot: &u8| {
         let layout = Layout::new(name, *slot);

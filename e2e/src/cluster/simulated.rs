@@ -25,13 +25,7 @@ const STAGES: &str = include_str!("../../sim/kwok.yaml");
 const MARK: &str = "kwok.x-k8s.io/node";
 
 /// Starts KWOK and brings the simulated nodes to the wanted number.
-pub(crate) fn start(
-    layout: &Layout,
-    settings: &Settings,
-    bin: &Path,
-    kwok: &Path,
-    step: &Step,
-) -> Result<()> {
+pub(crate) fn start(layout: &Layout, settings: &Settings, bin: &Path, kwok: &Path, step: &Step) -> Result<()> {
     step.note("KWOK");
     let stages = layout.conf().join("kwok.yaml");
     write(&stages, STAGES)?;
@@ -44,13 +38,7 @@ pub(crate) fn start(
         format!("--node-ip={}", layout.host_end()),
         format!("--server-address=127.0.0.1:{}", layout.port(Port::Kwok)),
     ];
-    let spec = Spec {
-        name: "kwok",
-        program: kwok.to_owned(),
-        args,
-        netns: None,
-        reads: vec![stages, client],
-    };
+    let spec = Spec { name: "kwok", program: kwok.to_owned(), args, netns: None, reads: vec![stages, client] };
     if !process::runs(layout, &spec) {
         process::stop(layout, spec.name, Duration::from_secs(3))?;
         release(layout, bin)?;
@@ -61,24 +49,13 @@ pub(crate) fn start(
     if settings.nodes == 0 {
         return Ok(());
     }
-    let items: Vec<Value> = (0..settings.nodes)
-        .map(|index| node(index, settings.real_node))
-        .collect();
+    let items: Vec<Value> = (0..settings.nodes).map(|index| node(index, settings.real_node)).collect();
     let list = json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string();
     let mut apply = kubectl_command(layout, bin);
-    apply.args([
-        "apply",
-        "--server-side",
-        "--force-conflicts",
-        "--field-manager=cultivar-cluster",
-        "-f",
-        "-",
-    ]);
+    apply.args(["apply", "--server-side", "--force-conflicts", "--field-manager=cultivar-cluster", "-f", "-"]);
     exec::output(&mut apply, Some(&list))?;
     let wanted = usize::try_from(settings.nodes).unwrap_or(usize::MAX);
-    process::wait(layout, "kwok", Duration::from_secs(60), || {
-        ready(layout, bin) >= wanted
-    })
+    process::wait(layout, "kwok", Duration::from_secs(60), || ready(layout, bin) >= wanted)
 }
 
 /// Removes the leases of the simulated nodes. A new KWOK has a new identity, and would leave the nodes
@@ -86,52 +63,24 @@ pub(crate) fn start(
 fn release(layout: &Layout, bin: &Path) -> Result<()> {
     let namespace = "--namespace=kube-node-lease";
     let leases = kubectl(layout, bin, &["get", "leases", namespace, "-o", "name"])?;
-    let held: Vec<&str> = leases
-        .lines()
-        .filter(|name| name.contains("/sim-"))
-        .collect();
+    let held: Vec<&str> = leases.lines().filter(|name| name.contains("/sim-")).collect();
     if held.is_empty() {
         return Ok(());
     }
-    kubectl(
-        layout,
-        bin,
-        &[
-            &["delete", namespace, "--ignore-not-found"],
-            held.as_slice(),
-        ]
-        .concat(),
-    )
-    .map(|_| ())
+    kubectl(layout, bin, &[&["delete", namespace, "--ignore-not-found"], held.as_slice()].concat()).map(|_| ())
 }
 
 fn ready(layout: &Layout, bin: &Path) -> usize {
-    let path =
-        r#"jsonpath={range .items[*]}{.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}"#;
-    let answer = kubectl(
-        layout,
-        bin,
-        &["get", "nodes", "--selector=type=kwok", "-o", path],
-    );
-    answer.map_or(0, |text| {
-        text.lines().filter(|line| line.trim() == "True").count()
-    })
+    let path = r#"jsonpath={range .items[*]}{.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}"#;
+    let answer = kubectl(layout, bin, &["get", "nodes", "--selector=type=kwok", "-o", path]);
+    answer.map_or(0, |text| text.lines().filter(|line| line.trim() == "True").count())
 }
 
 fn remove_surplus(layout: &Layout, settings: &Settings, bin: &Path) -> Result<()> {
-    let names = kubectl(
-        layout,
-        bin,
-        &["get", "nodes", "--selector=type=kwok", "-o", "name"],
-    )?;
+    let names = kubectl(layout, bin, &["get", "nodes", "--selector=type=kwok", "-o", "name"])?;
     let surplus: Vec<&str> = names
         .lines()
-        .filter(|name| {
-            name.rsplit('-')
-                .next()
-                .and_then(|n| n.parse().ok())
-                .is_none_or(|n: u32| n >= settings.nodes)
-        })
+        .filter(|name| name.rsplit('-').next().and_then(|n| n.parse().ok()).is_none_or(|n: u32| n >= settings.nodes))
         .collect();
     if surplus.is_empty() {
         return Ok(());
@@ -143,11 +92,7 @@ fn remove_surplus(layout: &Layout, settings: &Settings, bin: &Path) -> Result<()
 
 fn node(index: u32, tainted: bool) -> Value {
     let name = format!("sim-{index}");
-    let taints = if tainted {
-        json!([{"key": MARK, "value": "fake", "effect": "NoSchedule"}])
-    } else {
-        json!([])
-    };
+    let taints = if tainted { json!([{"key": MARK, "value": "fake", "effect": "NoSchedule"}]) } else { json!([]) };
     let size = json!({"cpu": "128", "memory": "1Ti", "ephemeral-storage": "1Ti", "pods": "1000", "nvidia.com/gpu": GPUS.to_string()});
     json!({
         "apiVersion": "v1",

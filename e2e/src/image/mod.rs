@@ -52,9 +52,8 @@ fn cached(name: &str, key: &str, make: impl FnOnce(&Path) -> Result<()>) -> Resu
     fs::create_dir_all(&folder).doing(|| format!("cannot make {}", folder.display()))?;
     // Written beside its place and moved there, so that a build which is stopped leaves no half image behind.
     let partial = folder.join(format!("{name}-{key}.{}.partial", std::process::id()));
-    let made = make(&partial).and_then(|()| {
-        fs::rename(&partial, &path).doing(|| format!("cannot keep the image {}", path.display()))
-    });
+    let made = make(&partial)
+        .and_then(|()| fs::rename(&partial, &path).doing(|| format!("cannot keep the image {}", path.display())));
     if made.is_err() {
         let _ = fs::remove_file(&partial);
     }

@@ -107,7 +107,8 @@ pub fn write_oci_tar(image: &ImageSpec, path: &Path) -> Result<String> {
     let manifest_blob = manifest.describe("application/vnd.oci.image.manifest.v1+json").doing(failed)?;
     let mut entry = manifest_blob.json();
     // containerd takes the full name from the first annotation; other tools know the second one.
-    entry["annotations"] = json!({"io.containerd.image.name": image.reference, "org.opencontainers.image.ref.name": tag});
+    entry["annotations"] =
+        json!({"io.containerd.image.name": image.reference, "org.opencontainers.image.ref.name": tag});
     entry["platform"] = json!({"architecture": architecture(), "os": "linux"});
     let media_type = "application/vnd.oci.image.index.v1+json";
     let index = json!({"schemaVersion": 2, "mediaType": media_type, "manifests": [entry]});

@@ -94,7 +94,8 @@ fn program(built: &Path, binary: Vec<u8>) -> Result<Entry> {
     };
     let stripped = std::env::temp_dir().join(format!("{PROGRAM}.{}.stripped", std::process::id()));
     let args = ["--strip-debug".as_ref(), "-o".as_ref(), stripped.as_os_str(), built.as_os_str()];
-    let content = exec::run(strip, &args).and_then(|_| fs::read(&stripped).doing(|| "cannot read the stripped operator"));
+    let content =
+        exec::run(strip, &args).and_then(|_| fs::read(&stripped).doing(|| "cannot read the stripped operator"));
     let _ = fs::remove_file(&stripped);
     Ok(Entry::File { path, mode: 0o755, content: content? })
 }

@@ -22,7 +22,8 @@ pub(super) fn ensure(package: &str, present: impl Fn() -> bool, say: &dyn Fn(&st
     for args in [vec!["update", "-qq"], vec!["install", "-y", "-qq", "--no-install-recommends", package]] {
         let mut apt = Command::new("apt-get");
         apt.args(["-o", patient]).args(args).env("DEBIAN_FRONTEND", "noninteractive");
-        exec::output(&mut apt, None).map_err(|why| Error::new(format!("cannot install {package}")).why(why).hint(&by_hand))?;
+        exec::output(&mut apt, None)
+            .map_err(|why| Error::new(format!("cannot install {package}")).why(why).hint(&by_hand))?;
     }
     if present() { Ok(()) } else { Err(Error::new(format!("apt-get installed {package}, yet it is not there"))) }
 }

@@ -3,8 +3,8 @@
 //! In: the checkout. Out: the output of every test runner as it comes, and whether everything passed. A rung that
 //! cannot run fails; nothing is skipped in silence.
 
-mod rungs;
 mod run;
+mod rungs;
 
 pub use rungs::{Needs, Rung, all};
 

@@ -22,8 +22,7 @@ pub fn check(mut command: Command) -> Outcome {
 /// Runs `cargo test` and counts what its closing lines say. A run that fails without a failed test (it does not
 /// compile, a runner crashed) counts as one failure.
 pub fn tests(mut command: Command) -> Outcome {
-    let mut child =
-        command.stdout(Stdio::piped()).spawn().doing(|| format!("cannot start {command:?}"))?;
+    let mut child = command.stdout(Stdio::piped()).spawn().doing(|| format!("cannot start {command:?}"))?;
     let mut count = Count::default();
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {

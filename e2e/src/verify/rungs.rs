@@ -42,11 +42,26 @@ pub fn all() -> Vec<Rung> {
     vec![
         Rung { name: "format", what: "every file as rustfmt writes it", needs: Needs::Nothing, run: format },
         Rung { name: "lint", what: "clippy without a warning", needs: Needs::Nothing, run: lint },
-        Rung { name: "generated", what: "committed definitions match the types", needs: Needs::Nothing, run: generated },
+        Rung {
+            name: "generated",
+            what: "committed definitions match the types",
+            needs: Needs::Nothing,
+            run: generated,
+        },
         Rung { name: "unit", what: "units, tables, properties, replay", needs: Needs::Nothing, run: unit },
         Rung { name: "chart", what: "the chart's templates, values and docs", needs: Needs::Go, run: chart_tests },
-        Rung { name: "api", what: "definitions, samples, rights and the chart against an API server", needs: Needs::Go, run: api },
-        Rung { name: "simulated", what: "the operator on simulated nodes: cases, faults, load", needs: Needs::Go, run: simulated },
+        Rung {
+            name: "api",
+            what: "definitions, samples, rights and the chart against an API server",
+            needs: Needs::Go,
+            run: api,
+        },
+        Rung {
+            name: "simulated",
+            what: "the operator on simulated nodes: cases, faults, load",
+            needs: Needs::Go,
+            run: simulated,
+        },
         Rung { name: "real", what: "the main job on a real node, from the chart", needs: Needs::Root, run: real },
     ]
 }
@@ -63,13 +78,16 @@ fn generated() -> Outcome {
     let scratch = std::env::temp_dir().join(format!("cultivar-crds-{}", std::process::id()));
     std::fs::create_dir_all(&scratch).doing(|| format!("cannot make {}", scratch.display()))?;
     let scratch_text = scratch.display().to_string();
-    let mut count = check(cargo(&["run", "--quiet", "-p", "cultivar-crds", "--bin", "crdgen", "--", "--write", &scratch_text]))?;
+    let mut count =
+        check(cargo(&["run", "--quiet", "-p", "cultivar-crds", "--bin", "crdgen", "--", "--write", &scratch_text]))?;
     for committed in ["crds/generated", "charts/cultivar/files/crds"] {
         let mut diff = Command::new("diff");
         diff.args(["-ru", &scratch_text, committed]).current_dir(chart::repository());
         let same = check(diff)?;
         if same.failed > 0 {
-            println!("{committed} is not what the types say: run `cargo run -p cultivar-crds --bin crdgen -- --write crds/generated` and `cargo run -p cultivar-e2e --bin chart -- generate`, and commit");
+            println!(
+                "{committed} is not what the types say: run `cargo run -p cultivar-crds --bin crdgen -- --write crds/generated` and `cargo run -p cultivar-e2e --bin chart -- generate`, and commit"
+            );
         }
         count.add(same);
     }
@@ -106,7 +124,8 @@ fn samples(cluster: &Cluster) -> Outcome {
     cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"])?;
     let mut count = Count::default();
     for sample in yaml_files(&root.join("config/samples"))? {
-        let taken = cluster.kubectl(&["apply", "--dry-run=server", "--validate=strict", "-n", "default", "-f", &sample]);
+        let taken =
+            cluster.kubectl(&["apply", "--dry-run=server", "--validate=strict", "-n", "default", "-f", &sample]);
         match &taken {
             Ok(_) => println!("ok     {sample}"),
             Err(error) => println!("FAILED {sample}: {error}"),
