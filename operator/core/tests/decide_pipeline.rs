@@ -6,7 +6,7 @@ mod support;
 
 use cultivar_core::decide::pipeline::{Snapshot, decide, digest};
 use cultivar_core::decide::{Action, NewRun};
-use cultivar_core::domain::RunRecord;
+use cultivar_core::domain::{Owner, RunRecord};
 use cultivar_crds::{Phase, PipelineRunStatus, PipelineStatus, Reason, labels};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -31,6 +31,7 @@ struct Given {
     spec: Option<Value>,
     generation: Option<i64>,
     deleting: bool,
+    created: Option<i64>,
     status: Value,
     /// Spec whose digest the status remembers.
     remembers: Option<Value>,
@@ -61,6 +62,9 @@ struct RunInShort {
     finished: Option<i64>,
     #[serde(default)]
     deleting: bool,
+    /// Made by a pipeline of this name that was deleted, or restored with another uid.
+    #[serde(default)]
+    of_a_namesake: bool,
 }
 
 fn present() -> Value {
@@ -84,6 +88,8 @@ impl RunInShort {
         run.meta.created = Some(at(self.created));
         run.meta.deleting = self.deleting;
         if let Some(revision) = self.revision {
+            let owner = if self.of_a_namesake { "an earlier life".to_owned() } else { uid("digits") };
+            run.meta.owner = Some(Owner { kind: "Pipeline".into(), name: "digits".into(), uid: owner });
             run.meta.labels.insert(labels::REVISION.to_owned(), revision.to_string());
             run.meta.annotations.insert(labels::PIPELINE_DIGEST.to_owned(), digest);
             let generation = self.generation.unwrap_or(1).to_string();
@@ -101,6 +107,7 @@ impl Given {
         let mut pipeline = record("digits", spec.clone(), status);
         pipeline.meta.generation = self.generation.unwrap_or(1);
         pipeline.meta.deleting = self.deleting;
+        pipeline.meta.created = self.created.map(at).or(pipeline.meta.created);
         Snapshot {
             pipeline,
             runs: self.runs.iter().map(|run| Arc::new(run.record(&spec))).collect(),
