@@ -12,28 +12,17 @@ fn table(text: &str) -> Vec<Value> {
 fn every_clone_of_the_table() {
     let mut wrong = Vec::new();
     for case in table(include_str!("cases/clone.yaml")) {
-        let unset: Vec<String> =
-            serde_json::from_value(case.get("unset").cloned().unwrap_or(json!([]))).unwrap();
-        let result = merge_template(
-            &case["source"],
-            &unset,
-            case.get("overrides").unwrap_or(&json!({})),
-        );
+        let unset: Vec<String> = serde_json::from_value(case.get("unset").cloned().unwrap_or(json!([]))).unwrap();
+        let result = merge_template(&case["source"], &unset, case.get("overrides").unwrap_or(&json!({})));
         let right = match (&result, case.get("error")) {
             (Ok(value), None) => *value == case["gives"],
-            (Err(error), Some(parts)) => parts
-                .as_array()
-                .unwrap()
-                .iter()
-                .all(|part| error.to_string().contains(part.as_str().unwrap())),
+            (Err(error), Some(parts)) => {
+                parts.as_array().unwrap().iter().all(|part| error.to_string().contains(part.as_str().unwrap()))
+            }
             _ => false,
         };
         if !right {
-            wrong.push(format!(
-                "{}: {}",
-                case["name"],
-                result.map_or_else(|e| e.to_string(), |v| v.to_string())
-            ));
+            wrong.push(format!("{}: {}", case["name"], result.map_or_else(|e| e.to_string(), |v| v.to_string())));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -42,32 +31,20 @@ fn every_clone_of_the_table() {
 #[test]
 fn every_pod_of_the_table() {
     for case in table(include_str!("cases/clone_pod.yaml")) {
-        assert_eq!(
-            strategic_merge(&case["base"], &case["patch"]),
-            case["gives"],
-            "{}",
-            case["name"]
-        );
+        assert_eq!(strategic_merge(&case["base"], &case["patch"]), case["gives"], "{}", case["name"]);
     }
 }
 
 #[test]
 fn equal_values_have_one_text() {
-    let value: Value = serde_json::from_str(
-        r#"{"b": [10.0, -0.0, 1e3, 0.1, 1e300], "a": {"é\n": null, "d": 18446744073709551615}}"#,
-    )
-    .unwrap();
-    assert_eq!(
-        canonical_json(&value),
-        r#"{"a":{"d":18446744073709551615,"é\n":null},"b":[10,0,1000,0.1,1e+300]}"#
-    );
+    let value: Value =
+        serde_json::from_str(r#"{"b": [10.0, -0.0, 1e3, 0.1, 1e300], "a": {"é\n": null, "d": 18446744073709551615}}"#)
+            .unwrap();
+    assert_eq!(canonical_json(&value), r#"{"a":{"d":18446744073709551615,"é\n":null},"b":[10,0,1000,0.1,1e+300]}"#);
     assert_eq!(digest(&json!({"lr": 10.0})), digest(&json!({"lr": 10})));
     assert_ne!(digest(&json!({"lr": 10.5})), digest(&json!({"lr": 10})));
     assert_ne!(digest(&json!({"lr": null})), digest(&json!({})));
-    assert_eq!(
-        digest(&json!({})),
-        "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
-    );
+    assert_eq!(digest(&json!({})), "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a");
 }
 
 /// Any JSON, with names and keys from a small set so that they meet.
@@ -81,10 +58,7 @@ fn anything() -> impl Strategy<Value = Value> {
         "[a-c$]{0,3}".prop_map(Value::from),
     ];
     leaf.prop_recursive(4, 24, 4, |inner| {
-        prop_oneof![
-            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            object(inner)
-        ]
+        prop_oneof![prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from), object(inner)]
     })
 }
 
@@ -111,42 +85,25 @@ fn object(inner: impl Strategy<Value = Value>) -> impl Strategy<Value = Value> {
         "source",
         "git",
     ]);
-    prop::collection::btree_map(keys, inner, 0..5).prop_map(|map| {
-        Value::Object(
-            map.into_iter()
-                .map(|(k, v)| (k.to_owned(), v))
-                .collect::<Map<_, _>>(),
-        )
-    })
+    prop::collection::btree_map(keys, inner, 0..5)
+        .prop_map(|map| Value::Object(map.into_iter().map(|(k, v)| (k.to_owned(), v)).collect::<Map<_, _>>()))
 }
 
 /// A pod patch of the shape that pods have.
 fn pod_patch() -> impl Strategy<Value = Value> {
     let scalar = || prop_oneof![Just(Value::Null), (0..4_u8).prop_map(Value::from)];
     let labels = || {
-        let directive =
-            prop::option::weighted(0.15, prop::sample::select(vec!["replace", "delete"]));
-        (
-            prop::collection::btree_map("[ab]", scalar(), 0..3),
-            directive,
-        )
-            .prop_map(|(map, directive)| {
-                let mut map: Map<String, Value> = map.into_iter().collect();
-                map.extend(directive.map(|directive| ("$patch".to_owned(), directive.into())));
-                Value::Object(map)
-            })
+        let directive = prop::option::weighted(0.15, prop::sample::select(vec!["replace", "delete"]));
+        (prop::collection::btree_map("[ab]", scalar(), 0..3), directive).prop_map(|(map, directive)| {
+            let mut map: Map<String, Value> = map.into_iter().collect();
+            map.extend(directive.map(|directive| ("$patch".to_owned(), directive.into())));
+            Value::Object(map)
+        })
     };
-    let member = (
-        "[xyz]",
-        prop::option::of(scalar()),
-        prop::option::of(labels()),
-        prop::bool::weighted(0.1),
-    );
+    let member = ("[xyz]", prop::option::of(scalar()), prop::option::of(labels()), prop::bool::weighted(0.1));
     let containers = prop::collection::vec(member, 0..4).prop_map(|members| {
         let mut seen = std::collections::BTreeSet::new();
-        let distinct = members
-            .into_iter()
-            .filter(|(name, ..)| seen.insert(name.clone()));
+        let distinct = members.into_iter().filter(|(name, ..)| seen.insert(name.clone()));
         let members = distinct.map(|(name, image, extra, delete)| {
             let mut member = json!({"name": name});
             if delete {
@@ -163,18 +120,11 @@ fn pod_patch() -> impl Strategy<Value = Value> {
         Value::Array(members.collect())
     });
     let selector = prop_oneof![4 => labels(), 1 => Just(Value::Null)];
-    (
-        prop::option::of(containers),
-        prop::option::of(selector),
-        prop::option::of(prop::collection::vec(scalar(), 0..2)),
-    )
+    (prop::option::of(containers), prop::option::of(selector), prop::option::of(prop::collection::vec(scalar(), 0..2)))
         .prop_map(|(containers, selector, tolerations)| {
             let mut spec = json!({});
-            let fields = [
-                ("containers", containers),
-                ("nodeSelector", selector),
-                ("tolerations", tolerations.map(Value::from)),
-            ];
+            let fields =
+                [("containers", containers), ("nodeSelector", selector), ("tolerations", tolerations.map(Value::from))];
             for (key, value) in fields {
                 if let Some(value) = value {
                     spec[key] = value;

@@ -25,31 +25,16 @@ fn digits() -> Vec<Value> {
 #[test]
 fn edges_come_from_references_conditions_and_after() {
     let stages = digits();
-    assert_eq!(
-        needs(&stages[0]),
-        BTreeSet::from(["train-model".to_owned()])
-    );
-    assert_eq!(
-        needs(&stages[1]),
-        BTreeSet::from(["evaluate".to_owned(), "prepare".to_owned()])
-    );
+    assert_eq!(needs(&stages[0]), BTreeSet::from(["train-model".to_owned()]));
+    assert_eq!(needs(&stages[1]), BTreeSet::from(["evaluate".to_owned(), "prepare".to_owned()]));
     assert!(needs(&stages[2]).is_empty());
     let dag = infer(&stages, &at()).unwrap();
-    assert_eq!(
-        dag.order(),
-        ["prepare", "train-model", "evaluate", "report", "alone"]
-    );
-    assert_eq!(
-        dag.descendants("prepare"),
-        ["train-model", "evaluate", "report"]
-    );
+    assert_eq!(dag.order(), ["prepare", "train-model", "evaluate", "report", "alone"]);
+    assert_eq!(dag.descendants("prepare"), ["train-model", "evaluate", "report"]);
     assert_eq!(dag.descendants("train-model"), ["evaluate", "report"]);
     assert!(dag.descendants("alone").is_empty());
     assert!(dag.descendants("unknown").is_empty());
-    assert_eq!(
-        dag.needs("report").collect::<Vec<_>>(),
-        ["evaluate", "prepare"]
-    );
+    assert_eq!(dag.needs("report").collect::<Vec<_>>(), ["evaluate", "prepare"]);
     assert!(faults(&stages).is_empty());
 }
 
@@ -65,16 +50,12 @@ fn a_circle_names_its_stages_in_order() {
         {"name": "train", "args": ["x", "${stages.evaluate.x}"]},
         {"name": "evaluate", "after": [{"stage": "train"}]},
     ]);
-    let message =
-        "spec.stages[1].args[1]: stages wait for each other in a circle: train → evaluate → train";
+    let message = "spec.stages[1].args[1]: stages wait for each other in a circle: train → evaluate → train";
     assert_eq!(messages(&stages), [message]);
     let found = faults(stages.as_array().unwrap());
     assert_eq!(format!("{}: {}", found[0].field, found[0].message), message);
     let own = json!([{"name": "train", "when": "stages.train.x == 1"}]);
-    assert_eq!(
-        messages(&own),
-        ["spec.stages[0].when: stages wait for each other in a circle: train → train"]
-    );
+    assert_eq!(messages(&own), ["spec.stages[0].when: stages wait for each other in a circle: train → train"]);
 }
 
 #[test]
@@ -93,50 +74,31 @@ fn names_that_no_stage_or_two_stages_have() {
         ]
     );
     // The reference is left to the check of references, which knows the same names.
-    let fields: Vec<String> = faults(stages.as_array().unwrap())
-        .into_iter()
-        .map(|fault| fault.field)
-        .collect();
-    assert_eq!(
-        fields,
-        ["spec.stages[2].name", "spec.stages[1].after[0].stage"]
-    );
+    let fields: Vec<String> = faults(stages.as_array().unwrap()).into_iter().map(|fault| fault.field).collect();
+    assert_eq!(fields, ["spec.stages[2].name", "spec.stages[1].after[0].stage"]);
 }
 
 #[test]
 fn what_cannot_be_read_has_its_field() {
-    let stages = json!([{"args": ["${stages.a"]}, {"name": "b", "when": "size(stages) > 1"}, {"name": "c", "when": "1 +"}]);
+    let stages =
+        json!([{"args": ["${stages.a"]}, {"name": "b", "when": "size(stages) > 1"}, {"name": "c", "when": "1 +"}]);
     let messages = messages(&stages);
-    assert!(
-        messages[0].starts_with("spec.stages[0].args[0]: ${stages.a: the closing } is missing"),
-        "{messages:?}"
-    );
+    assert!(messages[0].starts_with("spec.stages[0].args[0]: ${stages.a: the closing } is missing"), "{messages:?}");
     assert_eq!(messages[1], "spec.stages[0]: a stage needs a name");
     assert!(
-        messages[2]
-            .starts_with("spec.stages[1].when: an expression has to name the stages it reads"),
+        messages[2].starts_with("spec.stages[1].when: an expression has to name the stages it reads"),
         "{messages:?}"
     );
-    assert!(
-        messages[3].starts_with("spec.stages[2].when: expression `1 +`"),
-        "{messages:?}"
-    );
+    assert!(messages[3].starts_with("spec.stages[2].when: expression `1 +`"), "{messages:?}");
 }
 
 fn stages(edges: &[Vec<usize>]) -> Vec<Stage> {
     let name = |i: usize| format!("s{i}");
-    let need = |i: &usize| Need {
-        stage: name(*i),
-        at: at().index(*i),
-    };
+    let need = |i: &usize| Need { stage: name(*i), at: at().index(*i) };
     edges
         .iter()
         .enumerate()
-        .map(|(i, needs)| Stage {
-            name: name(i),
-            at: at().index(i),
-            needs: needs.iter().map(need).collect(),
-        })
+        .map(|(i, needs)| Stage { name: name(i), at: at().index(i), needs: needs.iter().map(need).collect() })
         .collect()
 }
 

@@ -1,15 +1,13 @@
 //! References: what each one gives, from the table in `cases/refs.yaml`, and what the checks find.
 
 use cultivar_core::refs::{
-    FieldPath, Head, Insert, Known, Names, RefError, Scope, check, eval_bool, resolve,
-    resolve_params, resolve_text, scan, unused_params,
+    FieldPath, Head, Insert, Known, Names, RefError, Scope, check, eval_bool, resolve, resolve_params, resolve_text,
+    scan, unused_params,
 };
 use serde_json::{Value, json};
 
 fn names(values: &Value) -> Names<'_> {
-    let heads = Head::ALL
-        .into_iter()
-        .filter_map(|head| Some((head, values.get(head.as_str())?)));
+    let heads = Head::ALL.into_iter().filter_map(|head| Some((head, values.get(head.as_str())?)));
     heads.fold(Names::new(), |names, (head, value)| names.with(head, value))
 }
 
@@ -22,34 +20,23 @@ const PASSES: [(&str, Scope, Insert); 4] = [
 
 #[test]
 fn every_case_of_the_table() {
-    let table: Value =
-        serde_yaml::from_str(include_str!("cases/refs.yaml")).expect("the table is YAML");
+    let table: Value = serde_yaml::from_str(include_str!("cases/refs.yaml")).expect("the table is YAML");
     let names = names(&table["names"]);
     let mut wrong = Vec::new();
     for case in table["cases"].as_array().expect("a list of cases") {
-        let (pass, scope, insert) = PASSES
-            .into_iter()
-            .find(|(pass, ..)| case.get(*pass).is_some())
-            .expect("a case has a text");
+        let (pass, scope, insert) =
+            PASSES.into_iter().find(|(pass, ..)| case.get(*pass).is_some()).expect("a case has a text");
         let result = resolve_text(case[pass].as_str().expect("text"), scope, &names, insert);
         let right = match (&result, case.get("error")) {
             (Ok(value), None) => *value == case["gives"],
             (Err(error), Some(parts)) => {
                 let message = error.to_string();
-                parts
-                    .as_array()
-                    .expect("a list of parts")
-                    .iter()
-                    .all(|part| message.contains(part.as_str().unwrap()))
+                parts.as_array().expect("a list of parts").iter().all(|part| message.contains(part.as_str().unwrap()))
             }
             _ => false,
         };
         if !right {
-            wrong.push(format!(
-                "{}: {}",
-                case["name"],
-                result.map_or_else(|e| e.to_string(), |v| v.to_string())
-            ));
+            wrong.push(format!("{}: {}", case["name"], result.map_or_else(|e| e.to_string(), |v| v.to_string())));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -59,30 +46,17 @@ fn every_case_of_the_table() {
 fn keys_are_no_references_and_every_error_has_its_field() {
     let value = json!({"args": ["ok", "${nope.x}"], "limits": {"nvidia.com/gpu": "${params.gpus}"}, "${a.b}": 1});
     let params = json!({"lr": 1});
-    let errors = resolve(
-        &value,
-        &FieldPath::of("spec"),
-        Scope::Own,
-        &Names::new().with(Head::Params, &params),
-        Insert::Plain,
-    )
-    .unwrap_err();
+    let errors =
+        resolve(&value, &FieldPath::of("spec"), Scope::Own, &Names::new().with(Head::Params, &params), Insert::Plain)
+            .unwrap_err();
     let paths: Vec<String> = errors.iter().map(|error| error.path.to_string()).collect();
     assert_eq!(paths, ["spec.args[1]", "spec.limits[nvidia.com/gpu]"]);
 }
 
 #[test]
 fn a_long_list_of_names_is_cut() {
-    let params: Value = (0..30)
-        .map(|i| (format!("p{i:02}"), Value::Null))
-        .collect::<serde_json::Map<_, _>>()
-        .into();
-    let error = resolve_text(
-        "${params.x}",
-        Scope::Own,
-        &Names::new().with(Head::Params, &params),
-        Insert::Plain,
-    );
+    let params: Value = (0..30).map(|i| (format!("p{i:02}"), Value::Null)).collect::<serde_json::Map<_, _>>().into();
+    let error = resolve_text("${params.x}", Scope::Own, &Names::new().with(Head::Params, &params), Insert::Plain);
     let message = error.unwrap_err().to_string();
     assert!(message.ends_with("p08, p09 and 20 more"), "{message}");
 }
@@ -91,39 +65,14 @@ fn a_long_list_of_names_is_cut() {
 fn a_condition_must_be_a_boolean() {
     let stages = json!({"train": {"metrics": {"val/acc": {"max": 0.95}}}});
     let names = Names::new().with(Head::Stages, &stages);
-    assert_eq!(
-        eval_bool(r#"stages.train.metrics["val/acc"].max > 0.9"#, &names),
-        Ok(true)
-    );
-    assert_eq!(
-        eval_bool(
-            "has(stages.train.metrics.loss) && stages.train.metrics.loss.max > 1",
-            &names
-        ),
-        Ok(false)
-    );
-    assert_eq!(
-        eval_bool(r#""val/acc" in stages.train.metrics"#, &names),
-        Ok(true)
-    );
-    assert_eq!(
-        eval_bool("stages.train.metrics.`val/acc`.max == 0.95", &names),
-        Ok(true)
-    );
-    let message = eval_bool(r#"stages.train.metrics["val/acc"].max"#, &names)
-        .unwrap_err()
-        .to_string();
-    assert!(
-        message.contains("gives a number, but a condition must be true or false"),
-        "{message}"
-    );
-    let message = eval_bool("!stages.train.metrics", &names)
-        .unwrap_err()
-        .to_string();
-    assert!(
-        message.contains("stages.train.metrics is an object, not a boolean"),
-        "{message}"
-    );
+    assert_eq!(eval_bool(r#"stages.train.metrics["val/acc"].max > 0.9"#, &names), Ok(true));
+    assert_eq!(eval_bool("has(stages.train.metrics.loss) && stages.train.metrics.loss.max > 1", &names), Ok(false));
+    assert_eq!(eval_bool(r#""val/acc" in stages.train.metrics"#, &names), Ok(true));
+    assert_eq!(eval_bool("stages.train.metrics.`val/acc`.max == 0.95", &names), Ok(true));
+    let message = eval_bool(r#"stages.train.metrics["val/acc"].max"#, &names).unwrap_err().to_string();
+    assert!(message.contains("gives a number, but a condition must be true or false"), "{message}");
+    let message = eval_bool("!stages.train.metrics", &names).unwrap_err().to_string();
+    assert!(message.contains("stages.train.metrics is an object, not a boolean"), "{message}");
 }
 
 #[test]
@@ -133,45 +82,23 @@ fn scan_says_what_is_read_and_where() {
         "inputs": [{"uri": "${stages[\"prepare-data\"].artifacts.data.uri}"}],
         "params": {"good": "${= stages.train.metrics['val/acc'].max > pipeline.params.bar && size(stages.train.x[matrix.i]) > 1}"},
     });
-    let found: Vec<(String, Vec<String>)> =
-        scan(&stage, &FieldPath::of("spec").key("stages").index(0))
-            .into_iter()
-            .map(|(path, reference)| {
-                (
-                    path.to_string(),
-                    reference
-                        .expect("well formed")
-                        .uses()
-                        .iter()
-                        .map(ToString::to_string)
-                        .collect(),
-                )
-            })
-            .collect();
+    let found: Vec<(String, Vec<String>)> = scan(&stage, &FieldPath::of("spec").key("stages").index(0))
+        .into_iter()
+        .map(|(path, reference)| {
+            (path.to_string(), reference.expect("well formed").uses().iter().map(ToString::to_string).collect())
+        })
+        .collect();
     let expected = [
         ("spec.stages[0].args[0]", vec!["params.lr"]),
-        (
-            "spec.stages[0].inputs[0].uri",
-            vec![r#"stages["prepare-data"].artifacts.data.uri"#],
-        ),
+        ("spec.stages[0].inputs[0].uri", vec![r#"stages["prepare-data"].artifacts.data.uri"#]),
         (
             "spec.stages[0].params.good",
-            vec![
-                r#"stages.train.metrics["val/acc"].max"#,
-                "pipeline.params.bar",
-                "stages.train.x",
-                "matrix.i",
-            ],
+            vec![r#"stages.train.metrics["val/acc"].max"#, "pipeline.params.bar", "stages.train.x", "matrix.i"],
         ),
     ];
     let expected: Vec<(String, Vec<String>)> = expected
         .into_iter()
-        .map(|(path, uses)| {
-            (
-                path.to_owned(),
-                uses.into_iter().map(str::to_owned).collect(),
-            )
-        })
+        .map(|(path, uses)| (path.to_owned(), uses.into_iter().map(str::to_owned).collect()))
         .collect();
     assert_eq!(found, expected);
 }
@@ -184,11 +111,7 @@ fn names_that_do_not_exist_are_refused_with_their_field() {
         "outputs": [{"name": "model", "path": "${params.wrong}"}],
         "args": ["${params.lr}", "${inputs.data.path}", "${outputs.model.path}", "${run.name}", "${stages.a.b}"],
     });
-    let errors = check(
-        &template,
-        &FieldPath::of("spec"),
-        &Known::of_template(&template),
-    );
+    let errors = check(&template, &FieldPath::of("spec"), &Known::of_template(&template));
     let messages: Vec<String> = errors.iter().map(ToString::to_string).collect();
     assert_eq!(
         messages,
@@ -198,19 +121,9 @@ fn names_that_do_not_exist_are_refused_with_their_field() {
             r#"spec.outputs[0].path: params has no "wrong"; it has: lr, twice"#,
         ]
     );
-    let known = Known::of_template(&template)
-        .pipeline_params(["lr"])
-        .allow(Head::Stages, ["prepare"]);
-    let stage = json!([
-        "${pipeline.params.lr}",
-        "${pipeline.name}",
-        "${pipeline.params.x}",
-        "${stages.prepare.a}"
-    ]);
-    let messages: Vec<String> = check(&stage, &FieldPath::root(), &known)
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let known = Known::of_template(&template).pipeline_params(["lr"]).allow(Head::Stages, ["prepare"]);
+    let stage = json!(["${pipeline.params.lr}", "${pipeline.name}", "${pipeline.params.x}", "${stages.prepare.a}"]);
+    let messages: Vec<String> = check(&stage, &FieldPath::root(), &known).iter().map(ToString::to_string).collect();
     assert_eq!(messages, [r#"[2]: pipeline.params has no "x"; it has: lr"#]);
 }
 
@@ -228,12 +141,10 @@ fn params_may_read_each_other_but_not_in_a_circle() {
     let run = json!({"name": "t-1"});
     let names = Names::new().with(Head::Run, &run);
     let at = FieldPath::of("spec").key("params");
-    let params = json!({"z": 2, "m": "${= params.z * 2}", "a": "${params.m}", "t": "${run.name}-${params.a}", "raw": "$${x}"});
+    let params =
+        json!({"z": 2, "m": "${= params.z * 2}", "a": "${params.m}", "t": "${run.name}-${params.a}", "raw": "$${x}"});
     let resolved = resolve_params(params.as_object().unwrap(), &at, &names).unwrap();
-    assert_eq!(
-        Value::Object(resolved),
-        json!({"z": 2, "m": 4, "a": 4, "t": "t-1-4", "raw": "${x}"})
-    );
+    assert_eq!(Value::Object(resolved), json!({"z": 2, "m": 4, "a": 4, "t": "t-1-4", "raw": "${x}"}));
 
     let circle = json!({"a": "${params.b}", "b": {"deep": ["${= params.c}"]}, "c": "${params.a}", "fine": 1});
     let errors = resolve_params(circle.as_object().unwrap(), &at, &names).unwrap_err();
@@ -243,16 +154,11 @@ fn params_may_read_each_other_but_not_in_a_circle() {
     );
     let own = json!({"a": "${params.a}"});
     let errors = resolve_params(own.as_object().unwrap(), &at, &names).unwrap_err();
-    assert!(
-        matches!(&errors[0].value, RefError::Cycle(circle) if circle == &["params.a", "params.a"])
-    );
+    assert!(matches!(&errors[0].value, RefError::Cycle(circle) if circle == &["params.a", "params.a"]));
 
     let missing = json!({"a": "${params.x}"});
     let errors = resolve_params(missing.as_object().unwrap(), &at, &names).unwrap_err();
-    assert_eq!(
-        errors[0].to_string(),
-        r#"spec.params.a: params has no "x"; it has: a"#
-    );
+    assert_eq!(errors[0].to_string(), r#"spec.params.a: params has no "x"; it has: a"#);
 }
 
 #[test]
@@ -264,12 +170,6 @@ fn whole_values_are_escaped_and_doubled_deep_inside() {
         Ok(json!({"${k.x}": ["$$(A) $${params.b}"]}))
     );
     let escaped = resolve_text("${params.o}", Scope::Own, &names, Insert::Escaped).unwrap();
-    let back = resolve(
-        &escaped,
-        &FieldPath::root(),
-        Scope::Own,
-        &Names::new(),
-        Insert::Plain,
-    );
+    let back = resolve(&escaped, &FieldPath::root(), Scope::Own, &Names::new(), Insert::Plain);
     assert_eq!(back.as_ref(), Ok(&params["o"]));
 }

@@ -1,8 +1,8 @@
 //! References against whatever people and programs write: nothing panics, and data arrives byte for byte.
 
 use cultivar_core::refs::{
-    Expression, FieldPath, Head, Insert, Names, Part, PathRef, Scope, Segment, Template, check,
-    escape, eval_bool, resolve, scan,
+    Expression, FieldPath, Head, Insert, Names, Part, PathRef, Scope, Segment, Template, check, escape, eval_bool,
+    resolve, scan,
 };
 use cultivar_core::refs::{Known, resolve_text};
 use proptest::prelude::*;
@@ -100,8 +100,7 @@ fn hostile() -> impl Strategy<Value = String> {
 /// The user's text: what of it would be a reference is dropped.
 fn user() -> impl Strategy<Value = String> {
     hostile().prop_filter("text that holds a reference", |text| {
-        Template::parse(text)
-            .is_ok_and(|template| template.parts.iter().all(|part| part.scope().is_none()))
+        Template::parse(text).is_ok_and(|template| template.parts.iter().all(|part| part.scope().is_none()))
     })
 }
 
@@ -126,12 +125,7 @@ fn source(pieces: &[Piece]) -> String {
 }
 
 /// The template with its references as it parses: neighbours in `pieces` may have run together into other text.
-fn render(
-    text: &str,
-    data: &[String],
-    own: &[String],
-    expand: impl Fn(&str) -> String,
-) -> Option<String> {
+fn render(text: &str, data: &[String], own: &[String], expand: impl Fn(&str) -> String) -> Option<String> {
     let template = Template::parse(text).ok()?;
     let (mut out, mut user) = (String::new(), String::new());
     for part in &template.parts {
@@ -298,8 +292,7 @@ proptest! {
 /// The worst that fits the limits, on a stack like that of a worker thread: none may overflow it or take long.
 #[test]
 fn deep_expressions_are_bounded() {
-    let nested =
-        |open: &str, close: &str, n: usize| format!("{}1{}", open.repeat(n), close.repeat(n));
+    let nested = |open: &str, close: &str, n: usize| format!("{}1{}", open.repeat(n), close.repeat(n));
     let mut sources = Vec::new();
     for n in [8, 16, 17, 100, 300, 500] {
         sources.extend([
@@ -335,17 +328,10 @@ fn deep_expressions_are_bounded() {
         let short = source[..source.len().min(40)].to_owned();
         let worker = std::thread::Builder::new().stack_size(1 << 20);
         let run = worker.spawn(move || {
-            drop(
-                Expression::parse(&source)
-                    .and_then(|e| e.eval(&Names::new().with(Head::Params, &params))),
-            )
+            drop(Expression::parse(&source).and_then(|e| e.eval(&Names::new().with(Head::Params, &params))))
         });
         run.unwrap().join().unwrap();
-        assert!(
-            started.elapsed() < std::time::Duration::from_secs(2),
-            "{short} took {:?}",
-            started.elapsed()
-        );
+        assert!(started.elapsed() < std::time::Duration::from_secs(2), "{short} took {:?}", started.elapsed());
     }
 }
 
@@ -354,21 +340,16 @@ fn deep_expressions_are_bounded() {
 fn endless_work_ends() {
     let ten = "[1,2,3,4,5,6,7,8,9,0]";
     let loops = |n: usize| (0..n).fold("1".to_owned(), |inner, _| format!("{ten}.map(x, {inner})"));
-    let doubling = (0..12).fold(
-        "'0123456789012345678901234567890123456789'".to_owned(),
-        |inner, _| format!("[{inner}].map(x, x + x)[0]"),
-    );
+    let doubling = (0..12).fold("'0123456789012345678901234567890123456789'".to_owned(), |inner, _| {
+        format!("[{inner}].map(x, x + x)[0]")
+    });
     let names = Names::new();
     for source in [loops(7), doubling.clone()] {
         if let Ok(expression) = Expression::parse(&source) {
             let result = expression.eval(&names);
             assert!(
                 result.is_ok_and(|v| v.to_string().len() < 1 << 20)
-                    || expression
-                        .eval(&names)
-                        .unwrap_err()
-                        .to_string()
-                        .contains("too much work")
+                    || expression.eval(&names).unwrap_err().to_string().contains("too much work")
             );
         }
     }
