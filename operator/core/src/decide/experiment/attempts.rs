@@ -23,8 +23,8 @@ pub fn advance(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
             let number = attempt.number;
             follow(snapshot, plan, number);
         }
-        last => {
-            let number = last.map_or(1, |attempt| attempt.number + 1);
+        _ => {
+            let number = next(plan);
             if snapshot.job(number).is_some() {
                 // Created before a crash, and not recorded yet.
                 record(snapshot, plan, number);
@@ -34,6 +34,20 @@ pub fn advance(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
             }
         }
     }
+}
+
+fn next(plan: &Plan<ExperimentStatus>) -> u32 {
+    plan.status.attempts.last().map_or(1, |attempt| attempt.number + 1)
+}
+
+/// Whether the next attempt has a Job already, and is not recorded yet.
+pub fn is_unrecorded(snapshot: &Snapshot, plan: &Plan<ExperimentStatus>) -> bool {
+    snapshot.job(next(plan)).is_some()
+}
+
+/// Records the attempt of such a Job.
+pub fn adopt(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
+    record(snapshot, plan, next(plan));
 }
 
 fn begin(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, number: u32) {

@@ -101,6 +101,11 @@ pub fn decide(snapshot: &Snapshot) -> Plan<ExperimentStatus> {
 fn live(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
     let spec = &snapshot.experiment.spec;
     if spec.get("cancel").and_then(Value::as_bool).unwrap_or(false) {
+        // What ran is recorded before it is stopped: it can be looked at, and cloned, all the same.
+        if adopt(snapshot, plan) {
+            plan.urge(Urgency::First);
+            return plan.wake(snapshot.now);
+        }
         return stop(snapshot, plan);
     }
     if plan.status.template.is_none() {
@@ -126,13 +131,33 @@ fn invalid(plan: &mut Plan<ExperimentStatus>, message: String) {
     wait(plan, Reason::Invalid, message);
 }
 
+// A Job that was made before its attempt could be recorded; true when it is now.
+fn adopt(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) -> bool {
+    if !attempts::is_unrecorded(snapshot, plan) {
+        return false;
+    }
+    if plan.status.template.is_none() {
+        if !snapshot.is_stage() {
+            return false;
+        }
+        freeze_stage(snapshot, plan);
+    }
+    attempts::adopt(snapshot, plan);
+    true
+}
+
+fn freeze_stage(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
+    let record = &snapshot.experiment;
+    let copy_of = record.meta.annotations.get(labels::CLONED_FROM);
+    let cloned_from = copy_of.and_then(|json| serde_json::from_str::<ClonedFrom>(json).ok());
+    frozen(snapshot, plan, freeze::overrides(&record.spec), cloned_from);
+}
+
 /// Freezes the template; false when there is nothing more to do in this pass.
 fn freeze(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) -> bool {
     let record = &snapshot.experiment;
     if snapshot.is_stage() {
-        let copy_of = record.meta.annotations.get(labels::CLONED_FROM);
-        let cloned_from = copy_of.and_then(|json| serde_json::from_str::<ClonedFrom>(json).ok());
-        frozen(snapshot, plan, freeze::overrides(&record.spec), cloned_from);
+        freeze_stage(snapshot, plan);
         return true;
     }
     let report = validate::experiment(&record.spec);
