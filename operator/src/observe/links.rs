@@ -69,6 +69,13 @@ pub fn of_pipeline(spec: &Value) -> BTreeSet<String> {
     stages.into_iter().flatten().filter_map(from_experiment).collect()
 }
 
+/// Whether a stage of a Pipeline's spec may mean this experiment: by its name, or by a selector.
+pub fn may_mean(spec: &Value, experiment: &str) -> bool {
+    let stages = spec.get("stages").and_then(Value::as_array);
+    let mut sources = stages.into_iter().flatten().filter_map(|stage| stage.get("from"));
+    sources.any(|from| from.get("selector").is_some() || from["experiment"] == experiment)
+}
+
 /// The experiments that a frozen run was made from.
 pub fn of_frozen(frozen: Option<&Value>) -> BTreeSet<String> {
     let frozen = frozen.and_then(|frozen| serde_json::from_value::<FrozenPipeline>(frozen.clone()).ok());

@@ -111,13 +111,32 @@ impl State {
             .map(|attempt| attempt.number)
             .max();
         let is_source = current.status.phase.is_terminal();
+        let unfrozen = current.status.template.is_none();
         self.set_waiting(key, waits);
-        if is_source || waits {
-            keys.extend(
-                self.waiting.get(&key.namespace).into_iter().flatten().filter(|waiting| *waiting != key).cloned(),
-            );
+        // A source that appears changes what its clones say; one that has ended lets them start.
+        if is_source || unfrozen {
+            let waiting = self.waiting.get(&key.namespace).into_iter().flatten();
+            keys.extend(waiting.filter(|waiting| *waiting != key && self.may_wait_for(waiting, &key.name)).cloned());
         }
         self.tidy_pods(&key.place(), recorded);
+    }
+
+    // Three hundred runs that begin at once must not all be woken by each other's stages.
+    fn may_wait_for(&self, waiting: &Key, experiment: &str) -> bool {
+        match waiting.kind {
+            Kind::Experiment => self.experiments.get(&waiting.place()).is_some_and(|slot| {
+                let from = slot.stored.spec.get("from");
+                from.is_some_and(|from| from.get("selector").is_some() || from["experiment"] == experiment)
+            }),
+            Kind::PipelineRun => {
+                let run = self.runs.get(&waiting.place());
+                let pipeline = run.and_then(|slot| slot.stored.spec.get("pipeline")?.as_str());
+                let pipeline =
+                    pipeline.and_then(|name| self.pipelines.get(&(waiting.namespace.clone(), name.to_owned())));
+                pipeline.is_some_and(|slot| links::may_mean(&slot.stored.spec, experiment))
+            }
+            Kind::Pipeline => false,
+        }
     }
 
     // A pod that is gone is remembered until its attempt's end is recorded.
