@@ -194,6 +194,8 @@ fn failed_job(job: &JobRecord, reason: &str, message: &str) -> End {
         .and_then(|digits| digits.parse().ok());
     let cause = match (reason, exit_code) {
         ("DeadlineExceeded", _) => Reason::DeadlineExceeded,
+        // Killed by a signal, and its pod is gone: the pod was deleted, and the program was told to end.
+        (_, Some(137 | 143)) => Reason::PodDeleted,
         (_, Some(_)) => Reason::Error,
         _ if message.contains("DisruptionTarget") => Reason::Evicted,
         _ => Reason::PodDeleted,
