@@ -7,12 +7,14 @@ mod actions;
 mod calls;
 mod error;
 mod kinds;
+mod pace;
 
 pub use calls::Calls;
 pub use error::ActError;
 pub use kinds::Managed;
 
-use cultivar_core::decide::{Action, Plan, Urgency};
+use self::pace::Pace;
+use cultivar_core::decide::{Action, Event, Plan, Urgency};
 use cultivar_core::domain::Record;
 use futures::StreamExt;
 use std::sync::Arc;
@@ -41,13 +43,14 @@ pub struct Act {
     calls: Calls,
     index: Arc<Index>,
     metrics: Metrics,
+    pace: Pace,
     // Status writes and events under way: nothing waits for them but the end of the leadership.
     beside: TaskTracker,
 }
 
 impl Act {
     pub fn new(calls: Calls, index: Arc<Index>, metrics: Metrics) -> Arc<Self> {
-        Arc::new(Self { calls, index, metrics, beside: TaskTracker::new() })
+        Arc::new(Self { calls, index, metrics, pace: Pace::default(), beside: TaskTracker::new() })
     }
 
     /// Returns when everything that goes on beside the passes has ended.
@@ -67,6 +70,7 @@ impl Act {
         if plan.urgency == Urgency::First && plan.status != *stored.status {
             // What follows starts from what was stored: the end of the write wakes the object again.
             if self.index.begin_write(key) {
+                self.tell(key, stored, plan.events);
                 self.store(key, stored, &plan.status).await;
             }
             return Ok(Done::default());
@@ -76,15 +80,7 @@ impl Act {
             return Err(error);
         }
         S::publish(&self.index, key, &stored.meta.uid, &plan.status, plan.urgency > Urgency::Soon);
-        for event in plan.events {
-            let (act, key, stored) = (Arc::clone(self), key.clone(), Arc::clone(stored));
-            self.beside.spawn(async move {
-                // An event that cannot be written is no reason to do the work again.
-                if let Err(error) = act.calls.event(&key, &stored.meta, &event).await {
-                    tracing::debug!(%error, "an event could not be written");
-                }
-            });
-        }
+        self.tell(key, stored, plan.events);
         Ok(self.store_when_due(key, stored, plan.status))
     }
 
@@ -106,12 +102,24 @@ impl Act {
         self.perform(key, about, action).await.map_err(|error| error.during(name))
     }
 
+    fn tell<S: Managed>(self: &Arc<Self>, key: &Key, about: &Arc<Record<S>>, events: Vec<Event>) {
+        for event in events {
+            let (act, key, about) = (Arc::clone(self), key.clone(), Arc::clone(about));
+            self.beside.spawn(async move {
+                // An event that cannot be written is no reason to do the work again.
+                if let Err(error) = act.calls.event(&key, &about.meta, &event).await {
+                    tracing::debug!(%error, "an event could not be written");
+                }
+            });
+        }
+    }
+
     // The write goes on beside: what the object does next does not wait for its record.
     fn store_when_due<S: Managed>(self: &Arc<Self>, key: &Key, stored: &Arc<Record<S>>, status: S) -> Done {
         if status == *stored.status {
             return Done::default();
         }
-        let due = self.index.waits_since(key).map(|since| since + S::SHARE_WRITES);
+        let due = self.index.waits_since(key).map(|since| since + self.pace.wait(S::SHARE_WRITES));
         if let Some(due) = due.filter(|due| *due > Instant::now()) {
             return Done { wake_at: Some(due) };
         }
@@ -125,7 +133,10 @@ impl Act {
     // Conditional on the version that the plan was decided on: whoever wrote meanwhile wins, and the
     // next pass decides again.
     async fn store<S: Managed>(&self, key: &Key, stored: &Record<S>, status: &S) {
-        match self.calls.replace_status(key, &stored.meta, status).await {
+        let begun = Instant::now();
+        let answer = self.calls.replace_status(key, &stored.meta, status).await;
+        self.pace.wrote(begun.elapsed());
+        match answer {
             Ok(object) => {
                 // The answer is the truth, also where the API server wrote it differently (5.0 as 5).
                 S::apply(&self.index, object);

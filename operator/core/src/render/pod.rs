@@ -84,6 +84,18 @@ pub fn template(
     Ok(pod)
 }
 
+// A whole reference keeps its type, but a word of a command and the value of a variable are text.
+fn text_where_text_belongs(item: &mut Value) {
+    match item {
+        Value::Object(variable) => {
+            if let Some(value) = variable.get_mut("value") {
+                *value = as_text(value).into();
+            }
+        }
+        word => *word = as_text(word).into(),
+    }
+}
+
 // The kubelet expands command, args and env of every container, those of the patch too.
 fn patch_of(patch: &Value, names: &Names<'_>) -> Result<Value, RenderError> {
     let root = at("podTemplate");
@@ -95,7 +107,8 @@ fn patch_of(patch: &Value, names: &Names<'_>) -> Result<Value, RenderError> {
             for field in ["command", "args", "env"] {
                 let Some(written) = container.get(field) else { continue };
                 let path = at_list.index(index).key(field);
-                let doubled = resolve(written, &path, Scope::Own, names, Insert::Doubled).map_err(unresolved)?;
+                let mut doubled = resolve(written, &path, Scope::Own, names, Insert::Doubled).map_err(unresolved)?;
+                doubled.as_array_mut().into_iter().flatten().for_each(text_where_text_belongs);
                 plain["spec"][list][index][field] = doubled;
             }
         }

@@ -85,6 +85,8 @@ fn live(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
     }
     if plan.status.started_at.is_none() {
         plan.status.started_at = Some(time::stamp(snapshot.now));
+        // Whoever decides about the next run of the pipeline must find it, also after a crash.
+        plan.urge(Urgency::Now);
     }
     plan.status.phase = Phase::Running;
     advance(snapshot, plan, &pipeline, cancel);
