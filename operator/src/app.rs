@@ -8,7 +8,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cultivar_crds::Phase;
 use futures::FutureExt;
 use futures::future::select_all;
 use kube::Client;
@@ -20,7 +19,6 @@ use crate::leader::Elector;
 use crate::observe::{Index, watch};
 use crate::settings::Settings;
 use crate::shutdown::Tasks;
-use crate::telemetry::metrics::Kind;
 use crate::telemetry::{Health, Metrics, http};
 use crate::webhook;
 
@@ -82,9 +80,7 @@ pub fn start(client: Client, settings: &Settings, metrics: Metrics, tasks: &mut 
 }
 
 fn count(index: &Index, metrics: &Metrics) {
-    let counts = index.counts();
-    for (kind, name) in [(Kind::Experiment, "Experiment"), (Kind::PipelineRun, "PipelineRun")] {
-        let of = |phase: Phase| counts.get(&(name, phase.as_str())).copied().unwrap_or(0);
-        metrics.set_objects(kind, Phase::ALL.map(|phase| (phase, of(phase))));
+    for (kind, phases) in index.phases() {
+        metrics.set_objects(kind.measured(), phases.into_iter().map(|phase| (phase, 1)));
     }
 }

@@ -8,6 +8,7 @@ use super::{Count, Outcome};
 use crate::chart;
 use crate::cluster::Cluster;
 use crate::error::{Context as _, Result};
+use crate::operator::install_definitions;
 use crate::ui::Ui;
 
 /// What a rung needs beside a Rust toolchain.
@@ -109,7 +110,7 @@ fn summed(summary: &chart::Summary) -> Outcome {
 }
 
 fn api() -> Outcome {
-    with_cluster("verify-api", false, |cluster| {
+    with_cluster("verify-api", |cluster| {
         let mut count = summed(&chart::test_on(cluster)?)?;
         count.add(samples(cluster)?);
         Ok(count)
@@ -119,9 +120,7 @@ fn api() -> Outcome {
 // Every sample is taken by an API server that has our definitions, with unknown fields refused.
 fn samples(cluster: &Cluster) -> Outcome {
     let root = chart::repository();
-    let definitions = root.join("crds/generated").display().to_string();
-    cluster.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", &definitions])?;
-    cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"])?;
+    install_definitions(cluster)?;
     let mut count = Count::default();
     for sample in yaml_files(&root.join("config/samples"))? {
         let taken =
@@ -147,10 +146,10 @@ fn yaml_files(dir: &Path) -> Result<Vec<String>> {
     Ok(files)
 }
 
-// A cluster for one rung, taken down whatever comes.
-fn with_cluster(name: &str, real: bool, work: impl FnOnce(&Cluster) -> Outcome) -> Outcome {
+// A cluster of simulated nodes for one rung, taken down whatever comes.
+fn with_cluster(name: &str, work: impl FnOnce(&Cluster) -> Outcome) -> Outcome {
     let ui = Ui::new(name);
-    let cluster = Cluster::builder(name)?.real_node(real).up(&ui)?;
+    let cluster = Cluster::builder(name)?.real_node(false).up(&ui)?;
     let outcome = work(&cluster);
     let down = Cluster::down(name, &ui);
     let mut count = outcome?;

@@ -36,14 +36,6 @@ pub struct Calls {
     identity: String,
 }
 
-fn measured(kind: Kind) -> metrics::Kind {
-    match kind {
-        Kind::Experiment => metrics::Kind::Experiment,
-        Kind::PipelineRun => metrics::Kind::PipelineRun,
-        Kind::Pipeline => metrics::Kind::Pipeline,
-    }
-}
-
 impl Calls {
     pub fn new(client: Client, claim: watch::Receiver<Claim>, metrics: Metrics, identity: String) -> Self {
         Self { client, claim, metrics, identity }
@@ -93,7 +85,7 @@ impl Calls {
         let api = self.ours(key.kind, &key.namespace);
         let params = PostParams::default();
         let call = api.replace_status(&key.name, &params, &object);
-        self.write(measured(key.kind), Verb::Status, "replacing the status", call).await
+        self.write(key.kind.measured(), Verb::Status, "replacing the status", call).await
     }
 
     /// Creates an object of one of our kinds.
@@ -101,7 +93,7 @@ impl Calls {
         let object: DynamicObject = serde_json::from_value(manifest)
             .map_err(|source| ActError::Unreadable { doing: "reading our own manifest".to_owned(), source })?;
         let (api, params) = (self.ours(kind, namespace), PostParams::default());
-        self.write(measured(kind), Verb::Create, "creating", api.create(&params, &object)).await
+        self.write(kind.measured(), Verb::Create, "creating", api.create(&params, &object)).await
     }
 
     /// Reads an object of one of our kinds; nothing if it is gone.
@@ -119,7 +111,7 @@ impl Calls {
         patch: Value,
     ) -> Result<Option<DynamicObject>, ActError> {
         let (api, params, patch) = (self.ours(kind, namespace), PatchParams::default(), Patch::Merge(patch));
-        let answer = self.write(measured(kind), Verb::Patch, "patching", api.patch(name, &params, &patch)).await;
+        let answer = self.write(kind.measured(), Verb::Patch, "patching", api.patch(name, &params, &patch)).await;
         match answer {
             Err(error) if error.is_gone() => Ok(None),
             answer => answer.map(Some),
@@ -134,7 +126,7 @@ impl Calls {
             ..DeleteParams::default()
         };
         let api = self.ours(kind, namespace);
-        match self.write(measured(kind), Verb::Delete, "deleting", api.delete(name, &params)).await {
+        match self.write(kind.measured(), Verb::Delete, "deleting", api.delete(name, &params)).await {
             Err(error) if error.is_gone() || error.outcome() == Outcome::Conflict => Ok(()),
             answer => answer.map(|_| ()),
         }

@@ -16,7 +16,7 @@ use crate::leader::{self, Claim, random};
 use crate::observe::{Index, Key, Kind};
 use crate::telemetry::Metrics;
 use crate::telemetry::health::Heartbeat;
-use crate::telemetry::metrics::{self, Outcome};
+use crate::telemetry::metrics::Outcome;
 
 /// What every pass works with.
 pub struct Context {
@@ -128,12 +128,7 @@ async fn pass(context: &Context, key: &Key) {
         }
     };
     context.queue.set_timer(key, wake.map(Into::into));
-    let kind = match key.kind {
-        Kind::Experiment => metrics::Kind::Experiment,
-        Kind::PipelineRun => metrics::Kind::PipelineRun,
-        Kind::Pipeline => metrics::Kind::Pipeline,
-    };
-    context.metrics.reconciled(kind, outcome, begun.elapsed());
+    context.metrics.reconciled(key.kind.measured(), outcome, begun.elapsed());
 }
 
 fn log(key: &Key, error: &ActError) {

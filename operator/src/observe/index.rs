@@ -4,14 +4,15 @@
 
 use cultivar_core::decide::experiment::Refusal;
 use cultivar_core::domain::{ExperimentRecord, JobRecord, PipelineRecord, PodRecord, RunRecord};
-use cultivar_crds::{ExperimentStatus, PipelineRunStatus, PipelineStatus};
+use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::state::State;
-use super::store::{Name, Slot};
+use super::store::Name;
 use crate::control::queue::Queue;
+use crate::telemetry::metrics;
 
 /// A kind with a controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,6 +23,17 @@ pub enum Kind {
 }
 
 impl Kind {
+    pub const ALL: [Self; 3] = [Self::Experiment, Self::PipelineRun, Self::Pipeline];
+
+    /// The kind as the metrics call it.
+    pub const fn measured(self) -> metrics::Kind {
+        match self {
+            Self::Experiment => metrics::Kind::Experiment,
+            Self::PipelineRun => metrics::Kind::PipelineRun,
+            Self::Pipeline => metrics::Kind::Pipeline,
+        }
+    }
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Experiment => "Experiment",
@@ -77,9 +89,9 @@ impl Index {
             state.confirmed.clear();
             state.refusals.clear();
             // Another leader may have gone on from what this one had decided last.
-            state.experiments.forget_all();
-            state.runs.forget_all();
-            state.pipelines.forget_all();
+            for kind in Kind::ALL {
+                state.of(kind).forget_all();
+            }
             let experiments = state.experiments.iter().map(|slot| (Kind::Experiment, &slot.stored.meta));
             let runs = state.runs.iter().map(|slot| (Kind::PipelineRun, &slot.stored.meta));
             let pipelines = state.pipelines.iter().map(|slot| (Kind::Pipeline, &slot.stored.meta));
@@ -156,35 +168,17 @@ impl Index {
 
     /// Forgets a decided status whose write failed.
     pub fn forget(&self, key: &Key) {
-        let mut state = self.lock();
-        match key.kind {
-            Kind::Experiment => state.experiments.forget(&key.place()),
-            Kind::PipelineRun => state.runs.forget(&key.place()),
-            Kind::Pipeline => state.pipelines.forget(&key.place()),
-        }
+        self.lock().of(key.kind).forget(&key.place());
     }
 
     /// Since when a decided status waits to be stored; nothing if it should not wait.
     pub fn waits_since(&self, key: &Key) -> Option<Instant> {
-        fn of<S>(slot: &Slot<S>) -> Option<Instant> {
-            slot.dirty_since.filter(|_| !slot.urgent)
-        }
-        let state = self.lock();
-        match key.kind {
-            Kind::Experiment => state.experiments.get(&key.place()).and_then(of),
-            Kind::PipelineRun => state.runs.get(&key.place()).and_then(of),
-            Kind::Pipeline => state.pipelines.get(&key.place()).and_then(of),
-        }
+        self.lock().of(key.kind).waits_since(&key.place())
     }
 
     /// Begins a status write, unless one is under way; that one wakes the key when it ends.
     pub fn begin_write(&self, key: &Key) -> bool {
-        let mut state = self.lock();
-        match key.kind {
-            Kind::Experiment => state.experiments.begin_write(&key.place()),
-            Kind::PipelineRun => state.runs.begin_write(&key.place()),
-            Kind::Pipeline => state.pipelines.begin_write(&key.place()),
-        }
+        self.lock().of(key.kind).begin_write(&key.place())
     }
 
     /// A status write of an experiment has ended; nothing was written if it failed.
@@ -241,66 +235,36 @@ impl Index {
         self.lock().stage_ends.get(run_uid).copied()
     }
 
-    /// Live objects by kind and phase, for the metrics.
-    pub fn counts(&self) -> BTreeMap<(&'static str, &'static str), usize> {
+    /// Phases of the live objects that have one, by kind, for the metrics.
+    pub fn phases(&self) -> [(Kind, Vec<Phase>); 2] {
         let state = self.lock();
-        let mut counts = BTreeMap::new();
-        for slot in state.experiments.iter() {
-            *counts.entry(("Experiment", slot.current().status.phase.as_str())).or_default() += 1;
-        }
-        for slot in state.runs.iter() {
-            *counts.entry(("PipelineRun", slot.current().status.phase.as_str())).or_default() += 1;
-        }
-        let pipelines = state.pipelines.iter().count();
-        counts.insert(("Pipeline", "All"), pipelines);
-        counts
+        [
+            (Kind::Experiment, state.experiments.iter().map(|slot| slot.current().status.phase).collect()),
+            (Kind::PipelineRun, state.runs.iter().map(|slot| slot.current().status.phase).collect()),
+        ]
     }
 
     /// A list of a kind begins.
     pub fn begin_list(&self, kind: Kind, within: Option<&str>) {
-        let mut state = self.lock();
-        match kind {
-            Kind::Experiment => state.experiments.begin(within),
-            Kind::PipelineRun => state.runs.begin(within),
-            Kind::Pipeline => state.pipelines.begin(within),
-        }
+        self.lock().of(kind).begin(within);
     }
 
     /// A list names an object that cannot be read: it is not gone.
     pub fn note_seen(&self, key: &Key) {
-        let mut state = self.lock();
-        match key.kind {
-            Kind::Experiment => state.experiments.note_seen(&key.place()),
-            Kind::PipelineRun => state.runs.note_seen(&key.place()),
-            Kind::Pipeline => state.pipelines.note_seen(&key.place()),
-        }
+        self.lock().of(key.kind).note_seen(&key.place());
     }
 
     /// The API server says that this object is gone; a namesake stays.
     pub fn remove_if(&self, key: &Key, uid: &str) {
-        let known = {
-            let state = self.lock();
-            match key.kind {
-                Kind::Experiment => state.experiments.get(&key.place()).map(|slot| slot.stored.meta.uid == uid),
-                Kind::PipelineRun => state.runs.get(&key.place()).map(|slot| slot.stored.meta.uid == uid),
-                Kind::Pipeline => state.pipelines.get(&key.place()).map(|slot| slot.stored.meta.uid == uid),
-            }
-        };
-        if known == Some(true) {
+        let known = self.lock().of(key.kind).knows(&key.place(), uid);
+        if known {
             self.remove(key);
         }
     }
 
     /// A list of a kind is complete: what it did not name is gone.
     pub fn finish_list(&self, kind: Kind, within: Option<&str>) {
-        let gone = {
-            let mut state = self.lock();
-            match kind {
-                Kind::Experiment => state.experiments.finish(within),
-                Kind::PipelineRun => state.runs.finish(within),
-                Kind::Pipeline => state.pipelines.finish(within),
-            }
-        };
+        let gone = self.lock().of(kind).finish(within);
         for (namespace, name) in gone {
             self.remove(&Key { kind, namespace, name });
         }

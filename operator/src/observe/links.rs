@@ -1,6 +1,5 @@
 //! Links between objects by name: who names whom in `from`. Kept so that a change wakes whom it concerns.
 
-use cultivar_core::decide::pipeline_run::FrozenPipeline;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -63,26 +62,23 @@ pub fn of_experiment(spec: &Value) -> BTreeSet<String> {
     from_experiment(spec).into_iter().collect()
 }
 
-/// The experiments that a Pipeline's spec names.
-pub fn of_pipeline(spec: &Value) -> BTreeSet<String> {
-    let stages = spec.get("stages").and_then(Value::as_array);
-    stages.into_iter().flatten().filter_map(from_experiment).collect()
+/// The stages of a Pipeline's spec, frozen or not.
+pub fn stages(spec: &Value) -> impl Iterator<Item = &Value> {
+    spec.get("stages").and_then(Value::as_array).into_iter().flatten()
 }
 
-/// Whether a stage of a Pipeline's spec may mean this experiment: by its name, or by a selector.
+/// The experiments that a Pipeline's spec names.
+pub fn of_pipeline(spec: &Value) -> BTreeSet<String> {
+    stages(spec).filter_map(from_experiment).collect()
+}
+
+/// Whether an Experiment's spec, or a stage, may mean this experiment: by its name, or by a selector.
 pub fn may_mean(spec: &Value, experiment: &str) -> bool {
-    let stages = spec.get("stages").and_then(Value::as_array);
-    let mut sources = stages.into_iter().flatten().filter_map(|stage| stage.get("from"));
-    sources.any(|from| from.get("selector").is_some() || from["experiment"] == experiment)
+    spec.get("from").is_some_and(|from| from.get("selector").is_some() || from["experiment"] == experiment)
 }
 
 /// The experiments that a frozen run was made from.
 pub fn of_frozen(frozen: Option<&Value>) -> BTreeSet<String> {
-    let frozen = frozen.and_then(|frozen| serde_json::from_value::<FrozenPipeline>(frozen.clone()).ok());
-    frozen
-        .into_iter()
-        .flat_map(|frozen| frozen.stages)
-        .filter_map(|stage| stage.cloned_from)
-        .map(|from| from.name)
-        .collect()
+    let names = frozen.into_iter().flat_map(stages).filter_map(|stage| stage["clonedFrom"]["name"].as_str());
+    names.map(str::to_owned).collect()
 }

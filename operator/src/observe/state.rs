@@ -3,7 +3,7 @@
 //! Comes in: records and decided statuses. Goes out: the keys to wake, before and after the change.
 
 use cultivar_core::decide::experiment::Refusal;
-use cultivar_core::domain::{ExperimentRecord, JobRecord, JobState, PipelineRecord, PodRecord, RunRecord, names};
+use cultivar_core::domain::{ExperimentRecord, JobRecord, JobState, Meta, PipelineRecord, PodRecord, RunRecord, names};
 use cultivar_crds::{ExperimentStatus, PipelineRunStatus, PipelineStatus};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use super::index::{Key, Kind};
 use super::links::{self, Links};
-use super::store::{Name, Store};
+use super::store::{Name, Store, Tracked};
 
 /// The state behind the lock.
 #[derive(Default)]
@@ -43,27 +43,39 @@ pub struct Confirmed {
     pub refused_stages: BTreeMap<String, String>,
 }
 
+// The newest attempt whose end is recorded.
+fn recorded(status: &ExperimentStatus) -> Option<u32> {
+    status.attempts.iter().filter(|attempt| attempt.finished_at.is_some()).map(|attempt| attempt.number).max()
+}
+
 impl State {
+    /// The store of a kind, for what does not depend on its status.
+    pub(super) fn of(&mut self, kind: Kind) -> &mut dyn Tracked {
+        match kind {
+            Kind::Experiment => &mut self.experiments,
+            Kind::PipelineRun => &mut self.runs,
+            Kind::Pipeline => &mut self.pipelines,
+        }
+    }
+
     pub(super) fn apply_experiment(&mut self, record: ExperimentRecord) -> Vec<Key> {
         let meta = record.meta.clone();
         let spec = Arc::clone(&record.spec);
-        let place = (meta.namespace.clone(), meta.name.clone());
-        let namesake = self.experiments.get(&place).is_some_and(|slot| slot.stored.meta.uid != meta.uid);
-        if namesake {
-            let key = Key::new(Kind::Experiment, &meta.namespace, &meta.name);
+        let key = Key::new(Kind::Experiment, &meta.namespace, &meta.name);
+        let before = self.experiments.get(&key.place()).map(|slot| Arc::clone(&slot.stored));
+        if before.as_ref().is_some_and(|before| before.meta.uid != meta.uid) {
             self.confirmed.remove(&key);
             self.refusals.remove(&key);
         }
         if !self.experiments.apply(record) {
             return Vec::new();
         }
-        let key = Key::new(Kind::Experiment, &meta.namespace, &meta.name);
         match (names::stage_of(&meta), &meta.owner) {
             (Some(stage), Some(owner)) => {
                 self.stages.entry(owner.uid.clone()).or_default().insert(stage.to_owned(), meta.name.clone());
             }
             // One that left its run's ownership is no stage any more.
-            _ => self.stages.values_mut().for_each(|stages| stages.retain(|_, name| *name != meta.name)),
+            _ => before.iter().for_each(|before| drop(self.unlink_stage(&before.meta))),
         }
         let mut keys = self.links.set(&key, links::of_experiment(&spec));
         self.after_experiment(&key, &mut keys);
@@ -103,13 +115,7 @@ impl State {
         let waits = current.status.template.is_none()
             && current.spec.get("from").is_some()
             && !current.status.phase.is_terminal();
-        let recorded = current
-            .status
-            .attempts
-            .iter()
-            .filter(|attempt| attempt.finished_at.is_some())
-            .map(|attempt| attempt.number)
-            .max();
+        let recorded = recorded(&current.status);
         let is_source = current.status.phase.is_terminal();
         let unfrozen = current.status.template.is_none();
         self.set_waiting(key, waits);
@@ -124,16 +130,18 @@ impl State {
     // Three hundred runs that begin at once must not all be woken by each other's stages.
     fn may_wait_for(&self, waiting: &Key, experiment: &str) -> bool {
         match waiting.kind {
-            Kind::Experiment => self.experiments.get(&waiting.place()).is_some_and(|slot| {
-                let from = slot.stored.spec.get("from");
-                from.is_some_and(|from| from.get("selector").is_some() || from["experiment"] == experiment)
-            }),
+            Kind::Experiment => {
+                let slot = self.experiments.get(&waiting.place());
+                slot.is_some_and(|slot| links::may_mean(&slot.stored.spec, experiment))
+            }
             Kind::PipelineRun => {
                 let run = self.runs.get(&waiting.place());
                 let pipeline = run.and_then(|slot| slot.stored.spec.get("pipeline")?.as_str());
                 let pipeline =
                     pipeline.and_then(|name| self.pipelines.get(&(waiting.namespace.clone(), name.to_owned())));
-                pipeline.is_some_and(|slot| links::may_mean(&slot.stored.spec, experiment))
+                pipeline.is_some_and(|slot| {
+                    links::stages(&slot.stored.spec).any(|stage| links::may_mean(stage, experiment))
+                })
             }
             Kind::Pipeline => false,
         }
@@ -163,7 +171,7 @@ impl State {
         let key = Key::new(Kind::PipelineRun, &record.meta.namespace, &record.meta.name);
         let terminal = record.status.phase.is_terminal();
         let waits = record.status.pipeline_spec.is_none() && !terminal;
-        let linked = if terminal { BTreeSet::new() } else { links::of_frozen(record.status.pipeline_spec.as_ref()) };
+        let status = Arc::clone(&record.status);
         let pipeline = record.spec.get("pipeline").and_then(|name| name.as_str()).unwrap_or_default().to_owned();
         // What the runs beside it look at: whether it is there, goes, has started, has ended.
         let position = |record: &RunRecord| {
@@ -183,6 +191,7 @@ impl State {
             return Vec::new();
         }
         self.runs_of.entry((key.namespace.clone(), pipeline.clone())).or_default().insert(key.name.clone());
+        let linked = if terminal { BTreeSet::new() } else { links::of_frozen(status.pipeline_spec.as_ref()) };
         let mut keys = self.links.set(&key, linked);
         self.set_waiting(&key, waits);
         keys.push(key.clone());
@@ -217,11 +226,11 @@ impl State {
 
     pub(super) fn apply_pipeline(&mut self, record: PipelineRecord) -> Vec<Key> {
         let key = Key::new(Kind::Pipeline, &record.meta.namespace, &record.meta.name);
-        let names = links::of_pipeline(&record.spec);
+        let spec = Arc::clone(&record.spec);
         if !self.pipelines.apply(record) {
             return Vec::new();
         }
-        let mut keys = self.links.set(&key, names);
+        let mut keys = self.links.set(&key, links::of_pipeline(&spec));
         keys.extend(self.unfinished_siblings(&key.namespace, &key.name, ""));
         keys.push(key);
         keys
@@ -259,12 +268,9 @@ impl State {
         let gone = pod.gone;
         pods.insert(pod.name.clone(), Arc::new(pod));
         if gone {
-            let recorded = self.experiments.get(&experiment).and_then(|slot| {
-                let attempts = &slot.current().status.attempts;
-                attempts.iter().filter(|attempt| attempt.finished_at.is_some()).map(|attempt| attempt.number).max()
-            });
-            let known = self.experiments.get(&experiment).is_some();
-            self.tidy_pods(&experiment, if known { recorded } else { Some(u32::MAX) });
+            let slot = self.experiments.get(&experiment);
+            let recorded = slot.map_or(Some(u32::MAX), |slot| recorded(&slot.current().status));
+            self.tidy_pods(&experiment, recorded);
         }
         vec![key]
     }
@@ -278,7 +284,7 @@ impl State {
         match key.kind {
             Kind::Experiment => {
                 if let Some(record) = self.experiments.remove(&place) {
-                    self.forget_stage(&record, &mut keys);
+                    keys.extend(self.unlink_stage(&record.meta));
                 }
                 self.tidy_pods(&place, Some(u32::MAX));
             }
@@ -304,14 +310,15 @@ impl State {
         keys
     }
 
-    fn forget_stage(&mut self, record: &ExperimentRecord, keys: &mut Vec<Key>) {
-        let Some(owner) = record.meta.owner.as_ref().filter(|owner| owner.kind == "PipelineRun") else { return };
-        keys.push(Key::new(Kind::PipelineRun, &record.meta.namespace, &owner.name));
+    // Takes an experiment out of its run's stages; returns the run.
+    fn unlink_stage(&mut self, meta: &Meta) -> Option<Key> {
+        let owner = meta.owner.as_ref().filter(|owner| owner.kind == "PipelineRun")?;
         if let Some(stages) = self.stages.get_mut(&owner.uid) {
-            stages.retain(|_, name| *name != record.meta.name);
+            stages.retain(|_, name| *name != meta.name);
             if stages.is_empty() {
                 self.stages.remove(&owner.uid);
             }
         }
+        Some(Key::new(Kind::PipelineRun, &meta.namespace, &owner.name))
     }
 }

@@ -67,9 +67,7 @@ impl<S: Clone + PartialEq> Store<S> {
     /// Takes in what was read; true when it is news.
     pub fn apply(&mut self, record: Record<S>) -> bool {
         let name = (record.meta.namespace.clone(), record.meta.name.clone());
-        for listing in self.listing.values_mut() {
-            listing.insert(name.clone());
-        }
+        self.note_seen(&name);
         if let Some(slot) = self.slots.get_mut(&name).filter(|slot| slot.stored.meta.uid == record.meta.uid) {
             let (old, new) = (version(&slot.stored.meta.resource_version), version(&record.meta.resource_version));
             if old.is_some() && new <= old {
@@ -106,12 +104,6 @@ impl<S: Clone + PartialEq> Store<S> {
         changed
     }
 
-    /// Begins a status write, unless one is under way.
-    pub fn begin_write(&mut self, name: &Name) -> bool {
-        let Some(slot) = self.slots.get_mut(name) else { return false };
-        !std::mem::replace(&mut slot.writing, true)
-    }
-
     /// A status write has ended. What was written is no longer only decided, unless more was decided since; after a
     /// failure nothing is, and the next pass starts from what is stored.
     pub fn end_write(&mut self, name: &Name, written: Option<&S>) {
@@ -125,34 +117,59 @@ impl<S: Clone + PartialEq> Store<S> {
         }
     }
 
+    pub fn remove(&mut self, name: &Name) -> Option<Arc<Record<S>>> {
+        self.slots.remove(name).map(|slot| slot.stored)
+    }
+}
+
+/// What a store does whatever the status of its kind is.
+pub trait Tracked {
+    /// Since when a decided status waits to be stored; nothing if it should not wait.
+    fn waits_since(&self, name: &Name) -> Option<Instant>;
+    /// Whether this object, and no namesake of it, is known.
+    fn knows(&self, name: &Name, uid: &str) -> bool;
+    /// Begins a status write, unless one is under way.
+    fn begin_write(&mut self, name: &Name) -> bool;
     /// Forgets what was decided: the next pass starts from what is stored.
-    pub fn forget(&mut self, name: &Name) {
+    fn forget(&mut self, name: &Name);
+    /// Forgets everything that was decided: another leader may have decided since.
+    fn forget_all(&mut self);
+    /// A list names an object, also one that cannot be read: it is not gone.
+    fn note_seen(&mut self, name: &Name);
+    /// A list begins: what it does not name, and what is not written meanwhile, is gone at its end.
+    fn begin(&mut self, within: Option<&str>);
+    /// The list is complete; returns what is gone.
+    fn finish(&mut self, within: Option<&str>) -> Vec<Name>;
+}
+
+impl<S: Clone + PartialEq> Tracked for Store<S> {
+    fn waits_since(&self, name: &Name) -> Option<Instant> {
+        self.slots.get(name).filter(|slot| !slot.urgent)?.dirty_since
+    }
+
+    fn knows(&self, name: &Name, uid: &str) -> bool {
+        self.slots.get(name).is_some_and(|slot| slot.stored.meta.uid == uid)
+    }
+
+    fn begin_write(&mut self, name: &Name) -> bool {
+        let Some(slot) = self.slots.get_mut(name) else { return false };
+        !std::mem::replace(&mut slot.writing, true)
+    }
+    fn forget(&mut self, name: &Name) {
         self.slots.get_mut(name).into_iter().for_each(Slot::clean);
     }
-
-    /// Forgets everything that was decided: another leader may have decided since.
-    pub fn forget_all(&mut self) {
+    fn forget_all(&mut self) {
         self.slots.values_mut().for_each(Slot::clean);
     }
-
-    /// A list names an object that cannot be read: it is not gone.
-    pub fn note_seen(&mut self, name: &Name) {
+    fn note_seen(&mut self, name: &Name) {
         for listing in self.listing.values_mut() {
             listing.insert(name.clone());
         }
     }
-
-    pub fn remove(&mut self, name: &Name) -> Option<Arc<Record<S>>> {
-        self.slots.remove(name).map(|slot| slot.stored)
-    }
-
-    /// A list begins: what it does not name, and what is not written meanwhile, is gone at its end.
-    pub fn begin(&mut self, within: Option<&str>) {
+    fn begin(&mut self, within: Option<&str>) {
         self.listing.insert(within.unwrap_or_default().to_owned(), HashSet::new());
     }
-
-    /// The list is complete; returns what is gone.
-    pub fn finish(&mut self, within: Option<&str>) -> Vec<Name> {
+    fn finish(&mut self, within: Option<&str>) -> Vec<Name> {
         let Some(seen) = self.listing.remove(within.unwrap_or_default()) else { return Vec::new() };
         let here = |name: &&Name| within.is_none_or(|namespace| name.0 == namespace);
         self.slots.keys().filter(here).filter(|name| !seen.contains(*name)).cloned().collect()

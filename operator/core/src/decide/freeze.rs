@@ -5,6 +5,7 @@
 
 use cultivar_crds::schema::MAX_TEMPLATE;
 use cultivar_crds::{ClonedFrom, ExperimentTemplate, From, Goal, MetricUse, Phase, Pick, Reason, Require, Selector};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,16 +26,20 @@ pub enum Query {
 /// Answers to queries: every matching experiment of the namespace.
 pub type Sources = BTreeMap<Query, Vec<Arc<ExperimentRecord>>>;
 
-/// The outcome of freezing.
+/// An effective template.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Frozen {
-    /// The effective template.
-    Ready {
-        /// Canonical fields, own references kept.
-        template: Value,
-        /// Whose copy it is; nothing for a root.
-        cloned_from: Option<ClonedFrom>,
-    },
+pub struct Effective {
+    /// Canonical fields, own references kept.
+    pub template: Value,
+    /// Whose copy it is; nothing for a root.
+    pub cloned_from: Option<ClonedFrom>,
+}
+
+/// The outcome of freezing an experiment or a whole pipeline.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Frozen<T> {
+    /// It is frozen.
+    Ready(T),
     /// Nothing yet: wait for a change of the source.
     Waiting {
         /// Which wait.
@@ -62,7 +67,7 @@ pub fn query(spec: &Value) -> Option<Query> {
 }
 
 fn from_of(spec: &Value) -> Option<From> {
-    serde_json::from_value(spec.get("from")?.clone()).ok()
+    From::deserialize(spec.get("from")?).ok()
 }
 
 // What stands in a spec beside the template: of an experiment, and of a stage.
@@ -77,7 +82,7 @@ pub fn overrides(spec: &Value) -> Value {
 
 /// Freezes `spec`. `exclude` is the pipeline whose own experiments a selector never picks.
 #[must_use]
-pub fn freeze(spec: &Value, sources: &Sources, exclude: Option<&str>) -> Frozen {
+pub fn freeze(spec: &Value, sources: &Sources, exclude: Option<&str>) -> Frozen<Effective> {
     let Some(from) = from_of(spec) else {
         return check(overrides(spec), None);
     };
@@ -91,8 +96,7 @@ pub fn freeze(spec: &Value, sources: &Sources, exclude: Option<&str>) -> Frozen 
             format!("experiment {} ended before its template was frozen: there is nothing to clone", source.meta.name),
         );
     };
-    let unset: Vec<String> =
-        spec.get("unset").and_then(|unset| serde_json::from_value(unset.clone()).ok()).unwrap_or_default();
+    let unset: Vec<String> = spec.get("unset").and_then(|unset| Vec::deserialize(unset).ok()).unwrap_or_default();
     match clone::merge_template(template, &unset, &overrides(spec)) {
         Err(error) => refused(Reason::InvalidTemplate, format!("cloning {}: {error}", source.meta.name)),
         Ok(merged) => {
@@ -103,7 +107,7 @@ pub fn freeze(spec: &Value, sources: &Sources, exclude: Option<&str>) -> Frozen 
     }
 }
 
-fn pick(from: &From, sources: &Sources, exclude: Option<&str>) -> Result<Arc<ExperimentRecord>, Frozen> {
+fn pick(from: &From, sources: &Sources, exclude: Option<&str>) -> Result<Arc<ExperimentRecord>, Frozen<Effective>> {
     let require = from.require.unwrap_or_default();
     if let Some(name) = &from.experiment {
         let found = sources.get(&Query::Name(name.clone())).and_then(|found| found.first());
@@ -164,7 +168,7 @@ fn best<'a>(
     }
 }
 
-fn satisfied(source: &ExperimentRecord, require: Require) -> Result<(), Frozen> {
+fn satisfied(source: &ExperimentRecord, require: Require) -> Result<(), Frozen<Effective>> {
     let name = &source.meta.name;
     match (source.status.phase, require) {
         (Phase::Completed, _) | (Phase::Failed | Phase::Cancelled, Require::Ended) => Ok(()),
@@ -182,7 +186,7 @@ fn satisfied(source: &ExperimentRecord, require: Require) -> Result<(), Frozen> 
 }
 
 // Everything that a template must satisfy after the merge, whoever wrote its parts.
-fn check(template: Value, cloned_from: Option<ClonedFrom>) -> Frozen {
+fn check(template: Value, cloned_from: Option<ClonedFrom>) -> Frozen<Effective> {
     let size = clone::canonical_json(&template).len();
     if size > MAX_TEMPLATE {
         return refused(
@@ -193,16 +197,16 @@ fn check(template: Value, cloned_from: Option<ClonedFrom>) -> Frozen {
     if template.get("image").and_then(Value::as_str).is_none_or(str::is_empty) {
         return refused(Reason::InvalidTemplate, "the template has no image".to_owned());
     }
-    if let Err(error) = serde_json::from_value::<ExperimentTemplate>(template.clone()) {
+    if let Err(error) = ExperimentTemplate::deserialize(&template) {
         return refused(Reason::InvalidTemplate, format!("the template does not fit the schema: {error}"));
     }
-    Frozen::Ready { template, cloned_from }
+    Frozen::Ready(Effective { template, cloned_from })
 }
 
-fn waiting(reason: Reason, message: String) -> Frozen {
+fn waiting<T>(reason: Reason, message: String) -> Frozen<T> {
     Frozen::Waiting { reason, message }
 }
 
-fn refused(reason: Reason, message: String) -> Frozen {
+fn refused<T>(reason: Reason, message: String) -> Frozen<T> {
     Frozen::Refused { reason, message }
 }

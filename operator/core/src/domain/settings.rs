@@ -61,7 +61,7 @@ pub fn retries(template: &Value) -> EffectiveRetries {
 }
 
 fn section<T: serde::de::DeserializeOwned + Default>(template: &Value, key: &str) -> T {
-    template.get(key).and_then(|value| serde_json::from_value(value.clone()).ok()).unwrap_or_default()
+    template.get(key).and_then(|value| T::deserialize(value).ok()).unwrap_or_default()
 }
 
 impl EffectiveRetries {

@@ -8,6 +8,7 @@ mod params;
 pub use params::run_params;
 
 use cultivar_crds::{ExperimentSpec, PipelineRunSpec, PipelineSpec};
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::dag;
@@ -51,7 +52,7 @@ impl Report {
 #[must_use]
 pub fn experiment(spec: &Value) -> Report {
     let mut report = Report::default();
-    if let Err(error) = serde_json::from_value::<ExperimentSpec>(spec.clone()) {
+    if let Err(error) = ExperimentSpec::deserialize(spec) {
         report.fault("spec", error);
         return report;
     }
@@ -71,7 +72,7 @@ pub fn experiment(spec: &Value) -> Report {
 #[must_use]
 pub fn pipeline(spec: &Value) -> Report {
     let mut report = Report::default();
-    if let Err(error) = serde_json::from_value::<PipelineSpec>(spec.clone()) {
+    if let Err(error) = PipelineSpec::deserialize(spec) {
         report.fault("spec", error);
         return report;
     }
@@ -108,7 +109,7 @@ pub fn pipeline(spec: &Value) -> Report {
 #[must_use]
 pub fn pipeline_run(spec: &Value) -> Report {
     let mut report = Report::default();
-    if let Err(error) = serde_json::from_value::<PipelineRunSpec>(spec.clone()) {
+    if let Err(error) = PipelineRunSpec::deserialize(spec) {
         report.fault("spec", error);
     }
     report

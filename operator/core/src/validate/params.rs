@@ -2,6 +2,7 @@
 
 use cultivar_crds::ParamSchema;
 use cultivar_crds::pipeline::ParamType;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ use crate::domain::text;
 use crate::refs::{FieldPath, scan};
 
 fn schemas(spec: &Value) -> BTreeMap<String, ParamSchema> {
-    spec.get("paramSchema").and_then(|schema| serde_json::from_value(schema.clone()).ok()).unwrap_or_default()
+    spec.get("paramSchema").and_then(|schema| BTreeMap::deserialize(schema).ok()).unwrap_or_default()
 }
 
 /// Names of a pipeline's parameters: those with a default and those with a schema.

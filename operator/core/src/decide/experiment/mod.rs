@@ -10,10 +10,11 @@ pub mod result;
 
 use cultivar_crds::{ClonedFrom, ExperimentSpec, ExperimentStatus, Phase, PhaseTimes, Reason, labels};
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::Value;
 use std::sync::Arc;
 
-use super::freeze::{self, Frozen, Sources};
+use super::freeze::{self, Effective, Frozen, Sources};
 use super::{Action, Event, Plan, Urgency};
 use crate::clone;
 use crate::domain::conditions::{self, Conditions, kind};
@@ -110,7 +111,7 @@ fn live(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
     }
     if plan.status.template.is_none() {
         // What is frozen goes on, whatever this version thinks of the spec now.
-        match serde_json::from_value::<ExperimentSpec>((**spec).clone()) {
+        match ExperimentSpec::deserialize(&**spec) {
             Err(error) if snapshot.is_stage() => {
                 // Its run made it, and nobody is going to correct it.
                 return fail(snapshot, plan, Reason::InvalidTemplate, format!("spec: {error}"));
@@ -166,7 +167,7 @@ fn freeze(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) -> bool {
         return false;
     }
     match freeze::freeze(&record.spec, &snapshot.sources, None) {
-        Frozen::Ready { template, cloned_from } => {
+        Frozen::Ready(Effective { template, cloned_from }) => {
             frozen(snapshot, plan, template, cloned_from);
             plan.urge(Urgency::First);
             // Where that status turns out to be stored already, the next step follows at once.

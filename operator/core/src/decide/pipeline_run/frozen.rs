@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::clone;
 use crate::dag;
-use crate::decide::freeze::{self, Frozen, Query, Sources};
+use crate::decide::freeze::{self, Effective, Frozen, Query, Sources};
 use crate::domain::{PipelineRecord, settings};
 
 /// What a run executes.
@@ -47,26 +47,6 @@ pub struct FrozenStage {
     pub cloned_from: Option<ClonedFrom>,
 }
 
-/// The outcome of freezing a pipeline.
-pub enum Outcome {
-    /// The frozen pipeline as JSON.
-    Ready(Value),
-    /// A stage's source is waited for.
-    Waiting {
-        /// Which wait.
-        reason: Reason,
-        /// For what.
-        message: String,
-    },
-    /// It never will be.
-    Refused {
-        /// Which refusal.
-        reason: Reason,
-        /// Why.
-        message: String,
-    },
-}
-
 fn stages_of(spec: &Value) -> &[Value] {
     spec.get("stages").and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
@@ -83,14 +63,14 @@ pub fn template_timeout(spec: &Value) -> Duration {
     longest.unwrap_or_else(|| settings::timeouts(&Value::Null).template)
 }
 
-/// Freezes an accepted pipeline for a run.
-pub fn freeze(pipeline: &PipelineRecord, run: &Value, sources: &Sources) -> Outcome {
+/// Freezes an accepted pipeline for a run, as JSON.
+pub fn freeze(pipeline: &PipelineRecord, run: &Value, sources: &Sources) -> Frozen<Value> {
     let spec = &pipeline.spec;
     let mut stages = Vec::new();
     for stage in stages_of(spec) {
         let name = stage.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
         match freeze::freeze(stage, sources, Some(&pipeline.meta.name)) {
-            Frozen::Ready { template, cloned_from } => stages.push(FrozenStage {
+            Frozen::Ready(Effective { template, cloned_from }) => stages.push(FrozenStage {
                 needs: dag::needs(stage).into_iter().collect(),
                 when: stage.get("when").and_then(Value::as_str).map(str::to_owned),
                 name,
@@ -98,14 +78,14 @@ pub fn freeze(pipeline: &PipelineRecord, run: &Value, sources: &Sources) -> Outc
                 cloned_from,
             }),
             Frozen::Waiting { reason, message } => {
-                return Outcome::Waiting { reason, message: format!("stage {name}: {message}") };
+                return Frozen::Waiting { reason, message: format!("stage {name}: {message}") };
             }
             Frozen::Refused { reason, message } => {
-                return Outcome::Refused { reason, message: format!("stage {name}: {message}") };
+                return Frozen::Refused { reason, message: format!("stage {name}: {message}") };
             }
         }
     }
-    let on_failure = spec.get("onFailure").and_then(|value| serde_json::from_value(value.clone()).ok());
+    let on_failure = spec.get("onFailure").and_then(|value| OnFailure::deserialize(value).ok());
     let frozen = FrozenPipeline {
         params: super::params(spec, run),
         stages,
@@ -115,12 +95,12 @@ pub fn freeze(pipeline: &PipelineRecord, run: &Value, sources: &Sources) -> Outc
     let frozen = serde_json::to_value(&frozen).unwrap_or(Value::Null);
     let size = clone::canonical_json(&frozen).len();
     if size > MAX_FROZEN_PIPELINE {
-        return Outcome::Refused {
+        return Frozen::Refused {
             reason: Reason::InvalidTemplate,
             message: format!(
                 "the frozen pipeline has {size} bytes, and {MAX_FROZEN_PIPELINE} are allowed: keep data out of params and args"
             ),
         };
     }
-    Outcome::Ready(frozen)
+    Frozen::Ready(frozen)
 }

@@ -11,11 +11,12 @@ pub use frozen::{FrozenPipeline, FrozenStage, queries};
 
 use cultivar_crds::{OnFailure, Phase, PipelineRunStatus, Reason, labels};
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::freeze::Sources;
+use super::freeze::{Frozen, Sources};
 use super::pipeline::{digest, order, revision};
 use super::{Event, Plan, Urgency};
 use crate::domain::conditions::{Conditions, kind};
@@ -73,10 +74,10 @@ fn live(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
     if cancel && !started {
         return end(snapshot, plan, Phase::Cancelled, Some(Reason::Cancelled), "cancel was asked for");
     }
-    let Some(frozen) = plan.status.pipeline_spec.clone() else {
+    let Some(frozen) = &plan.status.pipeline_spec else {
         return freeze(snapshot, plan);
     };
-    let pipeline: FrozenPipeline = match serde_json::from_value(frozen) {
+    let pipeline = match FrozenPipeline::deserialize(frozen) {
         Ok(pipeline) => pipeline,
         Err(error) => return fail(snapshot, plan, Reason::Invalid, format!("status.pipelineSpec: {error}")),
     };
@@ -122,7 +123,7 @@ fn freeze(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
         return fail(snapshot, plan, Reason::Invalid, faults);
     }
     match frozen::freeze(pipeline, &snapshot.run.spec, &snapshot.sources) {
-        frozen::Outcome::Ready(frozen) => {
+        Frozen::Ready(frozen) => {
             plan.status.pipeline_spec = Some(frozen);
             plan.status.pipeline_digest = Some(now_digest);
             plan.status.pipeline_generation = Some(pipeline.meta.generation);
@@ -131,8 +132,8 @@ fn freeze(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
             // Where that status turns out to be stored already, the next step follows at once.
             plan.wake(snapshot.now);
         }
-        frozen::Outcome::Waiting { reason, message } => wait(snapshot, plan, reason, message),
-        frozen::Outcome::Refused { reason, message } => fail(snapshot, plan, reason, message),
+        Frozen::Waiting { reason, message } => wait(snapshot, plan, reason, message),
+        Frozen::Refused { reason, message } => fail(snapshot, plan, reason, message),
     }
 }
 
