@@ -84,13 +84,17 @@ fn live(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
     if !started && !is_its_turn(snapshot, plan) {
         return;
     }
+    begin(snapshot, plan);
+    advance(snapshot, plan, &pipeline, cancel);
+}
+
+fn begin(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
+    plan.status.phase = Phase::Running;
     if plan.status.started_at.is_none() {
         plan.status.started_at = Some(time::stamp(snapshot.now));
         // Whoever decides about the next run of the pipeline must find it, also after a crash.
         plan.urge(Urgency::Now);
     }
-    plan.status.phase = Phase::Running;
-    advance(snapshot, plan, &pipeline, cancel);
 }
 
 fn freeze(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
@@ -128,6 +132,10 @@ fn freeze(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
             plan.status.pipeline_digest = Some(now_digest);
             plan.status.pipeline_generation = Some(pipeline.meta.generation);
             (plan.status.reason, plan.status.message) = (None, None);
+            // One write says that it is frozen and that it begins, where nothing stands before it.
+            if is_its_turn(snapshot, plan) {
+                begin(snapshot, plan);
+            }
             plan.urge(Urgency::First);
             // Where that status turns out to be stored already, the next step follows at once.
             plan.wake(snapshot.now);
