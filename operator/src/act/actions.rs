@@ -8,10 +8,10 @@ use cultivar_crds::{Reason, labels};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Act, ActError, Managed};
+use super::{Act, ActError};
+use crate::observe::raw::Raw;
 use crate::observe::{Key, Kind, convert};
 use crate::telemetry::metrics::Outcome;
-use cultivar_crds::{ExperimentStatus, PipelineRunStatus};
 
 impl Act {
     /// Does one thing.
@@ -28,14 +28,14 @@ impl Act {
             Action::CancelExperiment { name } => {
                 let patch = json!({"spec": {"cancel": true}});
                 if let Some(object) = self.calls.patch(Kind::Experiment, namespace, &name, patch).await? {
-                    ExperimentStatus::apply(&self.index, object);
+                    self.take_in(Kind::Experiment, object);
                 }
                 Ok(())
             }
             Action::ReleaseExperiment { name } => {
                 let patch = json!({"metadata": {"ownerReferences": null}});
                 if let Some(object) = self.calls.patch(Kind::Experiment, namespace, &name, patch).await? {
-                    ExperimentStatus::apply(&self.index, object);
+                    self.take_in(Kind::Experiment, object);
                 }
                 // The run that it leaves can go now.
                 self.index.look_at(key);
@@ -52,7 +52,7 @@ impl Act {
             Ok(manifest) => manifest,
             Err(error) => return self.refuse(key, error.reason, error.message),
         };
-        let job = match self.calls.create_job(&key.namespace, manifest).await {
+        let job = match self.calls.create_job(&key.namespace, &manifest).await {
             Ok(job) => job,
             Err(error) if error.already_exists() => {
                 let name = names::job(&meta.name, &meta.uid, number);
@@ -121,7 +121,7 @@ impl Act {
 
     async fn confirm_stage(&self, key: &Key, stage: &str, experiment: &str) -> Result<(), ActError> {
         match self.calls.get(Kind::Experiment, &key.namespace, experiment).await? {
-            Some(object) => ExperimentStatus::apply(&self.index, object),
+            Some(object) => self.take_in(Kind::Experiment, object),
             None => self.index.confirm_stage_gone(key, stage),
         }
         Ok(())
@@ -129,11 +129,11 @@ impl Act {
 
     async fn create_stage(&self, key: &Key, run: &Meta, new: &NewStage) -> Result<(), ActError> {
         let manifest = render::stage(run, new);
-        match self.calls.create(Kind::Experiment, &key.namespace, manifest).await {
-            Ok(object) => ExperimentStatus::apply(&self.index, object),
+        match self.calls.create(Kind::Experiment, &key.namespace, &manifest).await {
+            Ok(object) => self.take_in(Kind::Experiment, object),
             Err(error) if error.already_exists() => {
                 let object = self.existing(Kind::Experiment, &key.namespace, &new.name, &run.uid).await?;
-                ExperimentStatus::apply(&self.index, object);
+                self.take_in(Kind::Experiment, object);
             }
             Err(error) if error.outcome() == Outcome::Invalid => {
                 self.index.refuse_stage(key, &new.stage, text::message(error.words()));
@@ -146,26 +146,20 @@ impl Act {
 
     async fn create_run(&self, pipeline: &Meta, new: &NewRun) -> Result<(), ActError> {
         let manifest = render::run(pipeline, new);
-        let object = match self.calls.create(Kind::PipelineRun, &pipeline.namespace, manifest).await {
+        let object = match self.calls.create(Kind::PipelineRun, &pipeline.namespace, &manifest).await {
             Err(error) if error.already_exists() => {
                 self.existing(Kind::PipelineRun, &pipeline.namespace, &new.name, &pipeline.uid).await?
             }
             answer => answer?,
         };
-        PipelineRunStatus::apply(&self.index, object);
+        self.take_in(Kind::PipelineRun, object);
         Ok(())
     }
 
-    async fn existing(
-        &self,
-        kind: Kind,
-        namespace: &str,
-        name: &str,
-        owner: &str,
-    ) -> Result<kube::api::DynamicObject, ActError> {
+    async fn existing(&self, kind: Kind, namespace: &str, name: &str, owner: &str) -> Result<Raw, ActError> {
         let doing = || format!("creating {}", kind.as_str());
         let found = self.calls.get(kind, namespace, name).await?;
-        let ours = |object: &kube::api::DynamicObject| {
+        let ours = |object: &Raw| {
             object
                 .metadata
                 .owner_references

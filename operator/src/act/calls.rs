@@ -6,21 +6,22 @@ use cultivar_core::decide::Event;
 use cultivar_core::domain::{Meta, text};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
-use kube::Client;
 use kube::api::{
-    Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy,
+    Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy, Request,
 };
 use kube::core::{ApiResource, GroupVersionKind};
+use kube::{Client, Resource};
 use serde::Serialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 use std::future::Future;
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::sync::watch::Receiver;
 
 use super::ActError;
 use crate::leader::Claim;
-use crate::observe::watch::resource;
+use crate::observe::raw::{Raw, SlimJob, SlimPod};
+use crate::observe::watch::{self, resource};
 use crate::observe::{Key, Kind};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{self, Outcome, Verb};
@@ -28,20 +29,38 @@ use crate::telemetry::metrics::{self, Outcome, Verb};
 /// No call may take longer; the client itself has no limit.
 const LIMIT: Duration = Duration::from_secs(10);
 
+// The body of a status write.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StatusOf<'a, S> {
+    api_version: String,
+    kind: &'a str,
+    metadata: Version<'a>,
+    status: &'a S,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Version<'a> {
+    name: &'a str,
+    uid: &'a str,
+    resource_version: &'a str,
+}
+
 /// The API server, as the operator uses it.
 pub struct Calls {
     client: Client,
-    claim: watch::Receiver<Claim>,
+    claim: Receiver<Claim>,
     metrics: Metrics,
     identity: String,
 }
 
 impl Calls {
-    pub fn new(client: Client, claim: watch::Receiver<Claim>, metrics: Metrics, identity: String) -> Self {
+    pub fn new(client: Client, claim: Receiver<Claim>, metrics: Metrics, identity: String) -> Self {
         Self { client, claim, metrics, identity }
     }
 
-    fn ours(&self, kind: Kind, namespace: &str) -> Api<DynamicObject> {
+    fn ours(&self, kind: Kind, namespace: &str) -> Api<Raw> {
         Api::namespaced_with(self.client.clone(), namespace, &resource(kind))
     }
 
@@ -68,48 +87,54 @@ impl Calls {
         result
     }
 
-    /// Replaces the status, on the condition that nobody wrote since.
-    pub async fn replace_status(
+    // Manifests go out as they are rendered, and of the answers only what matters is read.
+    fn post<T: DeserializeOwned>(
         &self,
-        key: &Key,
-        meta: &Meta,
-        status: &impl Serialize,
-    ) -> Result<DynamicObject, ActError> {
-        let status = serde_json::to_value(status)
-            .map_err(|source| ActError::Unreadable { doing: "serialising the status".to_owned(), source })?;
+        resource: &ApiResource,
+        namespace: &str,
+        manifest: &Value,
+    ) -> impl Future<Output = kube::Result<T>> + use<T> {
+        let request = Request::new(Raw::url_path(resource, Some(namespace)));
+        let client = self.client.clone();
+        let body = serde_json::to_vec(manifest);
+        async move {
+            let request = request.create(&PostParams::default(), body.map_err(kube::Error::SerdeError)?);
+            client.request(request.map_err(kube::Error::BuildRequest)?).await
+        }
+    }
+
+    /// Replaces the status, on the condition that nobody wrote since.
+    pub async fn replace_status(&self, key: &Key, meta: &Meta, status: &impl Serialize) -> Result<Raw, ActError> {
+        let doing = "replacing the status";
         // The status strategy takes everything but the status from the stored object.
-        let mut object = DynamicObject::new(&key.name, &resource(key.kind)).within(&key.namespace);
-        object.metadata.uid = Some(meta.uid.clone());
-        object.metadata.resource_version = Some(meta.resource_version.clone());
-        object.data = json!({"status": status});
-        let api = self.ours(key.kind, &key.namespace);
-        let params = PostParams::default();
-        let call = api.replace_status(&key.name, &params, &object);
-        self.write(key.kind.measured(), Verb::Status, "replacing the status", call).await
+        let object = StatusOf {
+            api_version: cultivar_core::render::api_version(),
+            kind: key.kind.as_str(),
+            metadata: Version { name: &key.name, uid: &meta.uid, resource_version: &meta.resource_version },
+            status,
+        };
+        let body = serde_json::to_vec(&object)
+            .map_err(|source| ActError::Unreadable { doing: "serialising the status".to_owned(), source })?;
+        let request = Request::new(Raw::url_path(&resource(key.kind), Some(&key.namespace)));
+        let request = request.replace_subresource("status", &key.name, &PostParams::default(), body);
+        let call = async { self.client.request(request.map_err(kube::Error::BuildRequest)?).await };
+        self.write(key.kind.measured(), Verb::Status, doing, call).await
     }
 
     /// Creates an object of one of our kinds.
-    pub async fn create(&self, kind: Kind, namespace: &str, manifest: Value) -> Result<DynamicObject, ActError> {
-        let object: DynamicObject = serde_json::from_value(manifest)
-            .map_err(|source| ActError::Unreadable { doing: "reading our own manifest".to_owned(), source })?;
-        let (api, params) = (self.ours(kind, namespace), PostParams::default());
-        self.write(kind.measured(), Verb::Create, "creating", api.create(&params, &object)).await
+    pub async fn create(&self, kind: Kind, namespace: &str, manifest: &Value) -> Result<Raw, ActError> {
+        let call = self.post(&resource(kind), namespace, manifest);
+        self.write(kind.measured(), Verb::Create, "creating", call).await
     }
 
     /// Reads an object of one of our kinds; nothing if it is gone.
-    pub async fn get(&self, kind: Kind, namespace: &str, name: &str) -> Result<Option<DynamicObject>, ActError> {
+    pub async fn get(&self, kind: Kind, namespace: &str, name: &str) -> Result<Option<Raw>, ActError> {
         let api = self.ours(kind, namespace);
         self.limited("reading", api.get_opt(name)).await
     }
 
     /// Patches an object of one of our kinds; one that is gone needs no patch.
-    pub async fn patch(
-        &self,
-        kind: Kind,
-        namespace: &str,
-        name: &str,
-        patch: Value,
-    ) -> Result<Option<DynamicObject>, ActError> {
+    pub async fn patch(&self, kind: Kind, namespace: &str, name: &str, patch: Value) -> Result<Option<Raw>, ActError> {
         let (api, params, patch) = (self.ours(kind, namespace), PatchParams::default(), Patch::Merge(patch));
         let answer = self.write(kind.measured(), Verb::Patch, "patching", api.patch(name, &params, &patch)).await;
         match answer {
@@ -132,23 +157,15 @@ impl Calls {
         }
     }
 
-    /// Creates a Job. The manifest goes out as it is rendered: typed structs would drop fields of
-    /// newer API versions that a podTemplate may use.
-    pub async fn create_job(&self, namespace: &str, manifest: Value) -> Result<Job, ActError> {
-        let doing = "creating the Job";
-        let object: DynamicObject = serde_json::from_value(manifest)
-            .map_err(|source| ActError::Unreadable { doing: doing.to_owned(), source })?;
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("batch", "v1", "Job"));
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
-        let params = PostParams::default();
-        let answer = self.write(metrics::Kind::Job, Verb::Create, doing, api.create(&params, &object)).await?;
-        let read = serde_json::to_value(answer).and_then(serde_json::from_value);
-        read.map_err(|source| ActError::Unreadable { doing: doing.to_owned(), source })
+    /// Creates a Job.
+    pub async fn create_job(&self, namespace: &str, manifest: &Value) -> Result<SlimJob, ActError> {
+        let call = self.post(&watch::job(), namespace, manifest);
+        self.write(metrics::Kind::Job, Verb::Create, "creating the Job", call).await
     }
 
     /// Reads a Job; nothing if it is gone.
-    pub async fn get_job(&self, namespace: &str, name: &str) -> Result<Option<Job>, ActError> {
-        let api: Api<Job> = Api::namespaced(self.client.clone(), namespace);
+    pub async fn get_job(&self, namespace: &str, name: &str) -> Result<Option<SlimJob>, ActError> {
+        let api = Api::<SlimJob>::namespaced_with(self.client.clone(), namespace, &watch::job());
         self.limited("reading the Job", api.get_opt(name)).await
     }
 
@@ -163,8 +180,8 @@ impl Calls {
     }
 
     /// Pods with these labels.
-    pub async fn list_pods(&self, namespace: &str, labels: &str) -> Result<Vec<Pod>, ActError> {
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+    pub async fn list_pods(&self, namespace: &str, labels: &str) -> Result<Vec<SlimPod>, ActError> {
+        let api = Api::<SlimPod>::namespaced_with(self.client.clone(), namespace, &watch::pod());
         let params = ListParams::default().labels(labels);
         Ok(self.limited("listing pods", api.list(&params)).await?.items)
     }
@@ -192,13 +209,8 @@ impl Calls {
                 "uid": meta.uid,
             },
         });
-        let object: DynamicObject = serde_json::from_value(manifest)
-            .map_err(|source| ActError::Unreadable { doing: "reading our own event".to_owned(), source })?;
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("events.k8s.io", "v1", "Event"));
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.namespace, &resource);
-        let params = PostParams::default();
-        self.write(metrics::Kind::Event, Verb::Create, "writing an event", api.create(&params, &object))
-            .await
-            .map(|_| ())
+        let call = self.post::<IgnoredAny>(&resource, &key.namespace, &manifest);
+        self.write(metrics::Kind::Event, Verb::Create, "writing an event", call).await.map(|_| ())
     }
 }

@@ -1,34 +1,24 @@
 //! What differs between our kinds when acting: how the index takes a status in.
 
 use cultivar_crds::{ExperimentStatus, PipelineRunStatus, PipelineStatus};
-use kube::api::DynamicObject;
 use serde::Serialize;
 use std::time::Duration;
 
-use crate::observe::{Index, Key, convert};
+use crate::observe::{Index, Key};
 
 /// Status of a kind with a controller.
 pub trait Managed: Serialize + Clone + PartialEq + Send + Sync + 'static {
     /// How long progress may wait, so that changes shortly after one another share a write.
     const SHARE_WRITES: Duration;
-    /// Puts what the API server answered into the index.
-    fn apply(index: &Index, object: DynamicObject);
     /// Puts what was decided into the index; urgent is what should be stored without waiting for more.
     fn publish(index: &Index, key: &Key, uid: &str, status: &Self, urgent: bool);
     /// Tells the index that a status write has ended; nothing was written if it failed.
     fn end_write(index: &Index, key: &Key, written: Option<&Self>);
 }
 
-fn readable<S>(record: Result<S, serde_json::Error>) -> Option<S> {
-    record.inspect_err(|error| tracing::error!(%error, "the API server's answer cannot be read")).ok()
-}
-
 impl Managed for ExperimentStatus {
     const SHARE_WRITES: Duration = Duration::from_secs(1);
 
-    fn apply(index: &Index, object: DynamicObject) {
-        readable(convert::record(object)).into_iter().for_each(|record| index.apply_experiment(record));
-    }
     fn publish(index: &Index, key: &Key, uid: &str, status: &Self, urgent: bool) {
         index.publish_experiment(key, uid, status, urgent);
     }
@@ -41,9 +31,6 @@ impl Managed for PipelineRunStatus {
     // Who wants every step watches the run's experiments; a run of many short stages would write for each.
     const SHARE_WRITES: Duration = Duration::from_secs(5);
 
-    fn apply(index: &Index, object: DynamicObject) {
-        readable(convert::record(object)).into_iter().for_each(|record| index.apply_run(record));
-    }
     fn publish(index: &Index, key: &Key, uid: &str, status: &Self, urgent: bool) {
         index.publish_run(key, uid, status, urgent);
     }
@@ -55,9 +42,6 @@ impl Managed for PipelineRunStatus {
 impl Managed for PipelineStatus {
     const SHARE_WRITES: Duration = Duration::from_secs(1);
 
-    fn apply(index: &Index, object: DynamicObject) {
-        readable(convert::record(object)).into_iter().for_each(|record| index.apply_pipeline(record));
-    }
     fn publish(index: &Index, key: &Key, uid: &str, status: &Self, urgent: bool) {
         index.publish_pipeline(key, uid, status, urgent);
     }

@@ -22,7 +22,8 @@ use std::time::{Duration, Instant};
 use tokio_util::task::TaskTracker;
 
 use crate::leader::random;
-use crate::observe::{Index, Key};
+use crate::observe::raw::Raw;
+use crate::observe::{Index, Key, Kind};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Outcome;
 
@@ -84,6 +85,13 @@ impl Act {
         Ok(self.store_when_due(key, stored, plan.status))
     }
 
+    // The answers to our own calls are news like those of the watches.
+    fn take_in(&self, kind: Kind, object: Raw) {
+        if let Err(error) = self.index.take_in(kind, object) {
+            tracing::error!(%error, "the API server's answer cannot be read");
+        }
+    }
+
     // Actions that are alike and follow one another are done side by side, the rest in order.
     async fn perform_all<S>(&self, key: &Key, about: &Record<S>, actions: Vec<Action>) -> Result<(), ActError> {
         let (stages, others): (Vec<_>, Vec<_>) =
@@ -139,7 +147,7 @@ impl Act {
         match answer {
             Ok(object) => {
                 // The answer is the truth, also where the API server wrote it differently (5.0 as 5).
-                S::apply(&self.index, object);
+                self.take_in(key.kind, object);
                 S::end_write(&self.index, key, Some(status));
             }
             Err(error) if error.is_gone() => return self.index.remove_if(key, &stored.meta.uid),

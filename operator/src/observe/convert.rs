@@ -5,43 +5,37 @@ use cultivar_core::domain::{
 };
 use cultivar_crds::labels;
 use jiff::Timestamp;
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kube::core::DynamicObject;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use serde_json::value::RawValue;
 use std::sync::Arc;
 
-use super::raw::Raw;
+use super::index::{Key, Kind};
+use super::raw::{ContainerStatus, Raw, SlimJob, SlimPod};
 
-/// An object of ours as a record.
+/// An object of ours as a record; `spec` is its spec where that is known already.
 ///
 /// # Errors
-/// A status that this version cannot read: it was written by a newer one, and must not be taken for
-/// an empty one, which would start everything again.
-pub fn record<S: DeserializeOwned + Default>(mut object: DynamicObject) -> Result<Record<S>, serde_json::Error> {
-    let spec = object.data.get_mut("spec").map_or(Value::Null, Value::take);
-    let status = match object.data.get_mut("status").map(Value::take) {
-        None | Some(Value::Null) => S::default(),
-        Some(status) => serde_json::from_value(status)?,
+/// A spec that is nested deeper than this program reads, or a status that this version cannot read: it was written by
+/// a newer one, and must not be taken for an empty one, which would start everything again.
+pub fn record<S: DeserializeOwned + Default>(
+    object: Raw,
+    spec: Option<Arc<Value>>,
+) -> Result<Record<S>, serde_json::Error> {
+    let spec = match (spec, object.spec) {
+        (Some(spec), _) => spec,
+        (None, Some(text)) => Arc::new(serde_json::from_str(text.get())?),
+        (None, None) => Arc::default(),
     };
-    Ok(Record { meta: meta(object.metadata), spec: Arc::new(spec), status: Arc::new(status) })
+    let status: Option<S> = object.status.map(|text| serde_json::from_str(text.get())).transpose()?;
+    Ok(Record { meta: meta(object.metadata), spec, status: Arc::new(status.unwrap_or_default()) })
 }
 
-/// A watched object of ours as a record.
-///
-/// # Errors
-/// As [`record`], and a spec that is nested deeper than this program reads.
-pub fn watched<S: DeserializeOwned + Default>(object: Raw) -> Result<Record<S>, serde_json::Error> {
-    let read = |text: Option<Box<RawValue>>| text.map(|text| serde_json::from_str::<Value>(text.get())).transpose();
-    let spec = read(object.spec)?.unwrap_or_default();
-    let status = match read(object.status)? {
-        None | Some(Value::Null) => S::default(),
-        Some(status) => serde_json::from_value(status)?,
-    };
-    Ok(Record { meta: meta(object.metadata), spec: Arc::new(spec), status: Arc::new(status) })
+/// The key of an object of a kind of ours.
+#[must_use]
+pub fn key(kind: Kind, meta: &ObjectMeta) -> Key {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    Key { kind, namespace: text(&meta.namespace), name: text(&meta.name) }
 }
 
 fn meta(meta: ObjectMeta) -> Meta {
@@ -79,7 +73,7 @@ fn label(meta: &ObjectMeta, key: &str) -> String {
 
 /// A Job as a record.
 #[must_use]
-pub fn job(job: Job) -> JobRecord {
+pub fn job(job: SlimJob) -> JobRecord {
     let conditions = job.status.and_then(|status| status.conditions).unwrap_or_default();
     let mut state = JobState::Active;
     for condition in conditions.into_iter().filter(|condition| condition.status == "True") {
@@ -108,7 +102,7 @@ pub fn job(job: Job) -> JobRecord {
 
 /// A Pod as a record; `gone` says that this is its last state.
 #[must_use]
-pub fn pod(pod: Pod, gone: bool) -> PodRecord {
+pub fn pod(pod: SlimPod, gone: bool) -> PodRecord {
     let status = pod.status.unwrap_or_default();
     let meta = pod.metadata;
     let conditions = status.conditions.unwrap_or_default();

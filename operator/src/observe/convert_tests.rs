@@ -4,7 +4,7 @@ use super::*;
 use cultivar_crds::ExperimentStatus;
 use serde_json::json;
 
-fn pod_with(status: Value) -> Pod {
+fn pod_with(status: Value) -> SlimPod {
     let manifest = json!({
         "metadata": {
             "name": "p", "namespace": "n", "uid": "u",
@@ -67,12 +67,14 @@ fn a_job_ends_by_its_condition() {
 
 #[test]
 fn a_status_of_a_newer_operator_is_not_taken_for_an_empty_one() {
-    let object = |status: Value| -> DynamicObject {
-        serde_json::from_value(json!({"apiVersion": "cultivar.dev/v1alpha1", "kind": "Experiment", "metadata": {"name": "e"}, "spec": {"image": "i"}, "status": status})).unwrap()
+    let object = |status: Value| -> Raw {
+        let json = json!({"metadata": {"name": "e"}, "spec": {"image": "i"}, "status": status});
+        serde_json::from_str(&json.to_string()).unwrap()
     };
-    assert!(record::<ExperimentStatus>(object(json!({"phase": "Hibernating"}))).is_err());
-    let known: Record<ExperimentStatus> = record(object(json!({"phase": "Completed", "somethingNew": 1}))).unwrap();
+    assert!(record::<ExperimentStatus>(object(json!({"phase": "Hibernating"})), None).is_err());
+    let known: Record<ExperimentStatus> =
+        record(object(json!({"phase": "Completed", "somethingNew": 1})), None).unwrap();
     assert_eq!(known.status.phase, cultivar_crds::Phase::Completed);
-    let fresh: Record<ExperimentStatus> = record(object(Value::Null)).unwrap();
+    let fresh: Record<ExperimentStatus> = record(object(Value::Null), None).unwrap();
     assert_eq!(*fresh.status, ExperimentStatus::default());
 }

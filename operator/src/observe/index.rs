@@ -9,8 +9,10 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use super::convert;
+use super::raw::Raw;
 use super::state::State;
-use super::store::Name;
+use super::store::{Arrival, Name};
 use crate::control::queue::Queue;
 use crate::telemetry::metrics;
 
@@ -102,6 +104,29 @@ impl Index {
                 .collect()
         };
         self.wake(keys);
+    }
+
+    /// Takes in an object of ours, watched or answered.
+    ///
+    /// # Errors
+    /// It cannot be read: see [`convert::record`].
+    pub fn take_in(&self, kind: Kind, object: Raw) -> Result<(), serde_json::Error> {
+        let key = convert::key(kind, &object.metadata);
+        let arrival = self.lock().of(kind).arrival(&key.place(), &object.metadata);
+        let spec = match arrival {
+            Arrival::Stale => {
+                self.note_seen(&key);
+                return Ok(());
+            }
+            Arrival::SameSpec(spec) => Some(spec),
+            Arrival::New => None,
+        };
+        match kind {
+            Kind::Experiment => self.apply_experiment(convert::record(object, spec)?),
+            Kind::PipelineRun => self.apply_run(convert::record(object, spec)?),
+            Kind::Pipeline => self.apply_pipeline(convert::record(object, spec)?),
+        }
+        Ok(())
     }
 
     pub fn apply_experiment(&self, record: ExperimentRecord) {

@@ -6,7 +6,7 @@
 pub mod convert;
 pub mod index;
 mod links;
-mod raw;
+pub mod raw;
 pub mod snapshot;
 mod state;
 mod store;

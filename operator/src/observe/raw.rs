@@ -1,32 +1,84 @@
-//! Objects of ours as they are watched: metadata in part, spec and status not parsed yet.
+//! Objects as they arrive: metadata in part, and of spec and status only what is read.
 //!
-//! A list is parsed as one document. Were specs parsed with it, one that is nested too deep would fail the whole list,
-//! and with it every object of its kind. So each is parsed by itself, later. Who manages which field is skipped: it is
-//! most of the bytes, and nested as deep as the spec.
+//! A list is parsed as one document. Were specs of ours parsed with it, one that is nested too deep would fail the whole
+//! list, and with it every object of its kind. So each is parsed by itself, later. Who manages which field is skipped:
+//! it is most of the bytes, and nested as deep as the spec. Pods and Jobs are read in the parts that matter here.
 
+use k8s_openapi::api::core::v1::ContainerState;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use kube::Resource;
 use kube::api::DynamicObject;
 use kube::core::ApiResource;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// An object whose spec and status are still text.
+/// An object with its spec read as `S` and its status as `T`.
 #[derive(Clone, Debug)]
-pub struct Raw {
+pub struct Slim<S, T> {
     pub metadata: ObjectMeta,
-    pub spec: Option<Box<RawValue>>,
-    pub status: Option<Box<RawValue>>,
+    pub spec: Option<S>,
+    pub status: Option<T>,
+}
+
+/// An object of ours: spec and status are still text.
+pub type Raw = Slim<Box<RawValue>, Box<RawValue>>;
+/// A Job.
+pub type SlimJob = Slim<IgnoredAny, JobStatus>;
+/// A Pod.
+pub type SlimPod = Slim<PodSpec, PodStatus>;
+
+/// Of a Job's status.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct JobStatus {
+    pub conditions: Option<Vec<Condition>>,
+}
+
+/// Of a Pod's spec.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodSpec {
+    pub node_name: Option<String>,
+}
+
+/// Of a Pod's status.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodStatus {
+    pub phase: Option<String>,
+    pub reason: Option<String>,
+    pub message: Option<String>,
+    pub conditions: Option<Vec<Condition>>,
+    pub container_statuses: Option<Vec<ContainerStatus>>,
+}
+
+/// Of a condition.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Condition {
+    #[serde(rename = "type")]
+    pub type_: String,
+    pub status: String,
+    pub reason: Option<String>,
+    pub message: Option<String>,
+}
+
+/// Of a container's status.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct ContainerStatus {
+    pub name: String,
+    #[serde(default, rename = "imageID")]
+    pub image_id: String,
+    pub state: Option<ContainerState>,
 }
 
 #[derive(Deserialize)]
-struct Shape {
+struct Shape<S, T> {
     #[serde(default)]
     metadata: Metadata,
-    spec: Option<Box<RawValue>>,
-    status: Option<Box<RawValue>>,
+    spec: Option<S>,
+    status: Option<T>,
 }
 
 #[derive(Default, Deserialize)]
@@ -44,7 +96,7 @@ struct Metadata {
     owner_references: Option<Vec<OwnerReference>>,
 }
 
-impl<'de> Deserialize<'de> for Raw {
+impl<'de, S: Deserialize<'de>, T: Deserialize<'de>> Deserialize<'de> for Slim<S, T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Shape { metadata, spec, status } = Shape::deserialize(deserializer)?;
         let metadata = ObjectMeta {
@@ -64,7 +116,7 @@ impl<'de> Deserialize<'de> for Raw {
     }
 }
 
-impl Resource for Raw {
+impl<S, T> Resource for Slim<S, T> {
     type DynamicType = ApiResource;
     type Scope = <DynamicObject as Resource>::Scope;
 
@@ -121,7 +173,11 @@ mod tests {
             object("sound", r#"{"image": "i"}"#)
         );
         let list: ObjectList<Raw> = serde_json::from_str(&list).unwrap();
-        let records: Vec<_> = list.items.into_iter().map(convert::watched::<cultivar_crds::ExperimentStatus>).collect();
+        let records: Vec<_> = list
+            .items
+            .into_iter()
+            .map(|object| convert::record::<cultivar_crds::ExperimentStatus>(object, None))
+            .collect();
         assert!(records[0].as_ref().unwrap_err().to_string().contains("recursion limit"));
         let sound: &ExperimentRecord = records[1].as_ref().unwrap();
         assert_eq!((sound.meta.name.as_str(), &sound.spec["image"]), ("sound", &"i".into()));

@@ -1,6 +1,8 @@
 //! A store of records of one kind of ours: what was stored, and the status that is about to be.
 
 use cultivar_core::domain::Record;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
@@ -122,8 +124,20 @@ impl<S: Clone + PartialEq> Store<S> {
     }
 }
 
+/// How an object that arrives compares with what is known, before it is read.
+pub enum Arrival {
+    /// As old as what is known, or older.
+    Stale,
+    /// Newer, with the spec that is known.
+    SameSpec(Arc<Value>),
+    /// Not known, or with another spec.
+    New,
+}
+
 /// What a store does whatever the status of its kind is.
 pub trait Tracked {
+    /// Most objects that arrive are echoes of our own writes: those need not be read.
+    fn arrival(&self, name: &Name, meta: &ObjectMeta) -> Arrival;
     /// Since when a decided status waits to be stored; nothing if it should not wait.
     fn waits_since(&self, name: &Name) -> Option<Instant>;
     /// Whether this object, and no namesake of it, is known.
@@ -143,6 +157,22 @@ pub trait Tracked {
 }
 
 impl<S: Clone + PartialEq> Tracked for Store<S> {
+    fn arrival(&self, name: &Name, meta: &ObjectMeta) -> Arrival {
+        let known = self.slots.get(name).map(|slot| &slot.stored);
+        let Some(known) = known.filter(|known| Some(&known.meta.uid) == meta.uid.as_ref()) else {
+            return Arrival::New;
+        };
+        let (old, new) = (version(&known.meta.resource_version), meta.resource_version.as_deref().and_then(version));
+        if old.is_some() && new <= old {
+            Arrival::Stale
+        } else if meta.generation == Some(known.meta.generation) {
+            // The generation counts the changes of the spec.
+            Arrival::SameSpec(Arc::clone(&known.spec))
+        } else {
+            Arrival::New
+        }
+    }
+
     fn waits_since(&self, name: &Name) -> Option<Instant> {
         self.slots.get(name).filter(|slot| !slot.urgent)?.dirty_since
     }

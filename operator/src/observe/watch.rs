@@ -6,7 +6,7 @@ use futures::{Stream, StreamExt};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
-use kube::core::{ApiResource, GroupVersionKind};
+use kube::core::{ApiResource, DynamicResourceScope, GroupVersionKind};
 use kube::{Client, Resource};
 use kube_runtime::WatchStreamExt;
 use kube_runtime::watcher::{self, Event, watcher};
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::convert;
 use super::index::{Index, Key, Kind};
-use super::raw::Raw;
+use super::raw::{Raw, SlimJob, SlimPod};
 use crate::telemetry::Health;
 use crate::telemetry::health::Synced;
 
@@ -70,19 +70,8 @@ struct Ours {
 }
 
 impl Ours {
-    fn convert_and_apply(&self, object: Raw) -> Result<(), serde_json::Error> {
-        match self.kind {
-            Kind::Experiment => self.index.apply_experiment(convert::watched(object)?),
-            Kind::PipelineRun => self.index.apply_run(convert::watched(object)?),
-            Kind::Pipeline => self.index.apply_pipeline(convert::watched(object)?),
-        }
-        Ok(())
-    }
-
     fn key(&self, object: &Raw) -> Key {
-        let meta = &object.metadata;
-        let text = |text: &Option<String>| text.clone().unwrap_or_default();
-        Key { kind: self.kind, namespace: text(&meta.namespace), name: text(&meta.name) }
+        convert::key(self.kind, &object.metadata)
     }
 }
 
@@ -93,7 +82,7 @@ impl Sink<Raw> for Ours {
 
     fn apply(&mut self, object: Raw) {
         let key = self.key(&object);
-        if let Err(error) = self.convert_and_apply(object) {
+        if let Err(error) = self.index.take_in(self.kind, object) {
             let (kind, namespace, name) = (key.kind.as_str(), &key.namespace, &key.name);
             tracing::error!(kind, %namespace, %name, %error, "this object cannot be read and is left alone: its spec is nested too deep, or a newer operator wrote its status");
             self.index.note_seen(&key);
@@ -116,12 +105,12 @@ struct Jobs {
     unseen: HashSet<((String, String), String)>,
 }
 
-impl Sink<Job> for Jobs {
+impl Sink<SlimJob> for Jobs {
     fn begin(&mut self) {
         self.unseen = self.index.job_names(self.within.as_deref());
     }
 
-    fn apply(&mut self, job: Job) {
+    fn apply(&mut self, job: SlimJob) {
         let job = convert::job(job);
         self.unseen.remove(&((job.namespace.clone(), job.experiment.clone()), job.name.clone()));
         self.index.apply_job(job);
@@ -133,7 +122,7 @@ impl Sink<Job> for Jobs {
         }
     }
 
-    fn delete(&mut self, job: Job) {
+    fn delete(&mut self, job: SlimJob) {
         let job = convert::job(job);
         self.index.remove_job(&(job.namespace, job.experiment), &job.name);
     }
@@ -146,13 +135,13 @@ struct Pods {
     unseen: HashSet<(String, String)>,
 }
 
-impl Sink<Pod> for Pods {
+impl Sink<SlimPod> for Pods {
     fn begin(&mut self) {
         let known = self.index.live_pods(self.within.as_deref());
         self.unseen = known.iter().map(|pod| (pod.namespace.clone(), pod.name.clone())).collect();
     }
 
-    fn apply(&mut self, pod: Pod) {
+    fn apply(&mut self, pod: SlimPod) {
         let pod = convert::pod(pod, false);
         self.unseen.remove(&(pod.namespace.clone(), pod.name.clone()));
         self.index.apply_pod(pod);
@@ -166,7 +155,7 @@ impl Sink<Pod> for Pods {
         }
     }
 
-    fn delete(&mut self, pod: Pod) {
+    fn delete(&mut self, pod: SlimPod) {
         // The last state of a pod says how it ended, even if nobody saw it before.
         self.index.apply_pod(convert::pod(pod, true));
     }
@@ -203,49 +192,54 @@ impl Scope<'_> {
     fn watches(&self) -> Vec<Watch> {
         let (index, within) = (|| Arc::clone(self.index), || self.within.map(str::to_owned));
         let mut watches: Vec<Watch> = Vec::new();
-        for kind in [Kind::Experiment, Kind::PipelineRun, Kind::Pipeline] {
+        for kind in Kind::ALL {
             let resource = resource(kind);
-            let api = match self.within {
-                None => Api::<Raw>::all_with(self.client.clone(), &resource),
-                Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
-            };
             let sink = Ours { index: index(), kind, within: within() };
-            watches.push(self.watch(&resource.plural, api, watcher::Config::default(), sink));
+            watches.push(self.watch::<Raw>(&resource, watcher::Config::default(), sink));
         }
         let ours = || watcher::Config::default().labels(labels::EXPERIMENT);
         let jobs = Jobs { index: index(), within: within(), unseen: HashSet::new() };
-        watches.push(self.watch("jobs", self.api::<Job>(), ours(), jobs));
+        watches.push(self.watch::<SlimJob>(&job(), ours(), jobs));
         let pods = Pods { index: index(), within: within(), unseen: HashSet::new() };
-        watches.push(self.watch("pods", self.api::<Pod>(), ours(), pods));
+        watches.push(self.watch::<SlimPod>(&pod(), ours(), pods));
         watches
     }
 
-    fn watch<K>(&self, what: &str, api: Api<K>, config: watcher::Config, sink: impl Sink<K> + 'static) -> Watch
+    fn watch<K>(&self, resource: &ApiResource, config: watcher::Config, sink: impl Sink<K> + 'static) -> Watch
     where
-        K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+        K: Resource<DynamicType = ApiResource, Scope = DynamicResourceScope>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + 'static,
     {
+        let what = &resource.plural;
         // A name per watch lives as long as the process; there are as many as namespaces are given.
         let name: &'static str = match self.within {
             None => what.to_owned().leak(),
             Some(namespace) => format!("{what}/{namespace}").leak(),
         };
+        let api = match self.within {
+            None => Api::<K>::all_with(self.client.clone(), resource),
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, resource),
+        };
         let events = watcher(api, config).default_backoff();
         (name, Box::pin(follow(name, events, sink, self.health.watch(name), self.stop.clone())))
-    }
-
-    fn api<K>(&self) -> Api<K>
-    where
-        K: Resource<Scope = k8s_openapi::NamespaceResourceScope>,
-        K::DynamicType: Default,
-    {
-        match self.within {
-            None => Api::all(self.client.clone()),
-            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
-        }
     }
 }
 
 /// The API resource of a kind of ours.
 pub fn resource(kind: Kind) -> ApiResource {
     ApiResource::from_gvk(&GroupVersionKind::gvk(cultivar_crds::GROUP, cultivar_crds::VERSION, kind.as_str()))
+}
+
+/// The API resource of Jobs.
+pub fn job() -> ApiResource {
+    ApiResource::erase::<Job>(&())
+}
+
+/// The API resource of Pods.
+pub fn pod() -> ApiResource {
+    ApiResource::erase::<Pod>(&())
 }
