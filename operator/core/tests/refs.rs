@@ -122,9 +122,25 @@ fn names_that_do_not_exist_are_refused_with_their_field() {
         ]
     );
     let known = Known::of_template(&template).pipeline_params(["lr"]).allow(Head::Stages, ["prepare"]);
-    let stage = json!(["${pipeline.params.lr}", "${pipeline.name}", "${pipeline.params.x}", "${stages.prepare.a}"]);
+    let stage = json!([
+        "${pipeline.params.lr}",
+        "${pipeline.name}",
+        "${pipeline.params.x}",
+        "${stages.prepare.a}",
+        "${= stages.prepare.metrics.acc.maxx > 0.5}",
+        "${stages.prepare.artifacts.m.url}",
+        "${stages.prepare.metrics.acc.max}"
+    ]);
     let messages: Vec<String> = check(&stage, &FieldPath::root(), &known).iter().map(ToString::to_string).collect();
-    assert_eq!(messages, [r#"[2]: pipeline.params has no "x"; it has: lr"#]);
+    assert_eq!(
+        messages,
+        [
+            r#"[2]: pipeline.params has no "x"; it has: lr"#,
+            r#"[3]: stages.prepare has no "a"; it has: artifacts, experiment, metrics, phase"#,
+            r#"[4]: stages.prepare.metrics.acc has no "maxx"; it has: last, max, min, step"#,
+            r#"[5]: stages.prepare.artifacts.m has no "url"; it has: digest, name, size, type, uri"#,
+        ]
+    );
 }
 
 #[test]

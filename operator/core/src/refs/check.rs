@@ -131,8 +131,26 @@ impl Known {
         if path.head == Head::Pipeline && path.key(0) == Some("params") {
             member("pipeline.params", path.key(1), self.pipeline_params.as_ref())?;
         }
-        Ok(())
+        if path.head == Head::Stages { stage_fields(path) } else { Ok(()) }
     }
+}
+
+/// What a stage brings: names of its own below these are those of the program, and known only when it has ended.
+const STAGE: [&str; 4] = ["artifacts", "experiment", "metrics", "phase"];
+const METRIC: [&str; 4] = ["last", "max", "min", "step"];
+const ARTIFACT: [&str; 5] = ["digest", "name", "size", "type", "uri"];
+
+fn stage_fields(path: &PathRef) -> Result<(), RefError> {
+    let below = |fields: &[&str]| Some(fields.iter().map(|field| (*field).to_owned()).collect::<BTreeSet<String>>());
+    let stage = path.key(0).unwrap_or_default();
+    member(&format!("stages.{stage}"), path.key(1), below(&STAGE).as_ref())?;
+    let fields = match path.key(1) {
+        Some("metrics") => below(&METRIC),
+        Some("artifacts") => below(&ARTIFACT),
+        _ => return Ok(()),
+    };
+    let place = format!("stages.{stage}.{}.{}", path.key(1).unwrap_or_default(), path.key(2).unwrap_or_default());
+    member(&place, path.key(3), fields.as_ref())
 }
 
 fn member(place: &str, name: Option<&str>, names: Option<&BTreeSet<String>>) -> Result<(), RefError> {
