@@ -46,12 +46,13 @@ pub fn moment(_: &mut SchemaGenerator) -> Schema {
 /// The rule that keeps a field of an Experiment's spec as it was once the experiment has started.
 ///
 /// It needs the status, so it stands at the root of the object, one rule per field: a single rule
-/// over the whole spec exceeds the API server's cost limit.
+/// over the whole spec exceeds the API server's cost limit. It is asked at every write of the status
+/// too, so what is nearly always true comes first.
 pub fn frozen(field: &str) -> Rule {
     let path = escape(field);
     Rule::new(format!(
-        "!has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase == 'Pending' || \
-         (has(self.spec.{path}) == has(oldSelf.spec.{path}) && (!has(self.spec.{path}) || self.spec.{path} == oldSelf.spec.{path}))"
+        "(has(self.spec.{path}) == has(oldSelf.spec.{path}) && (!has(self.spec.{path}) || self.spec.{path} == oldSelf.spec.{path})) || \
+         !has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase == 'Pending'"
     ))
     .message(&*format!(
         "spec.{field} cannot change once the experiment has started: clone it with from.experiment and override the field there"

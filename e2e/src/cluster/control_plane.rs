@@ -121,7 +121,6 @@ fn api_server(layout: &Layout, settings: &Settings, bin: &Path) -> Spec {
         format!("--service-account-key-file={}", pem(layout, "service-accounts.pub")),
         format!("--service-account-signing-key-file={}", pem(layout, "service-accounts.key")),
         "--endpoint-reconciler-type=lease".to_owned(),
-        "--profiling=false".to_owned(),
     ];
     args.extend(settings.api_server_args.iter().cloned());
     spec("kube-apiserver", bin, args, vec![layout.pki().join("apiserver.crt")])

@@ -12,8 +12,8 @@ pub trait Managed: Serialize + Clone + PartialEq + Send + Sync + 'static {
     const SHARE_WRITES: Duration;
     /// Puts what was decided into the index; urgent is what should be stored without waiting for more.
     fn publish(index: &Index, key: &Key, uid: &str, status: &Self, urgent: bool);
-    /// Tells the index that a status write has ended; nothing was written if it failed.
-    fn end_write(index: &Index, key: &Key, written: Option<&Self>);
+    /// Tells the index that a status write has ended; nothing was written if it failed. True when there is more to store.
+    fn end_write(index: &Index, key: &Key, written: Option<&Self>) -> bool;
 }
 
 impl Managed for ExperimentStatus {
@@ -22,8 +22,8 @@ impl Managed for ExperimentStatus {
     fn publish(index: &Index, key: &Key, uid: &str, status: &Self, urgent: bool) {
         index.publish_experiment(key, uid, status, urgent);
     }
-    fn end_write(index: &Index, key: &Key, written: Option<&Self>) {
-        index.end_experiment_write(key, written);
+    fn end_write(index: &Index, key: &Key, written: Option<&Self>) -> bool {
+        index.end_experiment_write(key, written)
     }
 }
 
@@ -34,8 +34,8 @@ impl Managed for PipelineRunStatus {
     fn publish(index: &Index, key: &Key, uid: &str, status: &Self, urgent: bool) {
         index.publish_run(key, uid, status, urgent);
     }
-    fn end_write(index: &Index, key: &Key, written: Option<&Self>) {
-        index.end_run_write(key, written);
+    fn end_write(index: &Index, key: &Key, written: Option<&Self>) -> bool {
+        index.end_run_write(key, written)
     }
 }
 
@@ -45,7 +45,7 @@ impl Managed for PipelineStatus {
     fn publish(index: &Index, key: &Key, uid: &str, status: &Self, urgent: bool) {
         index.publish_pipeline(key, uid, status, urgent);
     }
-    fn end_write(index: &Index, key: &Key, written: Option<&Self>) {
-        index.end_pipeline_write(key, written);
+    fn end_write(index: &Index, key: &Key, written: Option<&Self>) -> bool {
+        index.end_pipeline_write(key, written)
     }
 }

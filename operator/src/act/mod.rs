@@ -73,6 +73,7 @@ impl Act {
             if self.index.begin_write(key) {
                 self.tell(key, stored, plan.events);
                 self.store(key, stored, &plan.status).await;
+                self.index.look_at(key);
             }
             return Ok(Done::default());
         }
@@ -127,7 +128,7 @@ impl Act {
         if status == *stored.status {
             return Done::default();
         }
-        let due = self.index.waits_since(key).map(|since| since + self.pace.wait(S::SHARE_WRITES));
+        let due = self.index.due(key, &|since| self.pace.turn(since + S::SHARE_WRITES, Instant::now()));
         if let Some(due) = due.filter(|due| *due > Instant::now()) {
             return Done { wake_at: Some(due) };
         }
@@ -141,14 +142,11 @@ impl Act {
     // Conditional on the version that the plan was decided on: whoever wrote meanwhile wins, and the
     // next pass decides again.
     async fn store<S: Managed>(&self, key: &Key, stored: &Record<S>, status: &S) {
-        let begun = Instant::now();
-        let answer = self.calls.replace_status(key, &stored.meta, status).await;
-        self.pace.wrote(begun.elapsed());
-        match answer {
+        let more = match self.calls.replace_status(key, &stored.meta, status).await {
             Ok(object) => {
                 // The answer is the truth, also where the API server wrote it differently (5.0 as 5).
                 self.take_in(key.kind, object);
-                S::end_write(&self.index, key, Some(status));
+                S::end_write(&self.index, key, Some(status))
             }
             Err(error) if error.is_gone() => return self.index.remove_if(key, &stored.meta.uid),
             Err(error) => {
@@ -160,8 +158,11 @@ impl Act {
                     tokio::time::sleep(random::jitter(RETRY)).await;
                 }
                 S::end_write(&self.index, key, None);
+                true
             }
+        };
+        if more {
+            self.index.look_at(key);
         }
-        self.index.look_at(key);
     }
 }

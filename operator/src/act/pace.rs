@@ -1,37 +1,40 @@
-//! Pace: how long progress waits before it is written, from how long writes take.
+//! Pace: progress shares a budget of writes, so that a busy API server is not made busier.
 //!
-//! Comes in: the durations of status writes. Goes out: a wait. A busy API server is not made busier with progress that
-//! is out of date when it arrives; what starts and ends things never waits for it.
+//! Comes in: when a status that can wait would be written. Goes out: when it is. What starts and ends things never waits
+//! for a turn; progress that has not been written by then is written with the end.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-/// Waits are so many times as long as a write takes: an object is being written for a twentieth of the time at most.
-const SHARE: u32 = 20;
-/// Progress is never older than this.
-const LONGEST: Duration = Duration::from_secs(15);
-/// Weight of the newest write in the average.
-const NEWEST: u64 = 8;
+/// Writes of progress a second, over all objects.
+const RATE: f64 = 10.0;
+/// So many wait for nothing.
+const BURST: f64 = 20.0;
+/// Progress never waits longer for its turn.
+const LONGEST: Duration = Duration::from_secs(30);
 
-/// The average duration of recent status writes.
+/// The budget: a bucket that leaks.
 #[derive(Default)]
 pub struct Pace {
-    micros: AtomicU64,
+    bucket: Mutex<Bucket>,
+}
+
+#[derive(Default)]
+struct Bucket {
+    level: f64,
+    at: Option<Instant>,
 }
 
 impl Pace {
-    /// A write took this long.
-    pub fn wrote(&self, took: Duration) {
-        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        // Two writes that end at once may count as one: it is an average.
-        let average = self.micros.load(Ordering::Relaxed);
-        self.micros.store(average.saturating_mul(NEWEST - 1).saturating_add(took) / NEWEST, Ordering::Relaxed);
-    }
-
-    /// How long progress waits now, at least `least`.
-    pub fn wait(&self, least: Duration) -> Duration {
-        let average = Duration::from_micros(self.micros.load(Ordering::Relaxed));
-        average.saturating_mul(SHARE).min(LONGEST).max(least)
+    /// The turn of a write that could be made at `earliest`, asked for at `now`.
+    pub fn turn(&self, earliest: Instant, now: Instant) -> Instant {
+        // Nothing in here panics half way.
+        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        let leaked = bucket.at.map_or(0.0, |at| now.saturating_duration_since(at).as_secs_f64() * RATE);
+        bucket.level = (bucket.level - leaked).max(0.0) + 1.0;
+        bucket.at = Some(now);
+        let wait = Duration::from_secs_f64((bucket.level - BURST).max(0.0) / RATE);
+        earliest + wait.min(LONGEST)
     }
 }
 
@@ -40,14 +43,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slow_writes_make_progress_wait_up_to_a_limit() {
-        let (pace, least) = (Pace::default(), Duration::from_secs(1));
-        assert_eq!(pace.wait(least), least);
-        (0..100).for_each(|_| pace.wrote(Duration::from_millis(5)));
-        assert_eq!(pace.wait(least), least);
-        (0..100).for_each(|_| pace.wrote(Duration::from_millis(250)));
-        assert!(pace.wait(least) > Duration::from_secs(4) && pace.wait(least) <= Duration::from_secs(5));
-        (0..100).for_each(|_| pace.wrote(Duration::from_secs(10)));
-        assert_eq!(pace.wait(least), LONGEST);
+    fn few_do_not_wait_and_many_take_turns_up_to_a_limit() {
+        let (pace, now) = (Pace::default(), Instant::now());
+        let earliest = now + Duration::from_secs(1);
+        let turns: Vec<Duration> = (0..500).map(|_| pace.turn(earliest, now) - earliest).collect();
+        assert!(turns[..20].iter().all(Duration::is_zero));
+        assert!(turns[119].abs_diff(Duration::from_secs(10)) < Duration::from_millis(1));
+        assert_eq!(turns[499], LONGEST);
+        let later = now + Duration::from_secs(60);
+        assert_eq!(pace.turn(later, later), later);
     }
 }

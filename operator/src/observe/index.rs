@@ -178,12 +178,7 @@ impl Index {
     }
 
     pub fn publish_run(&self, key: &Key, uid: &str, status: &PipelineRunStatus, urgent: bool) {
-        let mut state = self.lock();
-        let mut keys = Vec::new();
-        if state.runs.decide(&key.place(), uid, status, urgent) && status.phase.is_terminal() {
-            keys = state.around_run(key);
-        }
-        drop(state);
+        let keys = self.lock().publish_run(key, uid, status, urgent);
         self.wake(keys);
     }
 
@@ -196,9 +191,9 @@ impl Index {
         self.lock().of(key.kind).forget(&key.place());
     }
 
-    /// Since when a decided status waits to be stored; nothing if it should not wait.
-    pub fn waits_since(&self, key: &Key) -> Option<Instant> {
-        self.lock().of(key.kind).waits_since(&key.place())
+    /// When a decided status that can wait may be stored; nothing if it should not wait.
+    pub fn due(&self, key: &Key, settle: &dyn Fn(Instant) -> Instant) -> Option<Instant> {
+        self.lock().of(key.kind).due(&key.place(), settle)
     }
 
     /// Begins a status write, unless one is under way; that one wakes the key when it ends.
@@ -206,19 +201,19 @@ impl Index {
         self.lock().of(key.kind).begin_write(&key.place())
     }
 
-    /// A status write of an experiment has ended; nothing was written if it failed.
-    pub fn end_experiment_write(&self, key: &Key, written: Option<&ExperimentStatus>) {
-        self.lock().experiments.end_write(&key.place(), written);
+    /// A status write of an experiment has ended; nothing was written if it failed. True when there is more to store.
+    pub fn end_experiment_write(&self, key: &Key, written: Option<&ExperimentStatus>) -> bool {
+        self.lock().experiments.end_write(&key.place(), written)
     }
 
     /// A status write of a run has ended.
-    pub fn end_run_write(&self, key: &Key, written: Option<&PipelineRunStatus>) {
-        self.lock().runs.end_write(&key.place(), written);
+    pub fn end_run_write(&self, key: &Key, written: Option<&PipelineRunStatus>) -> bool {
+        self.lock().runs.end_write(&key.place(), written)
     }
 
     /// A status write of a pipeline has ended.
-    pub fn end_pipeline_write(&self, key: &Key, written: Option<&PipelineStatus>) {
-        self.lock().pipelines.end_write(&key.place(), written);
+    pub fn end_pipeline_write(&self, key: &Key, written: Option<&PipelineStatus>) -> bool {
+        self.lock().pipelines.end_write(&key.place(), written)
     }
 
     /// Asks for a pass over an object.

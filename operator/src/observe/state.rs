@@ -3,8 +3,9 @@
 //! Comes in: records and decided statuses. Goes out: the keys to wake, before and after the change.
 
 use cultivar_core::decide::experiment::Refusal;
+use cultivar_core::decide::pipeline_run::standing;
 use cultivar_core::domain::{ExperimentRecord, JobRecord, JobState, Meta, PipelineRecord, PodRecord, RunRecord, names};
-use cultivar_crds::{ExperimentStatus, PipelineRunStatus, PipelineStatus};
+use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
@@ -43,6 +44,13 @@ pub struct Confirmed {
     pub refused_stages: BTreeMap<String, String>,
 }
 
+// What its pipeline and the runs beside it look at: whether it is there, goes, has started, how it has ended.
+fn position(run: &RunRecord) -> (String, bool, bool, Option<(Phase, Option<String>)>) {
+    let status = &run.status;
+    let end = status.phase.is_terminal().then(|| (status.phase, status.message.clone()));
+    (run.meta.uid.clone(), run.meta.deleting, status.started_at.is_some(), end)
+}
+
 // The newest attempt whose end is recorded.
 fn recorded(status: &ExperimentStatus) -> Option<u32> {
     status.attempts.iter().filter(|attempt| attempt.finished_at.is_some()).map(|attempt| attempt.number).max()
@@ -62,7 +70,9 @@ impl State {
         let meta = record.meta.clone();
         let spec = Arc::clone(&record.spec);
         let key = Key::new(Kind::Experiment, &meta.namespace, &meta.name);
-        let before = self.experiments.get(&key.place()).map(|slot| Arc::clone(&slot.stored));
+        let slot = self.experiments.get(&key.place());
+        let (before, current) =
+            (slot.map(|slot| Arc::clone(&slot.stored)), slot.map(|slot| Arc::clone(slot.current())));
         if before.as_ref().is_some_and(|before| before.meta.uid != meta.uid) {
             self.confirmed.remove(&key);
             self.refusals.remove(&key);
@@ -78,7 +88,7 @@ impl State {
             _ => before.iter().for_each(|before| drop(self.unlink_stage(&before.meta))),
         }
         let mut keys = self.links.set(&key, links::of_experiment(&spec));
-        self.after_experiment(&key, &mut keys);
+        self.after_experiment(&key, current.as_deref(), &mut keys);
         keys
     }
 
@@ -89,6 +99,7 @@ impl State {
         status: &ExperimentStatus,
         urgent: bool,
     ) -> Vec<Key> {
+        let before = self.experiments.get(&key.place()).map(|slot| Arc::clone(slot.current()));
         if !self.experiments.decide(&key.place(), uid, status, urgent) {
             return Vec::new();
         }
@@ -99,17 +110,23 @@ impl State {
                 self.stage_ends.insert(owner.uid, Instant::now());
             }
         }
-        self.after_experiment(key, &mut keys);
+        self.after_experiment(key, before.as_deref(), &mut keys);
         keys.retain(|woken| woken != key);
         keys
     }
 
-    // Whom a change of an experiment concerns: itself, its run, and what waits for a template.
-    fn after_experiment(&mut self, key: &Key, keys: &mut Vec<Key>) {
+    // Whom a change of an experiment concerns: itself, its run if it tells of the change, and what waits for a template.
+    fn after_experiment(&mut self, key: &Key, before: Option<&ExperimentRecord>, keys: &mut Vec<Key>) {
         keys.push(key.clone());
         let Some(slot) = self.experiments.get(&key.place()) else { return };
         let current = slot.current();
-        if let Some(owner) = current.meta.owner.as_ref().filter(|owner| owner.kind == "PipelineRun") {
+        let same = before.is_some_and(|before| {
+            before.meta.uid == current.meta.uid
+                && before.meta.owner == current.meta.owner
+                && before.meta.deleting == current.meta.deleting
+                && standing(&before.status) == standing(&current.status)
+        });
+        if let Some(owner) = current.meta.owner.as_ref().filter(|owner| owner.kind == "PipelineRun" && !same) {
             keys.push(Key::new(Kind::PipelineRun, &key.namespace, &owner.name));
         }
         let waits = current.status.template.is_none()
@@ -173,16 +190,7 @@ impl State {
         let waits = record.status.pipeline_spec.is_none() && !terminal;
         let status = Arc::clone(&record.status);
         let pipeline = record.spec.get("pipeline").and_then(|name| name.as_str()).unwrap_or_default().to_owned();
-        // What the runs beside it look at: whether it is there, goes, has started, has ended.
-        let position = |record: &RunRecord| {
-            (
-                record.meta.uid.clone(),
-                record.meta.deleting,
-                record.status.started_at.is_some(),
-                record.status.phase.is_terminal(),
-            )
-        };
-        let before = self.runs.get(&key.place()).map(|slot| position(&slot.stored));
+        let before = self.runs.get(&key.place()).map(|slot| position(slot.current()));
         let now = position(&record);
         if before.as_ref().is_some_and(|before| before.0 != now.0) {
             self.confirmed.remove(&key);
@@ -195,12 +203,18 @@ impl State {
         let mut keys = self.links.set(&key, linked);
         self.set_waiting(&key, waits);
         keys.push(key.clone());
-        if before == Some(now) {
-            keys.push(Key::new(Kind::Pipeline, &key.namespace, &pipeline));
-        } else {
+        if before != Some(now) {
             keys.extend(self.around_run(&key));
         }
         keys
+    }
+
+    pub(super) fn publish_run(&mut self, key: &Key, uid: &str, status: &PipelineRunStatus, urgent: bool) -> Vec<Key> {
+        let place = key.place();
+        let before = self.runs.get(&place).map(|slot| position(slot.current()));
+        let changed = self.runs.decide(&place, uid, status, urgent);
+        let now = self.runs.get(&place).map(|slot| position(slot.current()));
+        if changed && before != now { self.around_run(key) } else { Vec::new() }
     }
 
     // Whom a change of a run concerns: its pipeline, and runs of the same pipeline that wait for their turn.

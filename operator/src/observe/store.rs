@@ -18,6 +18,8 @@ pub struct Slot<S> {
     pub decided: Option<Arc<Record<S>>>,
     /// Since when the decided status waits to be stored.
     pub dirty_since: Option<Instant>,
+    /// When it may be stored, once that is settled.
+    pub due: Option<Instant>,
     /// Whether it should be stored without waiting for more.
     pub urgent: bool,
     /// Whether a status write is under way: one at a time.
@@ -26,11 +28,11 @@ pub struct Slot<S> {
 
 impl<S> Slot<S> {
     fn new(stored: Arc<Record<S>>) -> Self {
-        Self { stored, decided: None, dirty_since: None, urgent: false, writing: false }
+        Self { stored, decided: None, dirty_since: None, due: None, urgent: false, writing: false }
     }
 
     fn clean(&mut self) {
-        (self.decided, self.dirty_since, self.urgent) = (None, None, false);
+        (self.decided, self.dirty_since, self.due, self.urgent) = (None, None, None, false);
     }
 
     /// What deciding continues from.
@@ -75,6 +77,11 @@ impl<S: Clone + PartialEq> Store<S> {
             if old.is_some() && new <= old {
                 return false;
             }
+            if slot.current().is_echoed_by(&record) {
+                slot.clean();
+                slot.stored = Arc::new(record);
+                return false;
+            }
             if slot.decided.as_ref().is_some_and(|decided| decided.status == record.status) {
                 slot.clean();
             } else if slot.stored.status != record.status && !slot.writing {
@@ -108,15 +115,19 @@ impl<S: Clone + PartialEq> Store<S> {
 
     /// A status write has ended. What was written is no longer only decided, unless more was decided since; after a
     /// failure nothing is, and the next pass starts from what is stored.
-    pub fn end_write(&mut self, name: &Name, written: Option<&S>) {
-        let Some(slot) = self.slots.get_mut(name) else { return };
+    ///
+    /// True when there is more to store.
+    pub fn end_write(&mut self, name: &Name, written: Option<&S>) -> bool {
+        let Some(slot) = self.slots.get_mut(name) else { return false };
         slot.writing = false;
         let newer = slot.decided.as_ref().zip(written).is_some_and(|(decided, written)| *decided.status != *written);
         if newer {
             slot.dirty_since = Some(Instant::now());
+            slot.due = None;
         } else {
             slot.clean();
         }
+        newer
     }
 
     pub fn remove(&mut self, name: &Name) -> Option<Arc<Record<S>>> {
@@ -138,8 +149,9 @@ pub enum Arrival {
 pub trait Tracked {
     /// Most objects that arrive are echoes of our own writes: those need not be read.
     fn arrival(&self, name: &Name, meta: &ObjectMeta) -> Arrival;
-    /// Since when a decided status waits to be stored; nothing if it should not wait.
-    fn waits_since(&self, name: &Name) -> Option<Instant>;
+    /// When a decided status that can wait may be stored: `settle` says it once, from the time since when it waits.
+    /// Nothing if it should not wait.
+    fn due(&mut self, name: &Name, settle: &dyn Fn(Instant) -> Instant) -> Option<Instant>;
     /// Whether this object, and no namesake of it, is known.
     fn knows(&self, name: &Name, uid: &str) -> bool;
     /// Begins a status write, unless one is under way.
@@ -173,8 +185,10 @@ impl<S: Clone + PartialEq> Tracked for Store<S> {
         }
     }
 
-    fn waits_since(&self, name: &Name) -> Option<Instant> {
-        self.slots.get(name).filter(|slot| !slot.urgent)?.dirty_since
+    fn due(&mut self, name: &Name, settle: &dyn Fn(Instant) -> Instant) -> Option<Instant> {
+        let slot = self.slots.get_mut(name).filter(|slot| !slot.urgent)?;
+        let since = slot.dirty_since?;
+        Some(*slot.due.get_or_insert_with(|| settle(since)))
     }
 
     fn knows(&self, name: &Name, uid: &str) -> bool {

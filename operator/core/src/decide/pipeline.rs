@@ -138,7 +138,6 @@ fn accept(snapshot: &Snapshot, plan: &mut Plan<PipelineStatus>) {
         plan.status.run_generation = Some(pipeline.meta.generation);
         plan.status.latest_run = Some(RunSummary { name: name.clone(), phase: Phase::Running });
         plan.actions.push(Action::CreateRun(NewRun { name, revision, digest, generation: pipeline.meta.generation }));
-        plan.urge(Urgency::Now);
     }
     let ready = if on_demand { "runs on demand: make a PipelineRun" } else { "the run for this generation exists" };
     Conditions::new(&mut plan.status.conditions, pipeline.meta.generation, snapshot.now)

@@ -70,6 +70,17 @@ pub struct Record<S> {
     pub status: Arc<S>,
 }
 
+impl<S: PartialEq> Record<S> {
+    /// Whether `newer` says nothing new: another version, with all that this one says.
+    #[must_use]
+    pub fn is_echoed_by(&self, newer: &Self) -> bool {
+        let version = |meta: &Meta| Meta { resource_version: String::new(), ..meta.clone() };
+        Arc::ptr_eq(&self.spec, &newer.spec)
+            && self.status == newer.status
+            && version(&self.meta) == version(&newer.meta)
+    }
+}
+
 /// An Experiment.
 pub type ExperimentRecord = Record<ExperimentStatus>;
 /// A Pipeline.

@@ -8,6 +8,7 @@ mod stages;
 mod texts;
 
 pub use frozen::{FrozenPipeline, FrozenStage, queries};
+pub use stages::standing;
 
 use cultivar_crds::{OnFailure, Phase, PipelineRunStatus, Reason, labels};
 use jiff::Timestamp;

@@ -3,7 +3,7 @@
 //! Comes in: the frozen pipeline and the experiments of the run. Goes out: one state per stage and the
 //! actions. A stage starts only when every stage that it needs has completed and its `when` holds.
 
-use cultivar_crds::{Phase, Reason, StageStatus};
+use cultivar_crds::{ExperimentStatus, Phase, Reason, StageStatus};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -234,20 +234,27 @@ pub fn stragglers(snapshot: &Snapshot) -> Vec<Action> {
     live.map(|experiment| Action::CancelExperiment { name: experiment.meta.name.clone() }).collect()
 }
 
-// What passes by in a moment (placing, pulling, starting) stays in the experiment: the run would be written for each.
+/// How an experiment stands, as its run tells it: phase, reason and message.
+///
+/// What passes by in a moment (placing, pulling, starting) stays in the experiment: the run would be written for each.
+#[must_use]
+pub fn standing(status: &ExperimentStatus) -> (Phase, Option<Reason>, Option<&str>) {
+    let told = (status.reason, status.message.as_deref());
+    match (status.phase, status.reason) {
+        (phase, _) if phase.is_terminal() || phase == Phase::Pending => (phase, told.0, told.1),
+        (_, None | Some(Reason::WaitingForContainer | Reason::WaitingForNode)) => (Phase::Running, None, None),
+        (_, Some(_)) => (Phase::Running, told.0, told.1),
+    }
+}
+
 fn summary(stage: &FrozenStage, experiment: &ExperimentRecord) -> StageStatus {
-    let status = &experiment.status;
-    let (passing, phase) = match (status.phase, status.reason) {
-        (phase, _) if phase.is_terminal() || phase == Phase::Pending => (false, phase),
-        (_, None | Some(Reason::WaitingForContainer | Reason::WaitingForNode)) => (true, Phase::Running),
-        (_, Some(_)) => (false, Phase::Running),
-    };
+    let (phase, reason, message) = standing(&experiment.status);
     StageStatus {
         name: stage.name.clone(),
         phase,
         experiment: Some(experiment.meta.name.clone()),
-        reason: status.reason.filter(|_| !passing),
-        message: status.message.clone().filter(|_| !passing),
+        reason,
+        message: message.map(str::to_owned),
     }
 }
 
