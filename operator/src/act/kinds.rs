@@ -10,6 +10,8 @@ use crate::observe::{Index, Key};
 pub trait Managed: Serialize + Clone + PartialEq + Send + Sync + 'static {
     /// How long progress may wait, so that changes shortly after one another share a write.
     const SHARE_WRITES: Duration;
+    /// How long even an end waits to be stored: what it lets start is asked for first, and is not slowed by the record.
+    const AFTER_WHAT_FOLLOWS: Duration = Duration::ZERO;
     /// Puts what was decided into the index; urgent is what should be stored without waiting for more.
     fn publish(index: &Index, key: &Key, uid: &str, status: &Self, urgent: bool);
     /// Tells the index that a status write has ended; nothing was written if it failed. True when there is more to store.
@@ -18,6 +20,7 @@ pub trait Managed: Serialize + Clone + PartialEq + Send + Sync + 'static {
 
 impl Managed for ExperimentStatus {
     const SHARE_WRITES: Duration = Duration::from_secs(1);
+    const AFTER_WHAT_FOLLOWS: Duration = Duration::from_millis(50);
 
     fn publish(index: &Index, key: &Key, uid: &str, status: &Self, urgent: bool) {
         index.publish_experiment(key, uid, status, urgent);

@@ -128,7 +128,11 @@ impl Act {
         if status == *stored.status {
             return Done::default();
         }
-        let due = self.index.due(key, &|since| self.pace.turn(since + S::SHARE_WRITES, Instant::now()));
+        let settle = |since, urgent| match urgent {
+            true => since + S::AFTER_WHAT_FOLLOWS,
+            false => self.pace.turn(since + S::SHARE_WRITES, Instant::now()),
+        };
+        let due = self.index.due(key, &settle);
         if let Some(due) = due.filter(|due| *due > Instant::now()) {
             return Done { wake_at: Some(due) };
         }

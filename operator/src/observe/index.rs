@@ -191,8 +191,8 @@ impl Index {
         self.lock().of(key.kind).forget(&key.place());
     }
 
-    /// When a decided status that can wait may be stored; nothing if it should not wait.
-    pub fn due(&self, key: &Key, settle: &dyn Fn(Instant) -> Instant) -> Option<Instant> {
+    /// When a decided status may be stored: see [`Tracked::due`].
+    pub fn due(&self, key: &Key, settle: &dyn Fn(Instant, bool) -> Instant) -> Option<Instant> {
         self.lock().of(key.kind).due(&key.place(), settle)
     }
 

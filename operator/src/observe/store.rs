@@ -108,7 +108,9 @@ impl<S: Clone + PartialEq> Store<S> {
             let record = Record { status: Arc::new(status.clone()), ..(*slot.stored).clone() };
             slot.decided = Some(Arc::new(record));
             slot.dirty_since.get_or_insert_with(Instant::now);
-            slot.urgent |= urgent;
+            if urgent && !slot.urgent {
+                (slot.urgent, slot.due, slot.dirty_since) = (true, None, Some(Instant::now()));
+            }
         }
         changed
     }
@@ -149,9 +151,9 @@ pub enum Arrival {
 pub trait Tracked {
     /// Most objects that arrive are echoes of our own writes: those need not be read.
     fn arrival(&self, name: &Name, meta: &ObjectMeta) -> Arrival;
-    /// When a decided status that can wait may be stored: `settle` says it once, from the time since when it waits.
-    /// Nothing if it should not wait.
-    fn due(&mut self, name: &Name, settle: &dyn Fn(Instant) -> Instant) -> Option<Instant>;
+    /// When a decided status may be stored: `settle` says it once, and once more when it becomes urgent, from the time
+    /// since when it waits and from whether it is urgent. Nothing if nothing waits.
+    fn due(&mut self, name: &Name, settle: &dyn Fn(Instant, bool) -> Instant) -> Option<Instant>;
     /// Whether this object, and no namesake of it, is known.
     fn knows(&self, name: &Name, uid: &str) -> bool;
     /// Begins a status write, unless one is under way.
@@ -185,10 +187,10 @@ impl<S: Clone + PartialEq> Tracked for Store<S> {
         }
     }
 
-    fn due(&mut self, name: &Name, settle: &dyn Fn(Instant) -> Instant) -> Option<Instant> {
-        let slot = self.slots.get_mut(name).filter(|slot| !slot.urgent)?;
+    fn due(&mut self, name: &Name, settle: &dyn Fn(Instant, bool) -> Instant) -> Option<Instant> {
+        let slot = self.slots.get_mut(name)?;
         let since = slot.dirty_since?;
-        Some(*slot.due.get_or_insert_with(|| settle(since)))
+        Some(*slot.due.get_or_insert_with(|| settle(since, slot.urgent)))
     }
 
     fn knows(&self, name: &Name, uid: &str) -> bool {
