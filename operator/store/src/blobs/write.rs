@@ -162,12 +162,51 @@ async fn joined(writing: Writing) -> Result<Sink, ReceiveError> {
     writing.await.map_err(|error| io::Error::other(error.to_string()))?
 }
 
+/// What is read of a body that is refused, so that the client gets to the answer: one that is still sending when the
+/// connection closes sees a broken pipe and no reason.
+const DRAIN: u64 = 64 * 1024 * 1024;
+/// The time for that.
+const DRAINING: Duration = Duration::from_secs(5);
+
+/// Reads the rest of a refused body, within limits, and forgets it.
+pub async fn drain<S>(body: &mut S)
+where
+    S: Stream<Item = Result<Bytes, StdError>> + Unpin + Send,
+{
+    let reading = async {
+        let mut read = 0;
+        while read < DRAIN
+            && let Some(Ok(chunk)) = body.next().await
+        {
+            read += chunk.len() as u64;
+        }
+    };
+    let _ = tokio::time::timeout(DRAINING, reading).await;
+}
+
 /// Receives `body`. Up to `inline` bytes stay in memory; `expected` is what the client says there will be.
 ///
 /// # Errors
 /// When the body breaks off, the volume is full or the disk fails. Nothing stays then.
 pub async fn receive<S>(
     mut body: S,
+    hasher: ChecksumHasher,
+    (inline, expected): (usize, u64),
+    blobs: &Arc<Blobs>,
+    space: &Space,
+) -> Result<Received, ReceiveError>
+where
+    S: Stream<Item = Result<Bytes, StdError>> + Unpin + Send,
+{
+    let received = receive_from(&mut body, hasher, (inline, expected), blobs, space).await;
+    if matches!(received, Err(ReceiveError::Full(_) | ReceiveError::Disk(_))) {
+        drain(&mut body).await;
+    }
+    received
+}
+
+async fn receive_from<S>(
+    body: &mut S,
     hasher: ChecksumHasher,
     (inline, expected): (usize, u64),
     blobs: &Arc<Blobs>,

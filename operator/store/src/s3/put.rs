@@ -15,7 +15,7 @@ use super::checksums::{Promise, shown};
 use super::get::{etag, only_version};
 use super::names::hex;
 use super::{Answer, INLINE, Operations, answer, conditions, errors};
-use crate::blobs::write::{Content, Received, Staged, receive};
+use crate::blobs::write::{Content, Received, Staged, drain, receive};
 use crate::index::IndexError;
 use crate::index::objects::{self, Condition};
 use crate::index::records::{About, Checksum, Data, Object};
@@ -158,7 +158,12 @@ impl Operations {
         if condition != Condition::None {
             // Judged again when it counts; this spares the client from sending the body in vain.
             let object = self.store.index.head(&input.key).map_err(errors::index)?;
-            condition.judge(object.as_ref()).map_err(errors::index)?;
+            if let Err(refused) = condition.judge(object.as_ref()) {
+                if let Some(body) = &mut input.body {
+                    drain(body).await;
+                }
+                return Err(errors::index(refused));
+            }
         }
         let about = about!(input);
         let promise = Promise::new(sums!(input), input.checksum_algorithm.as_ref(), input.content_md5.take())?;

@@ -39,8 +39,9 @@ impl Server {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let (line, lines) = mpsc::channel();
         let output = BufReader::new(child.stdout.take().unwrap());
+        let mut server = Self { child, s3: String::new(), http: String::new() };
+        let (line, lines) = mpsc::channel();
         std::thread::spawn(move || {
             for text in output.lines().map_while(Result::ok) {
                 println!("store: {text}");
@@ -51,8 +52,9 @@ impl Server {
             let text = lines.recv_timeout(Duration::from_secs(60)).expect("the store says where it serves");
             if text.contains("\"serving\"") {
                 let field = |name: &str| text.split(&format!("\"{name}\":\"")).nth(1)?.split('"').next();
-                let (s3, http) = (field("s3").unwrap().to_owned(), field("http").unwrap().to_owned());
-                return Self { child, s3, http };
+                server.s3 = field("s3").unwrap().to_owned();
+                server.http = field("http").unwrap().to_owned();
+                return server;
             }
         }
     }
