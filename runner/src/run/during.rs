@@ -1,0 +1,71 @@
+//! While the program runs: signals in, output out, until it has ended and nothing of it is left.
+
+use super::after::{self, Facts};
+use super::before::metrics_file;
+use super::{Ended, Failure};
+use crate::supervise::{Child, Pumps, Signalled, Signals, Tee};
+use cultivar_protocol::RunSpec;
+use nix::sys::signal::Signal;
+use std::ffi::OsString;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
+
+/// The pod's grace period where the spec names none; Kubernetes' own default.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// Runs the program to its end.
+pub async fn program(spec: &RunSpec, command: &[OsString], signals: &mut Signals, facts: &mut Facts) -> Ended {
+    let environment = [
+        ("CULTIVAR_OUTPUTS", OsString::from(&spec.outputs_dir)),
+        (crate::log::METRICS_ENV, metrics_file(spec).into_os_string()),
+    ];
+    let (mut child, out, err) = match Child::start(command, environment, &[cultivar_protocol::SPEC_ENV]) {
+        Ok(started) => started,
+        Err(error) => return Ended::Failed(Failure::runner(error.to_string())),
+    };
+    let tee = Arc::new(Tee::default());
+    facts.tee = Some(Arc::clone(&tee));
+    let pumps = match Pumps::start(out, err, &tee) {
+        Ok(pumps) => pumps,
+        Err(error) => {
+            child.clear();
+            return Ended::Failed(Failure::runner(format!("cannot carry the program's output: {error}")));
+        }
+    };
+    let code = wait(spec, &mut child, signals, facts).await;
+    child.clear();
+    if !pumps.finish() {
+        facts
+            .problems
+            .push("a process that cannot be killed keeps the output open; its last lines may be missing".into());
+    }
+    Ended::Program(code)
+}
+
+async fn wait(spec: &RunSpec, child: &mut Child, signals: &mut Signals, facts: &mut Facts) -> i32 {
+    let grace = spec.grace_period.map_or(GRACE, |span| span.0);
+    let mut flush_at: Option<Instant> = None;
+    loop {
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Signalled::Forward(signal) => {
+                    child.signal(signal);
+                    if signal == Signal::SIGTERM && facts.deadline.is_none() {
+                        // What the runner writes at the end needs a part of the time: a third, at most ten seconds.
+                        facts.deadline = Some(Instant::now() + grace.mul_f64(0.95));
+                        flush_at = Some(Instant::now() + grace - (grace / 3).min(Duration::from_secs(10)));
+                    }
+                }
+                Signalled::Child => if let Some(code) = child.reap() {
+                    return code;
+                }
+            },
+            () = sleep_until(flush_at.unwrap_or_else(Instant::now)), if flush_at.is_some() => {
+                // The program does not stop by itself; SIGKILL is near, and takes the runner too.
+                flush_at = None;
+                after::flush(spec, facts).await;
+            }
+        }
+    }
+}
