@@ -2,14 +2,17 @@
 
 use super::before::metrics_file;
 use super::{Ended, Failure, say};
+use crate::collect::outputs::{self, Collected};
+use crate::collect::record::{store_record, store_result};
 use crate::collect::termination::TerminationLog;
 use crate::metrics;
 use crate::supervise::{Signals, Tee};
-use cultivar_protocol::{Reason, RunResult, RunSpec, fit, merge_reported};
+use cultivar_data::{DataError, Mover, Store};
+use cultivar_protocol::{InputUsed, MAX_TERMINATION_MESSAGE, Reason, RunResult, RunSpec, fit, merge_reported};
 use std::ffi::OsString;
-use std::path::Path;
+use std::future::Future;
 use std::sync::Arc;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// What is known of a run so far.
 #[derive(Debug)]
@@ -20,12 +23,18 @@ pub struct Facts {
     pub started_at: jiff::Timestamp,
     /// What went wrong without failing the run.
     pub problems: Vec<String>,
+    /// What was fetched.
+    pub inputs: Vec<InputUsed>,
     /// The end of the output.
     pub tee: Option<Arc<Tee>>,
     /// After SIGTERM: when everything must be written.
     pub deadline: Option<Instant>,
     /// The termination log.
     pub log: TerminationLog,
+    /// Where everything goes.
+    pub store: Option<Store>,
+    /// Moves it there.
+    pub mover: Mover,
 }
 
 impl Facts {
@@ -36,17 +45,34 @@ impl Facts {
             command: command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
             started_at: jiff::Timestamp::now(),
             problems: Vec::new(),
+            inputs: Vec::new(),
             tee: None,
             deadline: None,
             log: TerminationLog::at(&spec.termination_log),
+            store: None,
+            mover: Mover::default(),
+        }
+    }
+
+    // Within what is left of the grace period; without SIGTERM there is no hurry.
+    async fn in_time<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        match self.deadline {
+            Some(deadline) => timeout_at(deadline, work).await.ok(),
+            None => Some(work.await),
         }
     }
 }
 
 /// Collects what the run left, tells of it, and keeps a failed run's container for a look if that was asked for.
 pub async fn finish(spec: &RunSpec, mut facts: Facts, ended: Ended, signals: &mut Signals) -> i32 {
-    let result = collect(spec, &mut facts, &ended).await;
-    let code = tell(spec, facts, ended, Some(result)).await;
+    let started = matches!(ended, Ended::Program(_));
+    let mut result = gather(spec, &mut facts, &ended);
+    let mut ended = ended;
+    if started {
+        let collected = keep(spec, &facts, &mut result).await;
+        ended = judge(ended, &collected);
+    }
+    let code = tell(spec, facts, ended, result).await;
     if let (Some(keep), true) = (spec.keep_on_failure, code != 0) {
         say(&format!("the run failed with exit code {code}; its container stays for {keep}, or until it is deleted"));
         let _ = timeout(keep.0, signals.stop()).await;
@@ -56,17 +82,26 @@ pub async fn finish(spec: &RunSpec, mut facts: Facts, ended: Ended, signals: &mu
 
 /// Tells of what there is while the program still runs, because it may be killed at any moment.
 pub async fn flush(spec: &RunSpec, facts: &mut Facts) {
-    let ended = Ended::Program(128 + nix::sys::signal::Signal::SIGKILL as i32);
-    let mut result = collect(spec, facts, &ended).await;
+    let code = 128 + nix::sys::signal::Signal::SIGKILL as i32;
+    let mut result = gather(spec, facts, &Ended::Program(code));
     result
         .problems
         .push("the program did not end by itself after SIGTERM; this was written before it was killed".into());
-    write(&mut facts.log, &result);
+    keep(spec, facts, &mut result).await;
+    let _ = record(spec, facts, code, &mut result).await;
+    write(spec, facts, &result).await;
 }
 
-async fn collect(spec: &RunSpec, facts: &mut Facts, ended: &Ended) -> RunResult {
+// What needs no store.
+fn gather(spec: &RunSpec, facts: &mut Facts, ended: &Ended) -> RunResult {
     let mut result = RunResult::new();
     result.problems = facts.problems.clone();
+    result.inputs = facts.inputs.clone();
+    for input in spec.inputs.iter().filter(|input| input.digest.is_none()) {
+        if facts.inputs.iter().any(|used| used.name == input.name && used.version.is_none()) {
+            result.problems.push(format!("input {:?} is not pinned: its server names no version or ETag", input.name));
+        }
+    }
     let (metrics, problems) = metrics::condense(&metrics_file(spec));
     result.metrics = metrics;
     result.problems.extend(problems);
@@ -78,49 +113,99 @@ async fn collect(spec: &RunSpec, facts: &mut Facts, ended: &Ended) -> RunResult 
     result
 }
 
-/// Writes the result, and comes back with the exit code.
-pub async fn tell(spec: &RunSpec, mut facts: Facts, ended: Ended, result: Option<RunResult>) -> i32 {
-    let mut result = result.unwrap_or_else(RunResult::new);
-    let ended = judge(spec, ended, &result);
-    if let Ended::Failed(failure) = &ended {
-        say(&failure.message);
-        result.reason = Some(failure.reason);
-        result.message = Some(match result.message.take() {
-            Some(text) => format!("{failure}; the program wrote: {text}"),
-            None => failure.message.clone(),
-        });
-    }
-    write(&mut facts.log, &result);
-    ended.code()
+// What goes to the store.
+async fn keep(spec: &RunSpec, facts: &Facts, result: &mut RunResult) -> Collected {
+    let uploading = outputs::collect(spec, facts.store.as_ref(), &facts.mover, &result.artifacts);
+    let mut collected = facts.in_time(uploading).await.unwrap_or_else(|| Collected {
+        problems: vec!["the grace period ended before all outputs were uploaded".to_owned()],
+        ..Collected::default()
+    });
+    result.problems.append(&mut collected.problems);
+    // What the program reported stands after what was uploaded in the order of declaration.
+    let reported = std::mem::replace(&mut result.artifacts, std::mem::take(&mut collected.artifacts));
+    result.artifacts.extend(reported);
+    collected
 }
 
-// A program that is content with itself must have left what it was to leave.
-fn judge(spec: &RunSpec, ended: Ended, result: &RunResult) -> Ended {
+// A program that is content with itself must have left what it was to leave, and it must be kept.
+fn judge(ended: Ended, collected: &Collected) -> Ended {
     if ended != Ended::Program(0) {
         return ended;
     }
-    let missing: Vec<&str> = spec
-        .outputs
-        .iter()
-        .filter(|output| !output.optional && output.default.is_none())
-        .filter(|output| !result.artifacts.iter().any(|artifact| artifact.name == output.name))
-        .filter(|output| !output.path.as_ref().is_some_and(|path| Path::new(path).exists()))
-        .map(|output| output.name.as_str())
-        .collect();
-    if missing.is_empty() {
+    if let Some(error) = &collected.failed {
+        return Ended::Failed(unkept(error));
+    }
+    if collected.missing.is_empty() {
         return ended;
     }
     Ended::Failed(Failure {
         reason: Reason::OutputMissing,
         message: format!(
             "the program ended well but left no {}; it must write the declared path, put it into $CULTIVAR_OUTPUTS or report it",
-            missing.join(", ")
+            collected.missing.join(", ")
         ),
     })
 }
 
-fn write(log: &mut TerminationLog, result: &RunResult) {
-    if let Err(error) = log.write(&fit(result, None)) {
-        say(&format!("cannot write the result to the termination log: {error}; result: {}", fit(result, None)));
+fn unkept(error: &DataError) -> Failure {
+    let reason = if error.is_temporary() { Reason::StoreUnavailable } else { Reason::RunnerError };
+    Failure { reason, message: format!("the run's results were not kept: {error}") }
+}
+
+/// Records and writes the result, and comes back with the exit code.
+pub async fn tell(spec: &RunSpec, mut facts: Facts, mut ended: Ended, mut result: RunResult) -> i32 {
+    explain(&ended, &mut result);
+    if matches!(&ended, Ended::Failed(failure) if failure.reason == Reason::StoreUnavailable) {
+        // It was waited for once; what is left fits into the termination log or is cut.
+        facts.store = None;
+    }
+    if let Err(error) = record(spec, &facts, ended.code(), &mut result).await {
+        result.problems.push(format!("the record was not stored: {error}"));
+        facts.store = None;
+        if ended == Ended::Program(0) {
+            ended = Ended::Failed(unkept(&error));
+            explain(&ended, &mut result);
+        }
+    }
+    if let Ended::Failed(failure) = &ended {
+        say(&failure.message);
+    }
+    write(spec, &mut facts, &result).await;
+    ended.code()
+}
+
+fn explain(ended: &Ended, result: &mut RunResult) {
+    if let Ended::Failed(failure) = ended {
+        result.reason = Some(failure.reason);
+        result.message = Some(match result.message.take() {
+            Some(text) => format!("{failure}; the program wrote: {text}"),
+            None => failure.message.clone(),
+        });
+    }
+}
+
+async fn record(spec: &RunSpec, facts: &Facts, code: i32, result: &mut RunResult) -> Result<(), DataError> {
+    let Some(store) = &facts.store else { return Ok(()) };
+    let storing = store_record(spec, store, &facts.command, facts.started_at, code, result);
+    match facts.in_time(storing).await {
+        Some(Ok(at)) => result.record = Some(at),
+        Some(Err(error)) => return Err(error),
+        None => result.problems.push("the grace period ended before the record was stored".to_owned()),
+    }
+    Ok(())
+}
+
+async fn write(spec: &RunSpec, facts: &mut Facts, result: &RunResult) {
+    let mut text = fit(result, None);
+    let whole = serde_json::to_string(result).map_or(usize::MAX, |text| text.len());
+    if let (Some(store), true) = (&facts.store, whole > MAX_TERMINATION_MESSAGE) {
+        match facts.in_time(store_result(spec, store, result)).await {
+            Some(Ok(at)) => text = fit(result, Some(at)),
+            Some(Err(error)) => say(&format!("the whole result was not stored: {error}")),
+            None => say("the grace period ended before the whole result was stored"),
+        }
+    }
+    if let Err(error) = facts.log.write(&text) {
+        say(&format!("cannot write the result to the termination log: {error}; result: {text}"));
     }
 }

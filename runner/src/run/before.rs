@@ -1,8 +1,9 @@
-//! Before the program starts: folders, and what it needs.
+//! Before the program starts: folders, the store, and what it needs.
 
 use super::after::Facts;
-use super::{Ended, Failure};
+use super::{Ended, Failure, inputs};
 use crate::supervise::Signals;
+use cultivar_data::Store;
 use cultivar_protocol::RunSpec;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +15,20 @@ pub fn metrics_file(spec: &RunSpec) -> PathBuf {
 /// Makes everything ready. A signal that asks for an end ends it at once.
 pub async fn prepare(spec: &RunSpec, signals: &mut Signals, facts: &mut Facts) -> Result<(), Ended> {
     folders(spec).map_err(Ended::Failed)?;
-    let _ = (signals, facts);
+    tokio::select! {
+        biased;
+        signal = signals.stop() => Err(Ended::Stopped(signal as i32)),
+        done = fetch(spec, facts) => done.map_err(Ended::Failed),
+    }
+}
+
+async fn fetch(spec: &RunSpec, facts: &mut Facts) -> Result<(), Failure> {
+    if let Some(store) = &spec.store {
+        facts.store = Some(Store::open(store).map_err(|error| Failure::runner(error.to_string()))?);
+    }
+    if !spec.inputs.is_empty() {
+        facts.inputs = inputs::fetch(spec, &facts.mover).await?;
+    }
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 mod after;
 mod before;
 mod during;
+mod inputs;
 
 use crate::supervise::{self, Signals};
 use cultivar_protocol::{BadSpec, RUNNER_FAILED, Reason, RunSpec, SPEC_ENV};
@@ -97,7 +98,9 @@ async fn run(spec: RunSpec, command: Vec<OsString>) -> i32 {
     }
     let mut signals = match signals {
         Ok(signals) => signals,
-        Err(failure) => return after::tell(&spec, facts, Ended::Failed(failure), None).await,
+        Err(failure) => {
+            return after::tell(&spec, facts, Ended::Failed(failure), cultivar_protocol::RunResult::new()).await;
+        }
     };
     let ended = match before::prepare(&spec, &mut signals, &mut facts).await {
         Ok(()) => during::program(&spec, &command, &mut signals, &mut facts).await,
