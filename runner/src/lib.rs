@@ -8,6 +8,7 @@
 pub mod collect;
 pub mod install;
 pub mod log;
+pub mod logs;
 pub mod metrics;
 pub mod run;
 pub mod supervise;

@@ -67,7 +67,8 @@ pub fn read(path: &Path, mut each: impl FnMut(Point<'_>)) -> io::Result<Garbage>
     while read_line(&mut reader, &mut line)? {
         number += 1;
         let blank = line.iter().all(u8::is_ascii_whitespace);
-        if !blank && !(line.len() <= MAX_LINE && understand(&line, &mut each)) {
+        let understood = blank || (line.len() <= MAX_LINE && understand(&line, &mut each));
+        if !understood {
             garbage.first = if garbage.lines == 0 { number } else { garbage.first };
             garbage.lines += 1;
         }

@@ -1,5 +1,6 @@
 //! What is read and written when the program has ended.
 
+pub mod environment;
 pub mod outputs;
 pub mod record;
 pub mod termination;

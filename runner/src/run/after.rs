@@ -2,9 +2,11 @@
 
 use super::before::metrics_file;
 use super::{Ended, Failure, say};
+use crate::collect::environment::{self, PACKAGES};
 use crate::collect::outputs::{self, Collected};
 use crate::collect::record::{store_record, store_result};
 use crate::collect::termination::TerminationLog;
+use crate::logs::Logs;
 use crate::metrics;
 use crate::supervise::{Signals, Tee};
 use cultivar_data::{DataError, Mover, Store};
@@ -25,8 +27,12 @@ pub struct Facts {
     pub problems: Vec<String>,
     /// What was fetched.
     pub inputs: Vec<InputUsed>,
-    /// The end of the output.
+    /// Sees the output while the program runs.
     pub tee: Option<Arc<Tee>>,
+    /// The end of the output, when it has ended.
+    pub tail: Option<String>,
+    /// The log in the store.
+    pub logs: Option<Logs>,
     /// After SIGTERM: when everything must be written.
     pub deadline: Option<Instant>,
     /// The termination log.
@@ -47,6 +53,8 @@ impl Facts {
             problems: Vec::new(),
             inputs: Vec::new(),
             tee: None,
+            tail: None,
+            logs: None,
             deadline: None,
             log: TerminationLog::at(&spec.termination_log),
             store: None,
@@ -71,6 +79,8 @@ pub async fn finish(spec: &RunSpec, mut facts: Facts, ended: Ended, signals: &mu
     if started {
         let collected = keep(spec, &facts, &mut result).await;
         ended = judge(ended, &collected);
+        logs(&mut facts, &mut result).await;
+        result.environment = environment::collect(&facts.mover).await;
     }
     let code = tell(spec, facts, ended, result).await;
     if let (Some(keep), true) = (spec.keep_on_failure, code != 0) {
@@ -108,7 +118,7 @@ fn gather(spec: &RunSpec, facts: &mut Facts, ended: &Ended) -> RunResult {
     let reported = merge_reported(&facts.log.program(), &mut result);
     result.message = reported.text;
     if ended.code() != 0 {
-        result.tail = facts.tee.as_ref().map(|tee| tee.tail()).filter(|tail| !tail.is_empty());
+        result.tail = facts.tee.as_ref().map(|tee| tee.tail()).or(facts.tail.clone()).filter(|tail| !tail.is_empty());
     }
     result
 }
@@ -125,6 +135,18 @@ async fn keep(spec: &RunSpec, facts: &Facts, result: &mut RunResult) -> Collecte
     let reported = std::mem::replace(&mut result.artifacts, std::mem::take(&mut collected.artifacts));
     result.artifacts.extend(reported);
     collected
+}
+
+// The tee is gone by now, and with it the log's inlet.
+async fn logs(facts: &mut Facts, result: &mut RunResult) {
+    let Some(logs) = facts.logs.take() else { return };
+    match facts.in_time(logs.finish()).await {
+        Some((at, problems)) => {
+            result.logs = at;
+            result.problems.extend(problems);
+        }
+        None => result.problems.push("the grace period ended before the whole log was uploaded".to_owned()),
+    }
 }
 
 // A program that is content with itself must have left what it was to leave, and it must be kept.
@@ -196,6 +218,12 @@ async fn record(spec: &RunSpec, facts: &Facts, code: i32, result: &mut RunResult
 }
 
 async fn write(spec: &RunSpec, facts: &mut Facts, result: &RunResult) {
+    // The record has the packages; here they would crowd out everything else.
+    let mut result = result.clone();
+    if result.record.is_some() {
+        result.environment.remove(PACKAGES);
+    }
+    let result = &result;
     let mut text = fit(result, None);
     let whole = serde_json::to_string(result).map_or(usize::MAX, |text| text.len());
     if let (Some(store), true) = (&facts.store, whole > MAX_TERMINATION_MESSAGE) {

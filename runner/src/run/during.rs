@@ -3,6 +3,7 @@
 use super::after::{self, Facts};
 use super::before::metrics_file;
 use super::{Ended, Failure};
+use crate::logs::{LogInlet, Logs};
 use crate::supervise::{Child, Pumps, Signalled, Signals, Tee};
 use cultivar_protocol::RunSpec;
 use nix::sys::signal::Signal;
@@ -24,7 +25,7 @@ pub async fn program(spec: &RunSpec, command: &[OsString], signals: &mut Signals
         Ok(started) => started,
         Err(error) => return Ended::Failed(Failure::runner(error.to_string())),
     };
-    let tee = Arc::new(Tee::default());
+    let tee = Arc::new(Tee::new(log(spec, facts)));
     facts.tee = Some(Arc::clone(&tee));
     let pumps = match Pumps::start(out, err, &tee) {
         Ok(pumps) => pumps,
@@ -36,11 +37,30 @@ pub async fn program(spec: &RunSpec, command: &[OsString], signals: &mut Signals
     let code = wait(spec, &mut child, signals, facts).await;
     child.clear();
     if !pumps.finish() {
+        // Its output may never end, so neither may the log.
+        facts.deadline.get_or_insert(Instant::now() + Duration::from_secs(10));
         facts
             .problems
             .push("a process that cannot be killed keeps the output open; its last lines may be missing".into());
     }
+    facts.tail = Some(tee.tail());
+    // With the last holder of the tee the log's inlet closes, and the log can end.
+    facts.tee = None;
     Ended::Program(code)
+}
+
+fn log(spec: &RunSpec, facts: &mut Facts) -> Option<LogInlet> {
+    let store = facts.store.as_ref()?;
+    match Logs::start(spec, store, &facts.mover) {
+        Ok((logs, inlet)) => {
+            facts.logs = Some(logs);
+            Some(inlet)
+        }
+        Err(error) => {
+            facts.problems.push(format!("the log is not kept: its spool in {} cannot be made: {error}", spec.run_dir));
+            None
+        }
+    }
 }
 
 async fn wait(spec: &RunSpec, child: &mut Child, signals: &mut Signals, facts: &mut Facts) -> i32 {

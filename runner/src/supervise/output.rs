@@ -1,5 +1,6 @@
 //! The program's output: passed on at once and unchanged, and seen by a [`Tee`].
 
+use crate::logs::LogInlet;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,11 +16,21 @@ const DRAIN: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub struct Tee {
     tail: Mutex<Vec<u8>>,
+    log: Option<LogInlet>,
 }
 
 impl Tee {
+    /// One that also feeds a log.
+    #[must_use]
+    pub fn new(log: Option<LogInlet>) -> Self {
+        Self { tail: Mutex::default(), log }
+    }
+
     /// Takes a piece of output.
     fn push(&self, piece: &[u8]) {
+        if let Some(log) = &self.log {
+            log.push(piece);
+        }
         let most = cultivar_protocol::MAX_TAIL;
         let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
         let piece_tail = &piece[piece.len().saturating_sub(most)..];
