@@ -5,10 +5,12 @@
 //! order of things, [`supervise`] the process, [`collect`] what is read when it has ended.
 #![warn(missing_docs)]
 
+pub mod checkpoint;
 pub mod collect;
 pub mod install;
 pub mod log;
 pub mod logs;
 pub mod metrics;
+pub mod mlflow;
 pub mod run;
 pub mod supervise;

@@ -21,7 +21,7 @@ mod upload;
 pub use digest::{Sha256Sum, digest_of};
 pub use error::DataError;
 pub use fetch::Fetched;
-pub use local::{Kind, Place, Walk, WalkedFile, look, walk};
+pub use local::{Kind, Place, Walk, WalkedFile, is_part, look, walk};
 pub use mover::{Mover, PATIENCE};
 pub use options::PATIENCE_OPTION;
 pub use remote::{Pin, Remote};

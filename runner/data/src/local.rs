@@ -20,7 +20,7 @@ impl Place {
     /// # Errors
     /// When there is no room for it on the disk.
     pub fn of(target: &Path) -> Result<Self, DataError> {
-        let name = format!(".cultivar-part-{}-{}", std::process::id(), unique());
+        let name = format!("{PART_PREFIX}{}-{}", std::process::id(), unique());
         // A mount point cannot be replaced, and what is in a folder already is not ours to remove.
         let inside = target.is_dir();
         let parent = if inside { Some(target) } else { target.parent() };
@@ -61,6 +61,15 @@ impl Drop for Place {
         // After a rename there is nothing there; and what cannot be removed now cannot be helped.
         let _ = if self.part.is_dir() { fs::remove_dir_all(&self.part) } else { fs::remove_file(&self.part) };
     }
+}
+
+// What a broken transfer may leave; never an output.
+const PART_PREFIX: &str = ".cultivar-part-";
+
+/// Whether this is something that a broken transfer left.
+#[must_use]
+pub fn is_part(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PART_PREFIX))
 }
 
 fn unique() -> u64 {
@@ -111,6 +120,9 @@ pub fn walk(root: &Path) -> Result<Walk, DataError> {
                 refuse(&mut found, &mut refused, &format!("{prefix}{:?}", entry.file_name()), "its name is not UTF-8");
                 continue;
             };
+            if name.starts_with(PART_PREFIX) {
+                continue;
+            }
             let path = format!("{prefix}{name}");
             match look(&entry.path(), &real) {
                 Ok((from, Kind::File(size))) if !name.contains(char::is_control) => {

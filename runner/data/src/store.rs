@@ -109,6 +109,16 @@ impl Store {
         }
     }
 
+    /// Removes everything below a prefix, and the manifest beside it first, so that no half directory looks like a whole.
+    ///
+    /// # Errors
+    /// When the store refuses or does not answer.
+    pub async fn delete_tree(&self, prefix: &str) -> Result<(), DataError> {
+        self.delete(&format!("{prefix}.manifest.json")).await?;
+        let keys = self.list(prefix)?.map_ok(|(path, _)| format!("{prefix}/{path}"));
+        keys.try_for_each_concurrent(16, |key| async move { self.delete(&key).await }).await
+    }
+
     /// The keys below a prefix with their sizes, relative to the prefix, as the store gives them.
     pub(crate) fn list(
         &self,

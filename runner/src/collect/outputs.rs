@@ -3,7 +3,7 @@
 //! Comes in: the spec, the store, and what the program reported itself (which is not uploaded again). Goes out: artifacts,
 //! each whole; problems by name; and what is missing.
 
-use cultivar_data::{DataError, Kind, Mover, Store, Uploaded, WalkedFile, look, walk};
+use cultivar_data::{DataError, Kind, Mover, Store, Uploaded, WalkedFile, is_part, look, walk};
 use cultivar_protocol::{Artifact, Output, RunSpec, is_safe_relative};
 use futures::StreamExt;
 use std::collections::HashSet;
@@ -160,7 +160,7 @@ fn undeclared(
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     paths.sort();
     let real = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
-    for path in paths.into_iter().filter(|path| !declared.contains(path)) {
+    for path in paths.into_iter().filter(|path| !declared.contains(path) && !is_part(path)) {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("\u{0}").to_owned();
         if name.len() > 200 || !is_safe_relative(&name) || name.contains(char::is_control) {
             collected.problems.push(format!(

@@ -2,15 +2,18 @@
 
 use super::before::metrics_file;
 use super::{Ended, Failure, say};
+use crate::checkpoint::Saving;
 use crate::collect::environment::{self, PACKAGES};
 use crate::collect::outputs::{self, Collected};
 use crate::collect::record::{store_record, store_result};
 use crate::collect::termination::TerminationLog;
 use crate::logs::Logs;
 use crate::metrics;
+use crate::mlflow::Endpoint;
 use crate::supervise::{Signals, Tee};
 use cultivar_data::{DataError, Mover, Store};
 use cultivar_protocol::{InputUsed, MAX_TERMINATION_MESSAGE, Reason, RunResult, RunSpec, fit, merge_reported};
+use serde_json::Value;
 use std::ffi::OsString;
 use std::future::Future;
 use std::sync::Arc;
@@ -33,6 +36,12 @@ pub struct Facts {
     pub tail: Option<String>,
     /// The log in the store.
     pub logs: Option<Logs>,
+    /// The checkpoint that the run started from.
+    pub restored: Option<String>,
+    /// Saves checkpoints.
+    pub saving: Option<Saving>,
+    /// What the program told its local tracking server.
+    pub mlflow: Option<Endpoint>,
     /// After SIGTERM: when everything must be written.
     pub deadline: Option<Instant>,
     /// The termination log.
@@ -55,6 +64,9 @@ impl Facts {
             tee: None,
             tail: None,
             logs: None,
+            restored: None,
+            saving: None,
+            mlflow: None,
             deadline: None,
             log: TerminationLog::at(&spec.termination_log),
             store: None,
@@ -77,10 +89,17 @@ pub async fn finish(spec: &RunSpec, mut facts: Facts, ended: Ended, signals: &mu
     let mut result = gather(spec, &mut facts, &ended);
     let mut ended = ended;
     if started {
+        // First of all: it is what a preempted run cannot do without.
+        if let Some(saving) = facts.saving.take() {
+            let saved = facts.in_time(saving.finish()).await;
+            result.problems.extend(
+                saved.unwrap_or_else(|| Some("the grace period ended before the checkpoint was saved".to_owned())),
+            );
+        }
         let collected = keep(spec, &facts, &mut result).await;
         ended = judge(ended, &collected);
         logs(&mut facts, &mut result).await;
-        result.environment = environment::collect(&facts.mover).await;
+        result.environment.extend(environment::collect(&facts.mover).await);
     }
     let code = tell(spec, facts, ended, result).await;
     if let (Some(keep), true) = (spec.keep_on_failure, code != 0) {
@@ -93,6 +112,9 @@ pub async fn finish(spec: &RunSpec, mut facts: Facts, ended: Ended, signals: &mu
 /// Tells of what there is while the program still runs, because it may be killed at any moment.
 pub async fn flush(spec: &RunSpec, facts: &mut Facts) {
     let code = 128 + nix::sys::signal::Signal::SIGKILL as i32;
+    if let Some(saving) = &facts.saving {
+        let _ = facts.in_time(saving.now()).await;
+    }
     let mut result = gather(spec, facts, &Ended::Program(code));
     result
         .problems
@@ -112,15 +134,31 @@ fn gather(spec: &RunSpec, facts: &mut Facts, ended: &Ended) -> RunResult {
             result.problems.push(format!("input {:?} is not pinned: its server names no version or ETag", input.name));
         }
     }
+    if let Some(uri) = &facts.restored {
+        result.environment.insert("restoredFrom".to_owned(), Value::String(uri.clone()));
+    }
     let (metrics, problems) = metrics::condense(&metrics_file(spec));
     result.metrics = metrics;
     result.problems.extend(problems);
+    told(facts, &mut result);
     let reported = merge_reported(&facts.log.program(), &mut result);
     result.message = reported.text;
     if ended.code() != 0 {
         result.tail = facts.tee.as_ref().map(|tee| tee.tail()).or(facts.tail.clone()).filter(|tail| !tail.is_empty());
     }
     result
+}
+
+fn told(facts: &Facts, result: &mut RunResult) {
+    let Some(logged) = facts.mlflow.as_ref().map(Endpoint::logged) else { return };
+    result.params = logged.params;
+    result.problems.extend(logged.problems);
+    if !logged.tags.is_empty() {
+        result.environment.insert("tags".to_owned(), Value::Object(logged.tags.into_iter().collect()));
+    }
+    if !logged.datasets.is_empty() {
+        result.environment.insert("datasets".to_owned(), Value::Array(logged.datasets));
+    }
 }
 
 // What goes to the store.

@@ -2,6 +2,7 @@
 
 use super::after::Facts;
 use super::{Ended, Failure, inputs};
+use crate::checkpoint;
 use crate::supervise::Signals;
 use cultivar_data::Store;
 use cultivar_protocol::RunSpec;
@@ -28,6 +29,11 @@ async fn fetch(spec: &RunSpec, facts: &mut Facts) -> Result<(), Failure> {
     }
     if !spec.inputs.is_empty() {
         facts.inputs = inputs::fetch(spec, &facts.mover).await?;
+    }
+    if let (Some(checkpoint), Some(store)) = (&spec.checkpoint, &facts.store) {
+        let restored = checkpoint::restore(spec, checkpoint, store, &facts.mover).await;
+        facts.restored = restored
+            .map_err(|error| Failure { reason: inputs::reason(&error), message: format!("checkpoint: {error}") })?;
     }
     Ok(())
 }

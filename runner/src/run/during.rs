@@ -3,7 +3,9 @@
 use super::after::{self, Facts};
 use super::before::metrics_file;
 use super::{Ended, Failure};
+use crate::checkpoint::Saving;
 use crate::logs::{LogInlet, Logs};
+use crate::mlflow::Endpoint;
 use crate::supervise::{Child, Pumps, Signalled, Signals, Tee};
 use cultivar_protocol::RunSpec;
 use nix::sys::signal::Signal;
@@ -17,10 +19,11 @@ const GRACE: Duration = Duration::from_secs(30);
 
 /// Runs the program to its end.
 pub async fn program(spec: &RunSpec, command: &[OsString], signals: &mut Signals, facts: &mut Facts) -> Ended {
-    let environment = [
+    let mut environment = vec![
         ("CULTIVAR_OUTPUTS", OsString::from(&spec.outputs_dir)),
         (crate::log::METRICS_ENV, metrics_file(spec).into_os_string()),
     ];
+    environment.extend(tracking(spec, facts).await);
     let (mut child, out, err) = match Child::start(command, environment, &[cultivar_protocol::SPEC_ENV]) {
         Ok(started) => started,
         Err(error) => return Ended::Failed(Failure::runner(error.to_string())),
@@ -34,6 +37,11 @@ pub async fn program(spec: &RunSpec, command: &[OsString], signals: &mut Signals
             return Ended::Failed(Failure::runner(format!("cannot carry the program's output: {error}")));
         }
     };
+    if let (Some(checkpoint), Some(store)) = (&spec.checkpoint, &facts.store) {
+        facts.saving = Some(Saving::start(spec, checkpoint, store, &facts.mover));
+    } else if spec.checkpoint.is_some() {
+        facts.problems.push("the checkpoint is not saved: there is no artifact store".into());
+    }
     let code = wait(spec, &mut child, signals, facts).await;
     child.clear();
     if !pumps.finish() {
@@ -47,6 +55,20 @@ pub async fn program(spec: &RunSpec, command: &[OsString], signals: &mut Signals
     // With the last holder of the tee the log's inlet closes, and the log can end.
     facts.tee = None;
     Ended::Program(code)
+}
+
+// A tracking server that the user has set is the one that is used.
+async fn tracking(spec: &RunSpec, facts: &mut Facts) -> Vec<(&'static str, OsString)> {
+    if std::env::var_os("MLFLOW_TRACKING_URI").is_some() {
+        return Vec::new();
+    }
+    match Endpoint::start(spec, &metrics_file(spec)).await {
+        Ok(endpoint) => facts.mlflow.insert(endpoint).environment().into(),
+        Err(error) => {
+            facts.problems.push(format!("there is no local MLflow endpoint: {error}"));
+            Vec::new()
+        }
+    }
 }
 
 fn log(spec: &RunSpec, facts: &mut Facts) -> Option<LogInlet> {

@@ -3,7 +3,7 @@
 mod after;
 mod before;
 mod during;
-mod inputs;
+pub(crate) mod inputs;
 
 use crate::supervise::{self, Signals};
 use cultivar_protocol::{BadSpec, RUNNER_FAILED, Reason, RunSpec, SPEC_ENV};
