@@ -3,6 +3,8 @@
 pub mod environment;
 pub mod outputs;
 pub mod record;
+pub mod series;
+pub mod tensorboard;
 pub mod termination;
 
 use cultivar_protocol::RunSpec;

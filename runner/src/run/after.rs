@@ -7,6 +7,7 @@ use crate::collect::environment::{self, PACKAGES};
 use crate::collect::outputs::{self, Collected};
 use crate::collect::record::{store_record, store_result};
 use crate::collect::termination::TerminationLog;
+use crate::collect::{series, tensorboard};
 use crate::logs::Logs;
 use crate::metrics;
 use crate::mlflow::Endpoint;
@@ -16,6 +17,7 @@ use cultivar_protocol::{InputUsed, MAX_TERMINATION_MESSAGE, Reason, RunResult, R
 use serde_json::Value;
 use std::ffi::OsString;
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -98,6 +100,9 @@ pub async fn finish(spec: &RunSpec, mut facts: Facts, ended: Ended, signals: &mu
         }
         let collected = keep(spec, &facts, &mut result).await;
         ended = judge(ended, &collected);
+        if collected.failed.as_ref().is_none_or(|error| !error.is_temporary()) {
+            series(spec, &facts, &mut result).await;
+        }
         logs(&mut facts, &mut result).await;
         result.environment.extend(environment::collect(&facts.mover).await);
     }
@@ -137,9 +142,13 @@ fn gather(spec: &RunSpec, facts: &mut Facts, ended: &Ended) -> RunResult {
     if let Some(uri) = &facts.restored {
         result.environment.insert("restoredFrom".to_owned(), Value::String(uri.clone()));
     }
-    let (metrics, problems) = metrics::condense(&metrics_file(spec));
-    result.metrics = metrics;
-    result.problems.extend(problems);
+    result.problems.extend(tensorboard::collect(spec, facts.started_at.into()));
+    // The program's own words last, so that they count where both have a name.
+    for file in metrics_files(spec).iter().rev() {
+        let (metrics, problems) = metrics::condense(file);
+        result.metrics.extend(metrics);
+        result.problems.extend(problems);
+    }
     told(facts, &mut result);
     let reported = merge_reported(&facts.log.program(), &mut result);
     result.message = reported.text;
@@ -147,6 +156,23 @@ fn gather(spec: &RunSpec, facts: &mut Facts, ended: &Ended) -> RunResult {
         result.tail = facts.tee.as_ref().map(|tee| tee.tail()).or(facts.tail.clone()).filter(|tail| !tail.is_empty());
     }
     result
+}
+
+fn metrics_files(spec: &RunSpec) -> [PathBuf; 2] {
+    [metrics_file(spec), tensorboard::scalars_file(spec)]
+}
+
+// The whole series; what stands in the result is condensed.
+async fn series(spec: &RunSpec, facts: &Facts, result: &mut RunResult) {
+    let Some(store) = facts.store.as_ref().filter(|_| !result.metrics.is_empty()) else { return };
+    match facts.in_time(series::store(spec, metrics_files(spec).into(), store, &facts.mover)).await {
+        Some(Ok(uri)) => {
+            let uri = uri.map(|uri| ("metricSeries".to_owned(), Value::String(uri)));
+            result.environment.extend(uri);
+        }
+        Some(Err(error)) => result.problems.push(format!("the series of metrics is not in the store: {error}")),
+        None => result.problems.push("the grace period ended before the series of metrics was stored".to_owned()),
+    }
 }
 
 fn told(facts: &Facts, result: &mut RunResult) {
