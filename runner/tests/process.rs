@@ -177,3 +177,35 @@ fn standard_input_and_arguments_reach_the_program() {
     child.stdin.take().unwrap().write_all(b"in:").unwrap();
     assert_eq!(String::from_utf8_lossy(&child.wait_with_output().unwrap().stdout), "in:--flag|a b||");
 }
+
+#[test]
+fn a_stop_while_results_are_uploaded_leaves_time_to_tell() {
+    let mut run = Run::new();
+    // Takes connections and never answers.
+    let stalled = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    run.spec["store"] = json!({"url": "s3://b/p", "options": {"aws_endpoint": format!("http://{}", stalled.local_addr().unwrap()),
+        "aws_allow_http": "true", "aws_region": "x", "aws_access_key_id": "a", "aws_secret_access_key": "b"}});
+    run.spec["gracePeriod"] = json!("1500ms");
+    let mut child =
+        run.spawn(&["sh", "-c", "echo x > $CULTIVAR_OUTPUTS/x; echo '{\"acc\": 1}' >> $CULTIVAR_METRICS; exit 3"]);
+    let _connection = stalled.accept().unwrap();
+    let started = Instant::now();
+    signal("TERM", &child);
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    assert_eq!(run.result()["metrics"]["acc"]["last"], 1.0);
+    assert!(problems(&run.result()).contains("grace period"), "{}", run.result());
+}
+
+#[test]
+fn a_proxy_is_not_asked_for_the_local_endpoint() {
+    let run = Run::new();
+    let mut command = run.command(&["env"]);
+    command
+        .env_remove("MLFLOW_TRACKING_URI")
+        .env_remove("no_proxy")
+        .env("NO_PROXY", "corp")
+        .env("HTTP_PROXY", "http://proxy");
+    let text = String::from_utf8_lossy(&command.output().unwrap().stdout).into_owned();
+    assert!(text.contains("NO_PROXY=corp,127.0.0.1\n") && text.contains("no_proxy=corp,127.0.0.1\n"), "{text}");
+}

@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn both_kinds_of_scalars_are_read_and_a_torn_end_is_an_end() {
-        let mut content = [record(&vec![0x1a; 0]), event(3, &old("loss", 0.5)), event(4, &new("acc", 0.75))].concat();
+        let mut content = [record(&[]), event(3, &old("loss", 0.5)), event(4, &new("acc", 0.75))].concat();
         content.extend(&event(5, &old("loss", 1.0))[..20]);
         let (found, done) = read(&content);
         done.unwrap();

@@ -1,6 +1,7 @@
 //! When the program has ended: collect, judge, tell.
 
 use super::before::metrics_file;
+use super::deadline::Deadline;
 use super::{Ended, Failure, say};
 use crate::checkpoint::Saving;
 use crate::collect::environment::{self, PACKAGES};
@@ -16,10 +17,9 @@ use cultivar_data::{DataError, Mover, Store};
 use cultivar_protocol::{InputUsed, MAX_TERMINATION_MESSAGE, Reason, RunResult, RunSpec, fit, merge_reported};
 use serde_json::Value;
 use std::ffi::OsString;
-use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 
 /// What is known of a run so far.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub struct Facts {
     /// What the program told its local tracking server.
     pub mlflow: Option<Endpoint>,
     /// After SIGTERM: when everything must be written.
-    pub deadline: Option<Instant>,
+    pub deadline: Deadline,
     /// The termination log.
     pub log: TerminationLog,
     /// Where everything goes.
@@ -69,34 +69,41 @@ impl Facts {
             restored: None,
             saving: None,
             mlflow: None,
-            deadline: None,
+            deadline: Deadline::default(),
             log: TerminationLog::at(&spec.termination_log),
             store: None,
             mover: Mover::default(),
         }
     }
-
-    // Within what is left of the grace period; without SIGTERM there is no hurry.
-    async fn in_time<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        match self.deadline {
-            Some(deadline) => timeout_at(deadline, work).await.ok(),
-            None => Some(work.await),
-        }
-    }
 }
 
 /// Collects what the run left, tells of it, and keeps a failed run's container for a look if that was asked for.
-pub async fn finish(spec: &RunSpec, mut facts: Facts, ended: Ended, signals: &mut Signals) -> i32 {
-    let started = matches!(ended, Ended::Program(_));
+pub async fn finish(spec: &RunSpec, facts: Facts, ended: Ended, signals: &mut Signals) -> i32 {
+    let deadline = facts.deadline.clone();
+    let work = conclude(spec, facts, ended);
+    tokio::pin!(work);
+    let code = loop {
+        tokio::select! {
+            code = &mut work => break code,
+            // Stopped while it tells of its end: from here on there is a hurry.
+            _ = signals.stop() => drop(deadline.set(super::hurry(spec))),
+        }
+    };
+    if let (Some(keep), true) = (spec.keep_on_failure, code != 0) {
+        say(&format!("the run failed with exit code {code}; its container stays for {keep}, or until it is deleted"));
+        let _ = timeout(keep.0, signals.stop()).await;
+    }
+    code
+}
+
+async fn conclude(spec: &RunSpec, mut facts: Facts, mut ended: Ended) -> i32 {
     let mut result = gather(spec, &mut facts, &ended);
-    let mut ended = ended;
-    if started {
+    if matches!(ended, Ended::Program(_)) {
         // First of all: it is what a preempted run cannot do without.
         if let Some(saving) = facts.saving.take() {
-            let saved = facts.in_time(saving.finish()).await;
-            result.problems.extend(
-                saved.unwrap_or_else(|| Some("the grace period ended before the checkpoint was saved".to_owned())),
-            );
+            let saved = facts.deadline.in_time(saving.finish()).await;
+            let late = || Some("the grace period ended before the checkpoint was saved".to_owned());
+            result.problems.extend(saved.unwrap_or_else(late));
         }
         let collected = keep(spec, &facts, &mut result).await;
         ended = judge(ended, &collected);
@@ -106,24 +113,21 @@ pub async fn finish(spec: &RunSpec, mut facts: Facts, ended: Ended, signals: &mu
         logs(&mut facts, &mut result).await;
         result.environment.extend(environment::collect(&facts.mover).await);
     }
-    let code = tell(spec, facts, ended, result).await;
-    if let (Some(keep), true) = (spec.keep_on_failure, code != 0) {
-        say(&format!("the run failed with exit code {code}; its container stays for {keep}, or until it is deleted"));
-        let _ = timeout(keep.0, signals.stop()).await;
-    }
-    code
+    tell(spec, facts, ended, result).await
 }
 
 /// Tells of what there is while the program still runs, because it may be killed at any moment.
 pub async fn flush(spec: &RunSpec, facts: &mut Facts) {
     let code = 128 + nix::sys::signal::Signal::SIGKILL as i32;
     if let Some(saving) = &facts.saving {
-        let _ = facts.in_time(saving.now()).await;
+        let _ = facts.deadline.in_time(saving.now()).await;
     }
     let mut result = gather(spec, facts, &Ended::Program(code));
     result
         .problems
         .push("the program did not end by itself after SIGTERM; this was written before it was killed".into());
+    // Once before and once after what may take too long.
+    write(spec, facts, &result).await;
     keep(spec, facts, &mut result).await;
     let _ = record(spec, facts, code, &mut result).await;
     write(spec, facts, &result).await;
@@ -165,7 +169,7 @@ fn metrics_files(spec: &RunSpec) -> [PathBuf; 2] {
 // The whole series; what stands in the result is condensed.
 async fn series(spec: &RunSpec, facts: &Facts, result: &mut RunResult) {
     let Some(store) = facts.store.as_ref().filter(|_| !result.metrics.is_empty()) else { return };
-    match facts.in_time(series::store(spec, metrics_files(spec).into(), store, &facts.mover)).await {
+    match facts.deadline.in_time(series::store(spec, metrics_files(spec).into(), store, &facts.mover)).await {
         Some(Ok(uri)) => {
             let uri = uri.map(|uri| ("metricSeries".to_owned(), Value::String(uri)));
             result.environment.extend(uri);
@@ -190,7 +194,7 @@ fn told(facts: &Facts, result: &mut RunResult) {
 // What goes to the store.
 async fn keep(spec: &RunSpec, facts: &Facts, result: &mut RunResult) -> Collected {
     let uploading = outputs::collect(spec, facts.store.as_ref(), &facts.mover, &result.artifacts);
-    let mut collected = facts.in_time(uploading).await.unwrap_or_else(|| Collected {
+    let mut collected = facts.deadline.in_time(uploading).await.unwrap_or_else(|| Collected {
         problems: vec!["the grace period ended before all outputs were uploaded".to_owned()],
         ..Collected::default()
     });
@@ -204,7 +208,7 @@ async fn keep(spec: &RunSpec, facts: &Facts, result: &mut RunResult) -> Collecte
 // The tee is gone by now, and with it the log's inlet.
 async fn logs(facts: &mut Facts, result: &mut RunResult) {
     let Some(logs) = facts.logs.take() else { return };
-    match facts.in_time(logs.finish()).await {
+    match facts.deadline.in_time(logs.finish()).await {
         Some((at, problems)) => {
             result.logs = at;
             result.problems.extend(problems);
@@ -273,7 +277,7 @@ fn explain(ended: &Ended, result: &mut RunResult) {
 async fn record(spec: &RunSpec, facts: &Facts, code: i32, result: &mut RunResult) -> Result<(), DataError> {
     let Some(store) = &facts.store else { return Ok(()) };
     let storing = store_record(spec, store, &facts.command, facts.started_at, code, result);
-    match facts.in_time(storing).await {
+    match facts.deadline.in_time(storing).await {
         Some(Ok(at)) => result.record = Some(at),
         Some(Err(error)) => return Err(error),
         None => result.problems.push("the grace period ended before the record was stored".to_owned()),
@@ -291,7 +295,7 @@ async fn write(spec: &RunSpec, facts: &mut Facts, result: &RunResult) {
     let mut text = fit(result, None);
     let whole = serde_json::to_string(result).map_or(usize::MAX, |text| text.len());
     if let (Some(store), true) = (&facts.store, whole > MAX_TERMINATION_MESSAGE) {
-        match facts.in_time(store_result(spec, store, result)).await {
+        match facts.deadline.in_time(store_result(spec, store, result)).await {
             Some(Ok(at)) => text = fit(result, Some(at)),
             Some(Err(error)) => say(&format!("the whole result was not stored: {error}")),
             None => say("the grace period ended before the whole result was stored"),

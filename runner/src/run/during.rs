@@ -14,9 +14,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
-/// The pod's grace period where the spec names none; Kubernetes' own default.
-const GRACE: Duration = Duration::from_secs(30);
-
 /// Runs the program to its end.
 pub async fn program(spec: &RunSpec, command: &[OsString], signals: &mut Signals, facts: &mut Facts) -> Ended {
     let mut environment = vec![
@@ -46,7 +43,7 @@ pub async fn program(spec: &RunSpec, command: &[OsString], signals: &mut Signals
     child.clear();
     if !pumps.finish() {
         // Its output may never end, so neither may the log.
-        facts.deadline.get_or_insert(Instant::now() + Duration::from_secs(10));
+        facts.deadline.set(Duration::from_secs(10));
         facts
             .problems
             .push("a process that cannot be killed keeps the output open; its last lines may be missing".into());
@@ -63,12 +60,23 @@ async fn tracking(spec: &RunSpec, facts: &mut Facts) -> Vec<(&'static str, OsStr
         return Vec::new();
     }
     match Endpoint::start(spec, &metrics_file(spec)).await {
-        Ok(endpoint) => facts.mlflow.insert(endpoint).environment().into(),
+        Ok(endpoint) => facts.mlflow.insert(endpoint).environment().into_iter().chain(past_the_proxy()).collect(),
         Err(error) => {
             facts.problems.push(format!("there is no local MLflow endpoint: {error}"));
             Vec::new()
         }
     }
+}
+
+// A proxy that the image or the pod names would be asked for 127.0.0.1 too, by Python's clients.
+fn past_the_proxy() -> Vec<(&'static str, OsString)> {
+    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    if !["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"].iter().any(|name| set(name).is_some()) {
+        return Vec::new();
+    }
+    let past =
+        set("no_proxy").or_else(|| set("NO_PROXY")).map_or("127.0.0.1".to_owned(), |old| format!("{old},127.0.0.1"));
+    vec![("no_proxy", past.clone().into()), ("NO_PROXY", past.into())]
 }
 
 fn log(spec: &RunSpec, facts: &mut Facts) -> Option<LogInlet> {
@@ -86,16 +94,15 @@ fn log(spec: &RunSpec, facts: &mut Facts) -> Option<LogInlet> {
 }
 
 async fn wait(spec: &RunSpec, child: &mut Child, signals: &mut Signals, facts: &mut Facts) -> i32 {
-    let grace = spec.grace_period.map_or(GRACE, |span| span.0);
+    let grace = super::grace(spec);
     let mut flush_at: Option<Instant> = None;
     loop {
         tokio::select! {
             signal = signals.next() => match signal {
                 Signalled::Forward(signal) => {
                     child.signal(signal);
-                    if signal == Signal::SIGTERM && facts.deadline.is_none() {
+                    if signal == Signal::SIGTERM && facts.deadline.set(super::hurry(spec)) {
                         // What the runner writes at the end needs a part of the time: a third, at most ten seconds.
-                        facts.deadline = Some(Instant::now() + grace.mul_f64(0.95));
                         flush_at = Some(Instant::now() + grace - (grace / 3).min(Duration::from_secs(10)));
                     }
                 }

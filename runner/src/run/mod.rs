@@ -2,6 +2,7 @@
 
 mod after;
 mod before;
+mod deadline;
 mod during;
 pub(crate) mod inputs;
 
@@ -9,6 +10,7 @@ use crate::supervise::{self, Signals};
 use cultivar_protocol::{BadSpec, RUNNER_FAILED, Reason, RunSpec, SPEC_ENV};
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Why the runner ends a run, where it is not the program's own doing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,6 +71,18 @@ pub fn main(command: Vec<OsString>) -> ExitCode {
         (_, Err(error)) => early(&Failure::runner(error.to_string())),
     };
     ExitCode::from(u8::try_from(code).unwrap_or(125))
+}
+
+/// The pod's grace period where the spec names none; Kubernetes' own default.
+const GRACE: Duration = Duration::from_secs(30);
+
+fn grace(spec: &RunSpec) -> Duration {
+    spec.grace_period.map_or(GRACE, |span| span.0)
+}
+
+/// The part of the grace period within which everything must be written.
+fn hurry(spec: &RunSpec) -> Duration {
+    grace(spec).mul_f64(0.95)
 }
 
 fn spec() -> Result<RunSpec, BadSpec> {
