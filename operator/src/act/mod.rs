@@ -71,6 +71,8 @@ impl Act {
         if plan.urgency == Urgency::First && plan.status != *stored.status {
             // What follows starts from what was stored: the end of the write wakes the object again.
             if self.index.begin_write(key) {
+                // What was decided before and is not stored yet must not outlive this: it would be gone on from.
+                self.index.forget(key);
                 self.tell(key, stored, plan.events);
                 self.store(key, stored, &plan.status).await;
                 self.index.look_at(key);

@@ -122,3 +122,21 @@ async fn what_a_list_does_not_name_is_gone_but_not_what_was_written_meanwhile() 
     let known = |name: &str| index.experiment(&key(Kind::Experiment, name), jiff::Timestamp::UNIX_EPOCH).is_some();
     assert!(!known("old") && known("listed") && known("written"));
 }
+
+#[tokio::test]
+async fn what_is_stored_first_is_what_goes_on_whatever_was_decided_before() {
+    let (index, queue) = index();
+    let key = key(Kind::Experiment, "e");
+    index.apply_experiment(experiment("e", 1, json!({}), Phase::Pending));
+    let waits = ExperimentStatus { message: Some("waits".into()), ..ExperimentStatus::default() };
+    index.publish_experiment(&key, "uid-e", &waits, false);
+    // The wait is not stored yet when the status that must be stored first is written.
+    assert!(index.begin_write(&key));
+    index.forget(&key);
+    let written = ExperimentStatus { phase: Phase::Starting, ..ExperimentStatus::default() };
+    index.apply_experiment(experiment("e", 2, json!({}), Phase::Starting));
+    assert!(!index.end_experiment_write(&key, Some(&written)));
+    woken(&queue).await;
+    let view = index.experiment(&key, jiff::Timestamp::UNIX_EPOCH).unwrap();
+    assert_eq!((view.snapshot.experiment.status.phase, view.stored.status.phase), (Phase::Starting, Phase::Starting));
+}

@@ -170,6 +170,8 @@ impl Cluster {
 
     // The operator wrote, and may die of it.
     fn wrote(&mut self, what: String) -> Result<(), Failure> {
+        // Writing takes time: what is decided twice is decided at two moments.
+        self.now += jiff::SignedDuration::from_millis(1);
         self.writes += 1;
         self.note(format!("write {}: {what}", self.writes));
         if self.crash_always || self.crash_after == Some(self.writes) {

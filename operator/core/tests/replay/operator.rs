@@ -171,6 +171,7 @@ impl Operator {
         };
         if plan.urgency == Urgency::First && plan.status != *stored.status {
             if self.index.begin_write::<S>(name) {
+                self.index.forget::<S>(name);
                 self.store(cluster, &Write { stored, status: plan.status })?;
             }
             return Ok(None);

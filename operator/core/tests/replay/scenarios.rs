@@ -89,6 +89,24 @@ pub fn all() -> Vec<Scenario> {
             script: with_long_b(),
         },
         Scenario {
+            // The run waits, and what it waits for comes before that wait is stored.
+            name: "a pipeline and its roots, applied together, that end at once",
+            deeds: vec![
+                (
+                    0,
+                    pipeline(
+                        &json!({"stages": [{"name": "one", "from": {"experiment": "first"}}, {"name": "two", "from": {"experiment": "second"}}]}),
+                    ),
+                ),
+                (0, experiment("second", &json!({"from": {"experiment": "first"}, "params": {"x": 1}}))),
+                (0, experiment("first", &json!({"image": "x"}))),
+            ],
+            script: script(&[
+                ("first", &[Play { seconds: 0, ..Play::default() }]),
+                ("second", &[Play { seconds: 0, ..Play::default() }]),
+            ]),
+        },
+        Scenario {
             name: "a time limit, and a Job that cannot be rendered",
             deeds: vec![
                 (0, experiment("slow", &json!({"image": "x", "timeouts": {"run": "3s"}, "retries": {"limit": 1}}))),
