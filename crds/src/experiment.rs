@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use crate::Phase;
 use crate::schema::{self, cancel_is_final, frozen, object_name};
-use crate::template::{ExperimentTemplate, From, Input, Output, Retries, Timeouts};
+use crate::template::{Checkpoint, ExperimentTemplate, From, Input, Output, Retries, Timeouts};
 use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, ResourceRequirements};
 
 /// One recorded run of a container. Once it has completed, its name is an id: a template that
@@ -45,6 +45,10 @@ use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, ResourceRequirements};
     validation = frozen("envFrom"),
     validation = frozen("inputs"),
     validation = frozen("outputs"),
+    validation = frozen("checkpoint"),
+    validation = frozen("tensorboard"),
+    validation = frozen("store"),
+    validation = frozen("keepOnFailure"),
     validation = frozen("resources"),
     validation = frozen("retries"),
     validation = frozen("timeouts"),
@@ -118,6 +122,24 @@ pub struct ExperimentStatus {
     /// Metrics that the program reported, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metrics: BTreeMap<String, Metric>,
+    /// What the run was given: each input as it was fetched, and who made it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub inputs: Vec<InputUsed>,
+    /// What the program logged as its parameters, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::free_object")]
+    pub logged_params: BTreeMap<String, Value>,
+    /// What the run was like: CPU seconds, peak memory, packages, GPU.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::free_object")]
+    pub environment: BTreeMap<String, Value>,
+    /// Where the log of the newest attempt lies: a prefix with numbered gzip chunks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logs: Option<String>,
+    /// The record that outlives this object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<RecordAt>,
     /// When each phase was reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<PhaseTimes>,
@@ -205,6 +227,41 @@ pub struct Artifact {
     pub size: Option<i64>,
 }
 
+/// Something that the run was given.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct InputUsed {
+    /// Its name.
+    pub name: String,
+    /// Where it was fetched from.
+    pub uri: String,
+    /// Digest of what was fetched: of the file, or of the directory's manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// Its size in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<i64>,
+    /// The ETag or version that every byte was read under.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The Experiment of this namespace that made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub experiment: Option<String>,
+    /// Which of its artifacts it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact: Option<String>,
+}
+
+/// The record in the store: one JSON document with everything that is known of an attempt.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct RecordAt {
+    /// Where it lies.
+    pub uri: String,
+    /// Digest of its bytes.
+    pub digest: String,
+}
+
 /// What is known of a metric.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -255,6 +312,10 @@ fn every_template_field_is_frozen(template: ExperimentTemplate) {
         env_from,
         inputs,
         outputs,
+        checkpoint,
+        tensorboard,
+        store,
+        keep_on_failure,
         resources,
         retries,
         timeouts,
@@ -263,5 +324,7 @@ fn every_template_field_is_frozen(template: ExperimentTemplate) {
     let _: (Option<String>, Option<From>, Vec<String>, Vec<String>, Vec<String>) = (image, from, unset, command, args);
     let _: (Map<String, Value>, Vec<EnvVar>, Vec<EnvFromSource>) = (params, env, env_from);
     let _: (Vec<Input>, Vec<Output>, Option<ResourceRequirements>) = (inputs, outputs, resources);
+    let _: (Option<Checkpoint>, Vec<String>, Option<String>, Option<String>) =
+        (checkpoint, tensorboard, store, keep_on_failure);
     let _: (Option<Retries>, Option<Timeouts>, Option<Value>) = (retries, timeouts, pod_template);
 }

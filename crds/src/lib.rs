@@ -4,6 +4,7 @@
 //! CustomResourceDefinitions. Documentation of a field here is what `kubectl explain` prints; the
 //! CEL rules stand beside the field that they guard.
 
+pub mod artifact_store;
 pub mod experiment;
 pub mod labels;
 pub mod manifest;
@@ -14,7 +15,11 @@ pub mod reason;
 pub mod schema;
 pub mod template;
 
-pub use experiment::{Artifact, Attempt, ClonedFrom, Experiment, ExperimentSpec, ExperimentStatus, Metric, PhaseTimes};
+pub use artifact_store::{ArtifactStore, ArtifactStoreSpec};
+pub use experiment::{
+    Artifact, Attempt, ClonedFrom, Experiment, ExperimentSpec, ExperimentStatus, InputUsed, Metric, PhaseTimes,
+    RecordAt,
+};
 pub use phase::Phase;
 pub use pipeline::{
     OnFailure, ParamSchema, Pipeline, PipelineSpec, PipelineStatus, RunOn, RunSummary, Stage, StageDependency,
@@ -22,7 +27,8 @@ pub use pipeline::{
 pub use pipeline_run::{PipelineRun, PipelineRunSpec, PipelineRunStatus, StageStatus};
 pub use reason::Reason;
 pub use template::{
-    Best, ExperimentTemplate, From, Goal, Input, MetricUse, Output, Pick, Require, Retries, Selector, Timeouts,
+    Best, Checkpoint, ExperimentTemplate, From, Goal, Input, MetricUse, Output, Pick, Require, Retries, Selector,
+    Timeouts,
 };
 
 /// The API group of every kind.

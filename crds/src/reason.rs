@@ -54,6 +54,10 @@ reasons! {
     OutOfMemory => Final,
     /// The program ran longer than `timeouts.run`.
     DeadlineExceeded => User,
+    /// An input's bytes are not those that its digest names, or its archive is broken or hostile.
+    InputCorrupt => User,
+    /// An input is not there, or may not be read.
+    InputUnavailable => User,
 
     // Ends of an attempt that spend the infrastructure budget.
     /// The node or the eviction API removed the pod.
@@ -64,6 +68,10 @@ reasons! {
     PodDeleted => Infrastructure,
     /// The Job is complete but its pod, and with it the result, is gone.
     ResultLost => Infrastructure,
+    /// The artifact store did not answer for minutes.
+    StoreUnavailable => Infrastructure,
+    /// The runner in the pod could not do its work; the message says why.
+    RunnerFailed => Infrastructure,
 
     // Ends of an attempt that spend nothing.
     /// A pod of higher priority took the place.
@@ -98,6 +106,10 @@ reasons! {
     TemplateNotFound => Final,
     /// Waits until the experiment named in `from` has ended.
     WaitingForTemplate => Final,
+    /// Waits until the ArtifactStore that the experiment names exists.
+    StoreNotFound => Final,
+    /// Waits until the experiment that makes an input has ended.
+    WaitingForInput => Final,
     /// Waits for stages that have not ended.
     WaitingForStages => Final,
     /// Waits for an earlier run of the same pipeline to end.

@@ -38,6 +38,16 @@ pub fn duration(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "maxLength": 32, "pattern": "^([0-9]+(ms|s|m|h|d))+$"})
 }
 
+/// A path in the program's container: absolute, at most 1024 characters.
+pub fn path(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "minLength": 1, "maxLength": 1024, "pattern": "^[/$]"})
+}
+
+/// `sha256:` and 64 hex digits, or a reference.
+pub fn digest(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "maxLength": 1024, "pattern": "^(sha256:[0-9a-f]{64}|\\$\\{.*)$"})
+}
+
 /// Moment in RFC 3339.
 pub fn moment(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "format": "date-time"})

@@ -62,18 +62,39 @@ pub struct ExperimentTemplate {
     #[schemars(length(max = 32))]
     pub env_from: Vec<EnvFromSource>,
 
-    /// What the program reads, by name. The program finds an input's uri as `${inputs.<name>.uri}`.
+    /// What the program reads, by name: `${inputs.<name>.path}` is where it finds it, `.uri` where it came from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub inputs: Vec<Input>,
 
-    /// Artifacts that the program must report. One that is missing, unless optional, fails the run
-    /// with the reason OutputMissing. Artifacts that are not declared are recorded all the same.
+    /// Artifacts that the program must leave at `${outputs.<name>.path}` or report. One that is missing, unless
+    /// optional, fails the run with the reason OutputMissing. Whatever else lies in `$CULTIVAR_OUTPUTS`, or is
+    /// reported, is recorded all the same.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub outputs: Vec<Output>,
+
+    /// What is saved from time to time and given back to the next attempt, also after a lost node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Checkpoint>,
+
+    /// Folders in which the program leaves TensorBoard event files; their scalars become metrics.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(min = 1, max = 1024)))]
+    pub tensorboard: Vec<String>,
+
+    /// Name of the ArtifactStore for what the run leaves; `default` in the namespace unless given, else the operator's
+    /// own store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub store: Option<String>,
+
+    /// How long the container of a failed attempt stays, for a look inside, e.g. `1h`; not at all by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub keep_on_failure: Option<String>,
 
     /// CPU, memory, GPUs and other resources of the container, as in a Pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -188,26 +209,54 @@ pub enum MetricUse {
     Max,
 }
 
-/// Something that the program reads.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+/// Something that the program reads: fetched before it starts, and found at `${inputs.<name>.path}`.
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.uri) != has(self.experiment)").message("say where it is: either uri, or experiment and artifact"))]
+#[x_kube(validation = Rule::new("has(self.experiment) == has(self.artifact)").message("experiment and artifact belong together"))]
 pub struct Input {
     /// Name of the input, unique within the experiment.
     #[schemars(schema_with = "schema::part_name")]
     pub name: String,
-    /// Where it is, e.g. `s3://lake/digits.npz`, or a reference to an artifact of another stage:
-    /// `${stages.prepare.artifacts.dataset.uri}`. Handed to the program, which reads it.
+    /// Where it is: `s3://`, `gs://`, `az://`, `http(s)://` or `file://` (in the pod); one that ends in `/` means
+    /// everything below it. Or a reference to an artifact of another stage: `${stages.prepare.artifacts.dataset.uri}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
-    pub uri: String,
+    pub uri: Option<String>,
+    /// An Experiment of the same namespace that made it. It is waited for, at most `timeouts.template`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub experiment: Option<String>,
+    /// The artifact of that Experiment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub artifact: Option<String>,
+    /// Where the program finds it: an absolute path; `/cultivar/inputs/<name>` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::path")]
+    pub path: Option<String>,
+    /// `sha256:` and 64 hex digits. What is fetched must have it, or the attempt ends with InputCorrupt. Known by
+    /// itself where an experiment of the namespace made the input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::digest")]
+    pub digest: Option<String>,
+    /// Whether it is a tar or tar.gz archive, of which `path` receives the contents; false by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unpack: Option<bool>,
 }
 
-/// An artifact that the program must report.
+/// An artifact that the program must leave or report.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Output {
     /// Name of the artifact, unique within the experiment.
     #[schemars(schema_with = "schema::part_name")]
     pub name: String,
+    /// Where the program leaves it: a file, a folder, or a pattern with `*` and `?` in its last part. By default
+    /// whatever lies under this name in `$CULTIVAR_OUTPUTS`, or the program reports it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::path")]
+    pub path: Option<String>,
     /// Kind of the artifact, such as Model or Dataset; recorded where the program reports none.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
@@ -215,6 +264,23 @@ pub struct Output {
     /// Whether the run may end without it; false by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub optional: Option<bool>,
+    /// Its content where the program left nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4096))]
+    pub default: Option<String>,
+}
+
+/// What is saved while the program runs, for the next attempt to go on from.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Checkpoint {
+    /// The file or folder in which the program keeps it. The next attempt finds it there again.
+    #[schemars(schema_with = "schema::path")]
+    pub path: String,
+    /// How often it is saved, besides when the pod is told to end; 10m by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub every: Option<String>,
 }
 
 /// How often an attempt is repeated; two budgets, since a lost node is not the program's fault.

@@ -5,18 +5,21 @@
 //!                     ↑_______________________↓ (answers go into the index at once)
 //! ```
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cultivar_core::domain::StoreAccess;
+use cultivar_core::render::STORE_SECRET;
 use futures::FutureExt;
 use futures::future::select_all;
 use kube::Client;
 
-use crate::act::{Act, Calls};
+use crate::act::{Act, Calls, Credentials};
 use crate::control::queue::Queue;
 use crate::control::{self, Context};
 use crate::leader::Elector;
-use crate::observe::{Index, watch};
+use crate::observe::{DataPlane, Index, watch};
 use crate::settings::Settings;
 use crate::shutdown::Tasks;
 use crate::telemetry::{Health, Metrics, http};
@@ -29,7 +32,7 @@ const STANDSTILL: Duration = Duration::from_secs(60);
 pub fn start(client: Client, settings: &Settings, metrics: Metrics, tasks: &mut Tasks) {
     let health = Health::new();
     let queue = Arc::new(Queue::default());
-    let index = Arc::new(Index::new(Arc::clone(&queue)));
+    let index = Arc::new(Index::new(Arc::clone(&queue), data_plane(settings)));
     let counted = Arc::clone(&index);
 
     let (elector, claim) = Elector::new(client.clone(), &settings.leader);
@@ -60,7 +63,8 @@ pub fn start(client: Client, settings: &Settings, metrics: Metrics, tasks: &mut 
     });
 
     let calls = Calls::new(client.clone(), claim.clone(), metrics.clone(), settings.leader.identity.clone());
-    let act = Act::new(calls, Arc::clone(&index), metrics.clone());
+    let credentials = Credentials::new(settings.store.clone());
+    let act = Act::new(calls, Arc::clone(&index), metrics.clone(), credentials);
     let context = Arc::new(Context::new(index, queue, act, metrics.clone()));
     let beat = health.heartbeat("control loop", STANDSTILL);
     let (stop, concurrency, leads) = (tasks.stop(), usize::from(settings.concurrency), claim.clone());
@@ -77,6 +81,21 @@ pub fn start(client: Client, settings: &Settings, metrics: Metrics, tasks: &mut 
         tasks.spawn_last("webhook", served);
     }
     tasks.spawn_last("http", http::run(settings.http_bind, health, metrics, tasks.last()));
+}
+
+fn data_plane(settings: &Settings) -> DataPlane {
+    let store = settings.store.as_ref().map(|store| StoreAccess {
+        url: store.url.clone(),
+        options: BTreeMap::from([
+            ("aws_endpoint".to_owned(), store.endpoint.clone()),
+            ("aws_region".to_owned(), "us-east-1".to_owned()),
+            ("aws_allow_http".to_owned(), store.endpoint.starts_with("http://").to_string()),
+            ("aws_virtual_hosted_style_request".to_owned(), "false".to_owned()),
+        ]),
+        secret: Some(STORE_SECRET.to_owned()),
+        own: true,
+    });
+    DataPlane { runner_image: settings.runner_image.clone(), store }
 }
 
 fn count(index: &Index, metrics: &Metrics) {

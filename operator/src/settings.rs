@@ -43,6 +43,23 @@ pub struct Args {
     #[arg(long, env = "CULTIVAR_WEBHOOK_SECRET", value_name = "NAME", default_value = "cultivar-webhook")]
     webhook_secret: String,
 
+    /// Image that the runner is installed from into every pod, usually the operator's own; none: programs run as they
+    /// are, and only what they report themselves is recorded.
+    #[arg(long, env = "CULTIVAR_RUNNER_IMAGE", value_name = "IMAGE", default_value = "")]
+    runner_image: String,
+
+    /// The operator's own artifact store, such as s3://cultivar; none when empty.
+    #[arg(long, env = "CULTIVAR_STORE_URL", value_name = "URL", default_value = "")]
+    store_url: String,
+
+    /// Where pods reach that store, such as http://cultivar-store.cultivar-system.svc:9000.
+    #[arg(long, env = "CULTIVAR_STORE_ENDPOINT", value_name = "URL", default_value = "")]
+    store_endpoint: String,
+
+    /// Secret with that store's root key, in the operator's namespace; the leader makes it when it is missing.
+    #[arg(long, env = "CULTIVAR_STORE_SECRET", value_name = "NAME", default_value = "cultivar-store-root")]
+    store_secret: String,
+
     /// Address and port of /livez, /readyz and /metrics.
     #[arg(long, env = "CULTIVAR_HTTP_BIND", value_name = "ADDRESS:PORT", default_value = "0.0.0.0:8080")]
     http_bind: String,
@@ -91,6 +108,10 @@ pub struct Settings {
     pub namespaces: Vec<String>,
     /// The webhook, unless it is off.
     pub webhook: Option<WebhookSettings>,
+    /// Image of the runner; nothing: programs run as they are.
+    pub runner_image: Option<String>,
+    /// The operator's own artifact store.
+    pub store: Option<StoreSettings>,
     /// Where /livez, /readyz and /metrics are served.
     pub http_bind: SocketAddr,
     /// How the leader is elected.
@@ -101,6 +122,19 @@ pub struct Settings {
     pub log_filter: String,
     /// Parallel reconciles per kind, at least 1.
     pub concurrency: u16,
+}
+
+/// The operator's own artifact store.
+#[derive(Clone, Debug)]
+pub struct StoreSettings {
+    /// Bucket and prefix.
+    pub url: String,
+    /// Where pods reach it.
+    pub endpoint: String,
+    /// Name of the Secret with the root key.
+    pub secret: String,
+    /// Namespace of that Secret.
+    pub namespace: String,
 }
 
 /// The admission webhook.
@@ -184,6 +218,8 @@ impl TryFrom<Args> for Settings {
         Ok(Self {
             namespaces: namespaces(&args.namespaces)?,
             webhook,
+            runner_image: Some(args.runner_image.clone()).filter(|image| !image.is_empty()),
+            store: store(&args, namespace.clone())?,
             http_bind: address("http-bind", &args.http_bind)?,
             leader: leader(&args, namespace)?,
             log_format: log_format(&args.log_format)?,
@@ -195,6 +231,31 @@ impl TryFrom<Args> for Settings {
 
 fn wrong(flag: &'static str, value: &str, why: impl Into<String>, todo: &'static str) -> SettingsError {
     SettingsError { flag, value: value.to_owned(), why: why.into(), todo }
+}
+
+fn store(args: &Args, namespace: String) -> Result<Option<StoreSettings>, SettingsError> {
+    match (args.store_url.as_str(), args.store_endpoint.as_str()) {
+        ("", "") => return Ok(None),
+        ("", endpoint) => {
+            return Err(wrong("store-endpoint", endpoint, "there is no --store-url", "give both or none"));
+        }
+        (url, "") => return Err(wrong("store-url", url, "there is no --store-endpoint", "give both or none")),
+        _ => {}
+    }
+    if !args.store_url.strip_prefix("s3://").is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/')) {
+        return Err(wrong("store-url", &args.store_url, "it is no bucket", "write s3:// and the bucket's name"));
+    }
+    let is_http = |url: &str| url.starts_with("http://") || url.starts_with("https://");
+    if !is_http(&args.store_endpoint) {
+        let why = "it is no http address";
+        return Err(wrong("store-endpoint", &args.store_endpoint, why, "write http://, a host and a port"));
+    }
+    Ok(Some(StoreSettings {
+        url: args.store_url.trim_end_matches('/').to_owned(),
+        endpoint: args.store_endpoint.clone(),
+        secret: subdomain("store-secret", &args.store_secret)?,
+        namespace,
+    }))
 }
 
 fn webhook(args: &Args, namespace: String) -> Result<WebhookSettings, SettingsError> {
@@ -336,8 +397,14 @@ mod tests {
             "--log-format=json",
             "--log-filter=info,kube=warn",
             "--concurrency=8",
+            "--runner-image=cultivar:1",
+            "--store-url=s3://cultivar",
+            "--store-endpoint=http://cultivar-store.cultivar-system.svc:9000",
+            "--store-secret=cultivar-store-root",
         ])
         .unwrap();
+        assert_eq!(settings.runner_image.as_deref(), Some("cultivar:1"));
+        assert_eq!(settings.store.unwrap().url, "s3://cultivar");
         assert_eq!(settings.namespaces, ["audio", "vision"]);
         assert_eq!(settings.webhook.unwrap().url_hosts, ["127.0.0.1", "host.docker.internal"]);
         assert!(!settings.leader.elect);
@@ -361,6 +428,8 @@ mod tests {
             ("--namespaces=a,B", "\"B\""),
             ("--webhook-url-host=https://x", "without https://"),
             ("--leader-elect=on", "true or false"),
+            ("--store-url=s3://cultivar", "--store-endpoint"),
+            ("--store-endpoint=http://x", "--store-url"),
             ("--log-format=logfmt", "text or json"),
             ("--log-filter=info,=x=y=", "--log-filter"),
             ("--concurrency=0", "from 1 to 1024"),

@@ -6,7 +6,10 @@ mod support;
 
 use cultivar_core::decide::experiment::{Refusal, Snapshot, decide};
 use cultivar_core::decide::freeze::overrides;
-use cultivar_core::domain::{ContainerState, Disruption, JobRecord, JobState, PodPhase, PodRecord, Terminated, names};
+use cultivar_core::domain::{
+    ContainerState, Disruption, JobRecord, JobState, PodPhase, PodRecord, Producer, StoreAccess, Stores, Terminated,
+    names,
+};
 use cultivar_crds::experiment::SpentRetries;
 use cultivar_crds::{Attempt, ExperimentStatus, Phase, PhaseTimes, Reason, labels};
 use serde::Deserialize;
@@ -48,6 +51,33 @@ struct Given {
     in_use: Option<String>,
     confirmed: Option<u32>,
     refusal: Option<RefusalInShort>,
+    /// Whether the operator has a runner.
+    runner: bool,
+    /// Url of the ArtifactStore that is named, or the default one.
+    store: Option<String>,
+    /// Url of the operator's own store.
+    own_store: Option<String>,
+    /// By uri.
+    producers: BTreeMap<String, ProducerInShort>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProducerInShort {
+    experiment: String,
+    artifact: String,
+    digest: Option<String>,
+}
+
+impl ProducerInShort {
+    fn producer(&self) -> Producer {
+        let (experiment, artifact) = (self.experiment.clone(), self.artifact.clone());
+        Producer { experiment, artifact, digest: self.digest.clone() }
+    }
+}
+
+fn store(url: String) -> StoreAccess {
+    StoreAccess { url, ..StoreAccess::default() }
 }
 
 #[derive(Deserialize)]
@@ -226,6 +256,9 @@ impl Given {
                 message: refusal.message.clone(),
                 at: at(refusal.at),
             }),
+            runner_image: self.runner.then(|| "runner:1".to_owned()),
+            stores: Stores { named: self.store.clone().map(store), own: self.own_store.clone().map(store) },
+            producers: self.producers.iter().map(|(uri, producer)| (uri.clone(), producer.producer())).collect(),
             now: at(self.now),
         }
     }

@@ -358,7 +358,7 @@ proptest! {
         sound(&first)?;
         snapshot.experiment.status = Arc::new(first.status.clone());
         sound(&experiment::decide(&snapshot))?;
-        let job = first.status.template.as_ref().map(|template| render::job(&snapshot.experiment.meta, 1, template));
+        let job = first.status.template.as_ref().map(|template| render::job(&snapshot.experiment.meta, 1, template, None));
         if let Some(Err(error)) = job {
             prop_assert!([Reason::InvalidTemplate, Reason::ReferenceUnresolved].contains(&error.reason));
         }

@@ -7,7 +7,7 @@ mod support;
 
 use cultivar_core::decide::freeze::overrides;
 use cultivar_core::decide::{NewRun, NewStage};
-use cultivar_core::domain::{Meta, names};
+use cultivar_core::domain::{Equipment, Meta, StoreAccess, names};
 use cultivar_core::render;
 use cultivar_crds::{ClonedFrom, Reason};
 use serde::Deserialize;
@@ -35,6 +35,31 @@ struct Job {
     #[serde(default)]
     labels: std::collections::BTreeMap<String, String>,
     spec: Value,
+    /// The runner's image and the store; nothing: the program runs as it is.
+    equipment: Option<EquipmentInShort>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EquipmentInShort {
+    runner_image: String,
+    store: Option<String>,
+    secret: Option<String>,
+    #[serde(default)]
+    digests: std::collections::BTreeMap<String, String>,
+}
+
+impl EquipmentInShort {
+    fn equipment(&self) -> Equipment {
+        let options = [("aws_endpoint".to_owned(), "http://store:9000".to_owned())];
+        let store = self.store.clone().map(|url| StoreAccess {
+            url,
+            options: options.into(),
+            secret: self.secret.clone(),
+            own: false,
+        });
+        Equipment { runner_image: self.runner_image.clone(), store, digests: self.digests.clone() }
+    }
 }
 
 #[derive(Deserialize)]
@@ -62,7 +87,9 @@ impl Case {
     fn manifest(&self) -> Value {
         if let Some(job) = &self.job {
             let experiment = Meta { labels: job.labels.clone(), ..meta(&job.name) };
-            return render::job(&experiment, job.attempt, &overrides(&job.spec)).expect("it can be rendered");
+            let equipment = job.equipment.as_ref().map(EquipmentInShort::equipment);
+            let job = render::job(&experiment, job.attempt, &overrides(&job.spec), equipment.as_ref());
+            return job.expect("it can be rendered");
         }
         if let Some(stage) = &self.stage {
             let new = NewStage {
@@ -137,8 +164,9 @@ fn every_job_keeps_its_promises() {
             pod["containers"].as_array().expect("containers").iter().find(|container| container["name"] == "main");
         let main = main.expect("the program's container");
         assert_eq!(main["terminationMessagePolicy"], "FallbackToLogsOnError");
-        let again =
-            render::job(&Meta { labels: job.labels.clone(), ..meta(&job.name) }, job.attempt, &overrides(&job.spec));
+        let equipment = job.equipment.as_ref().map(EquipmentInShort::equipment);
+        let experiment = Meta { labels: job.labels.clone(), ..meta(&job.name) };
+        let again = render::job(&experiment, job.attempt, &overrides(&job.spec), equipment.as_ref());
         assert_eq!(
             serde_json::to_string(&again.expect("rendered")).unwrap(),
             serde_json::to_string(&manifest).unwrap()
@@ -196,7 +224,7 @@ fn values_arrive_byte_for_byte() {
             "env": [{"name": "X", "value": "${params.text}"}],
             "podTemplate": {"spec": {"containers": [{"name": "side", "image": "y", "args": ["${params.text}"]}]}},
         });
-        let job = render::job(&meta("train"), 1, &template).expect("rendered");
+        let job = render::job(&meta("train"), 1, &template, None).expect("rendered");
         let pod = &job["spec"]["template"]["spec"];
         let find =
             |name: &str| pod["containers"].as_array().unwrap().iter().find(|c| c["name"] == name).unwrap().clone();
@@ -218,14 +246,14 @@ fn values_arrive_byte_for_byte() {
 #[test]
 fn what_the_user_wrote_keeps_the_meaning_that_kubernetes_gives_it() {
     let template = json!({"image": "x", "args": ["$(HOME)", "$$(HOME)", "$${HOME} ${HOME}"]});
-    let job = render::job(&meta("train"), 1, &template).expect("rendered");
+    let job = render::job(&meta("train"), 1, &template, None).expect("rendered");
     let args = &job["spec"]["template"]["spec"]["containers"][0]["args"];
     assert_eq!(*args, json!(["$(HOME)", "$$(HOME)", "${HOME} ${HOME}"]));
 }
 
 #[test]
 fn what_cannot_be_rendered_says_where() {
-    let no = |template: Value| render::job(&meta("train"), 1, &template).expect_err("no Job");
+    let no = |template: Value| render::job(&meta("train"), 1, &template, None).expect_err("no Job");
     let error = no(json!({"image": "x", "args": ["a", "${params.nope}"], "params": {"lr": 1}}));
     assert_eq!(error.reason, Reason::ReferenceUnresolved);
     assert!(error.message.contains("spec.args[1]") && error.message.contains("lr"), "{error}");

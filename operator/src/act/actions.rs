@@ -2,7 +2,7 @@
 
 use cultivar_core::decide::experiment::Refusal;
 use cultivar_core::decide::{Action, NewRun, NewStage};
-use cultivar_core::domain::{Meta, Record, names, text};
+use cultivar_core::domain::{Equipment, Meta, Record, names, text};
 use cultivar_core::render;
 use cultivar_crds::{Reason, labels};
 use jiff::Timestamp;
@@ -19,7 +19,9 @@ impl Act {
         let meta = &about.meta;
         let namespace = &key.namespace;
         match action {
-            Action::StartAttempt { number, template } => self.start_attempt(key, meta, number, &template).await,
+            Action::StartAttempt { number, template, equipment } => {
+                self.start_attempt(key, meta, number, &template, equipment.as_ref()).await
+            }
             Action::StopAttempt { job } | Action::DeleteJob { job } => self.calls.delete_job(namespace, &job).await,
             Action::Confirm { number } => self.confirm(key, meta, number).await,
             Action::ConfirmStage { stage, experiment } => self.confirm_stage(key, &stage, &experiment).await,
@@ -46,9 +48,19 @@ impl Act {
         }
     }
 
-    async fn start_attempt(&self, key: &Key, meta: &Meta, number: u32, template: &Value) -> Result<(), ActError> {
+    async fn start_attempt(
+        &self,
+        key: &Key,
+        meta: &Meta,
+        number: u32,
+        template: &Value,
+        equipment: Option<&Equipment>,
+    ) -> Result<(), ActError> {
         self.index.clear_refusal(key);
-        let manifest = match render::job(meta, number, template) {
+        if equipment.and_then(|equipment| equipment.store.as_ref()).is_some_and(|store| store.own) {
+            self.credentials.ensure(&self.calls, &key.namespace).await?;
+        }
+        let manifest = match render::job(meta, number, template, equipment) {
             Ok(manifest) => manifest,
             Err(error) => return self.refuse(key, error.reason, error.message),
         };

@@ -6,6 +6,7 @@ use cultivar_core::decide::Event;
 use cultivar_core::domain::{Meta, text};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Secret;
 use kube::api::{
     Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy, Request,
 };
@@ -184,6 +185,26 @@ impl Calls {
         let api = Api::<SlimPod>::namespaced_with(self.client.clone(), namespace, &watch::pod());
         let params = ListParams::default().labels(labels);
         Ok(self.limited("listing pods", api.list(&params)).await?.items)
+    }
+
+    /// Reads a Secret: the store's root key, or a namespace's credentials for it.
+    pub async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, ActError> {
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        self.limited("reading the store's Secret", api.get_opt(name)).await
+    }
+
+    /// Creates one of these Secrets; somebody else's at the same moment is an error that the next pass mends.
+    pub async fn create_secret(&self, namespace: &str, secret: &Secret) -> Result<(), ActError> {
+        let (api, params): (Api<Secret>, _) = (Api::namespaced(self.client.clone(), namespace), PostParams::default());
+        let call = api.create(&params, secret);
+        self.write(metrics::Kind::Secret, Verb::Create, "creating the store's Secret", call).await.map(|_| ())
+    }
+
+    /// Replaces one of these Secrets, on the condition that nobody wrote since.
+    pub async fn replace_secret(&self, namespace: &str, name: &str, secret: &Secret) -> Result<(), ActError> {
+        let (api, params): (Api<Secret>, _) = (Api::namespaced(self.client.clone(), namespace), PostParams::default());
+        let call = api.replace(name, &params, secret);
+        self.write(metrics::Kind::Secret, Verb::Patch, "replacing the store's Secret", call).await.map(|_| ())
     }
 
     /// Writes an event for `kubectl describe`.

@@ -63,6 +63,7 @@ pub async fn run(
             () = tokio::time::sleep(Duration::from_secs(1)) => { beat.beat(); continue; }
         }
         tracing::info!("leading: every object is looked at");
+        context.act.prepare().await;
         context.index.wake_all();
         let mut lost = claim.clone();
         let mut lost = std::pin::pin!(leader::lost(&mut lost));

@@ -1,9 +1,9 @@
 //! From API objects to slim records. Whole objects are dropped at once: most of them is bookkeeping.
 
 use cultivar_core::domain::{
-    ContainerState, Disruption, JobRecord, JobState, Meta, Owner, PodPhase, PodRecord, Record, Terminated,
+    ContainerState, Disruption, JobRecord, JobState, Meta, Owner, PodPhase, PodRecord, Record, StoreAccess, Terminated,
 };
-use cultivar_crds::labels;
+use cultivar_crds::{ArtifactStoreSpec, labels};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde::de::DeserializeOwned;
@@ -36,6 +36,12 @@ pub fn record<S: DeserializeOwned + Default>(
 pub fn key(kind: Kind, meta: &ObjectMeta) -> Key {
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     Key { kind, namespace: text(&meta.namespace), name: text(&meta.name) }
+}
+
+/// An ArtifactStore as pods are told of it.
+#[must_use]
+pub fn store(spec: ArtifactStoreSpec) -> StoreAccess {
+    StoreAccess { url: spec.url, options: spec.options, secret: spec.secret, own: false }
 }
 
 fn meta(meta: ObjectMeta) -> Meta {

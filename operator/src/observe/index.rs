@@ -3,7 +3,7 @@
 //! A change wakes every object that it touches, before and after the change.
 
 use cultivar_core::decide::experiment::Refusal;
-use cultivar_core::domain::{ExperimentRecord, JobRecord, PipelineRecord, PodRecord, RunRecord};
+use cultivar_core::domain::{ExperimentRecord, JobRecord, PipelineRecord, PodRecord, RunRecord, StoreAccess};
 use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -63,15 +63,25 @@ impl Key {
     }
 }
 
+/// What the operator gives to pods, from its own settings.
+#[derive(Clone, Debug, Default)]
+pub struct DataPlane {
+    /// Image of the runner; nothing: programs run as they are.
+    pub runner_image: Option<String>,
+    /// The operator's own store.
+    pub store: Option<StoreAccess>,
+}
+
 /// What the operator knows.
 pub struct Index {
     state: Mutex<State>,
     queue: Arc<Queue>,
+    pub(super) data: DataPlane,
 }
 
 impl Index {
-    pub fn new(queue: Arc<Queue>) -> Self {
-        Self { state: Mutex::default(), queue }
+    pub fn new(queue: Arc<Queue>, data: DataPlane) -> Self {
+        Self { state: Mutex::default(), queue, data }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -288,6 +298,18 @@ impl Index {
         for (namespace, name) in gone {
             self.remove(&Key { kind, namespace, name });
         }
+    }
+
+    /// An ArtifactStore as it is now; nothing: it is gone.
+    pub fn apply_store(&self, name: Name, store: Option<StoreAccess>) {
+        let keys = self.lock().apply_store(name, store);
+        self.wake(keys);
+    }
+
+    /// ArtifactStores known in a namespace or everywhere.
+    pub fn store_names(&self, within: Option<&str>) -> HashSet<Name> {
+        let state = self.lock();
+        state.stores.keys().filter(|name| within.is_none_or(|namespace| name.0 == namespace)).cloned().collect()
     }
 
     /// Jobs known in a namespace or everywhere: a list that does not name one means it is gone.

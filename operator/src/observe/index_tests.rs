@@ -29,7 +29,7 @@ fn key(kind: Kind, name: &str) -> Key {
 fn index() -> (Index, Arc<Queue>) {
     let queue = Arc::new(Queue::default());
     queue.open();
-    (Index::new(Arc::clone(&queue)), queue)
+    (Index::new(Arc::clone(&queue), DataPlane::default()), queue)
 }
 
 async fn woken(queue: &Queue) -> BTreeSet<Key> {

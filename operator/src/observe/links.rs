@@ -1,5 +1,6 @@
 //! Links between objects by name: who names whom in `from`. Kept so that a change wakes whom it concerns.
 
+use cultivar_core::decide::inputs::makers;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -53,13 +54,10 @@ impl Links {
     }
 }
 
-fn from_experiment(spec: &Value) -> Option<String> {
-    spec.get("from")?.get("experiment")?.as_str().map(str::to_owned)
-}
-
-/// The experiments that an Experiment's spec names.
+/// The experiments that an Experiment's spec, or a stage, names: in `from` and as makers of inputs.
 pub fn of_experiment(spec: &Value) -> BTreeSet<String> {
-    from_experiment(spec).into_iter().collect()
+    let from = spec.get("from").and_then(|from| from.get("experiment")?.as_str());
+    from.into_iter().chain(makers(spec)).map(str::to_owned).collect()
 }
 
 /// The stages of a Pipeline's spec, frozen or not.
@@ -69,12 +67,13 @@ pub fn stages(spec: &Value) -> impl Iterator<Item = &Value> {
 
 /// The experiments that a Pipeline's spec names.
 pub fn of_pipeline(spec: &Value) -> BTreeSet<String> {
-    stages(spec).filter_map(from_experiment).collect()
+    stages(spec).flat_map(of_experiment).collect()
 }
 
-/// Whether an Experiment's spec, or a stage, may mean this experiment: by its name, or by a selector.
+/// Whether an Experiment's spec, or a stage, may mean this experiment: by its name, by a selector, or by an input.
 pub fn may_mean(spec: &Value, experiment: &str) -> bool {
     spec.get("from").is_some_and(|from| from.get("selector").is_some() || from["experiment"] == experiment)
+        || makers(spec).any(|maker| maker == experiment)
 }
 
 /// The experiments that a frozen run was made from.

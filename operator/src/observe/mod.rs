@@ -12,4 +12,4 @@ mod state;
 mod store;
 pub mod watch;
 
-pub use index::{Index, Key, Kind};
+pub use index::{DataPlane, Index, Key, Kind};

@@ -4,6 +4,7 @@
 //! list, and with it every object of its kind. So each is parsed by itself, later. Who manages which field is skipped:
 //! it is most of the bytes, and nested as deep as the spec. Pods and Jobs are read in the parts that matter here.
 
+use cultivar_crds::ArtifactStoreSpec;
 use k8s_openapi::api::core::v1::ContainerState;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use kube::Resource;
@@ -27,6 +28,8 @@ pub struct Slim<S, T> {
 pub type Raw = Slim<Box<RawValue>, Box<RawValue>>;
 /// A Job.
 pub type SlimJob = Slim<IgnoredAny, JobStatus>;
+/// An ArtifactStore.
+pub type SlimStore = Slim<ArtifactStoreSpec, IgnoredAny>;
 /// A Pod.
 pub type SlimPod = Slim<PodSpec, PodStatus>;
 

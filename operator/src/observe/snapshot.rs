@@ -1,10 +1,13 @@
 //! Snapshots: everything that deciding about one object looks at, taken under one lock.
 
-use cultivar_core::decide::freeze::{Query, Sources, query};
+use cultivar_core::decide::freeze::{Query, Sources, queries as queries_of};
+use cultivar_core::decide::inputs;
 use cultivar_core::decide::pipeline_run::queries;
 use cultivar_core::decide::{experiment, pipeline, pipeline_run};
-use cultivar_core::domain::Record;
+use cultivar_core::domain::{Producer, Record, StoreAccess, Stores};
+use cultivar_crds::artifact_store::DEFAULT_STORE;
 use jiff::Timestamp;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -35,17 +38,22 @@ impl Index {
         let record = slot.current();
         let uid = &record.meta.uid;
         let frozen = record.status.template.is_some();
+        // A stage's spec is its template.
+        let template = record.status.template.as_ref().unwrap_or(&record.spec);
         let jobs = state.jobs.get(&place(key)).into_iter().flat_map(BTreeMap::values);
         let jobs: Vec<_> = jobs.filter(|job| job.owner_uid == *uid).cloned().collect();
         let pods = state.pods.get(&place(key)).into_iter().flat_map(BTreeMap::values);
         let snapshot = experiment::Snapshot {
             experiment: (**record).clone(),
-            sources: if frozen { Sources::new() } else { state.sources(&key.namespace, query(&record.spec)) },
+            sources: if frozen { Sources::new() } else { state.sources(&key.namespace, queries_of(&record.spec)) },
             jobs,
             pods: pods.cloned().collect(),
             in_use: state.links.in_use(&key.namespace, &key.name),
             confirmed: state.confirmed.get(key).and_then(|confirmed| confirmed.attempt),
             refusal: state.refusals.get(key).cloned(),
+            runner_image: self.data.runner_image.clone(),
+            stores: Stores { named: state.store_of(&key.namespace, template), own: self.data.store.clone() },
+            producers: state.producers_of(&key.namespace, template),
             now,
         };
         Some(View { snapshot, stored: Arc::clone(&slot.stored) })
@@ -144,6 +152,17 @@ impl State {
                 (query, found)
             })
             .collect()
+    }
+
+    // The ArtifactStore that a template names, or the namespace's default one.
+    fn store_of(&self, namespace: &str, template: &Value) -> Option<StoreAccess> {
+        let name = template.get("store").and_then(Value::as_str).unwrap_or(DEFAULT_STORE);
+        self.stores.get(&(namespace.to_owned(), name.to_owned())).cloned()
+    }
+
+    fn producers_of(&self, namespace: &str, template: &Value) -> BTreeMap<String, Producer> {
+        let made = |uri: &str| self.producers.get(&(namespace.to_owned(), uri.to_owned())).cloned();
+        inputs::uris(template).filter_map(|uri| Some((uri.to_owned(), made(uri)?))).collect()
     }
 
     fn stages_in_use(&self, namespace: &str, run_uid: &str) -> Vec<String> {

@@ -3,9 +3,12 @@
 //! Comes in: records and decided statuses. Goes out: the keys to wake, before and after the change.
 
 use cultivar_core::decide::experiment::Refusal;
+use cultivar_core::decide::inputs::makers;
 use cultivar_core::decide::pipeline_run::standing;
-use cultivar_core::domain::{ExperimentRecord, JobRecord, JobState, Meta, PipelineRecord, PodRecord, RunRecord, names};
-use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus};
+use cultivar_core::domain::{
+    ExperimentRecord, JobRecord, JobState, Meta, PipelineRecord, PodRecord, Producer, RunRecord, StoreAccess, names,
+};
+use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus, Reason};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
@@ -27,6 +30,9 @@ pub struct State {
     // By pipeline: its runs.
     pub(super) runs_of: HashMap<Name, BTreeSet<String>>,
     pub(super) links: Links,
+    pub(super) stores: HashMap<Name, StoreAccess>,
+    // By namespace and uri: who made what lies there.
+    pub(super) producers: HashMap<(String, String), Producer>,
     // By namespace: objects that are not frozen yet and may wait for an experiment.
     pub(super) waiting: HashMap<String, HashSet<Key>>,
     // What the API server itself said: attempts and stages that are gone for sure.
@@ -129,10 +135,14 @@ impl State {
         if let Some(owner) = current.meta.owner.as_ref().filter(|owner| owner.kind == "PipelineRun" && !same) {
             keys.push(Key::new(Kind::PipelineRun, &key.namespace, &owner.name));
         }
-        let waits = current.status.template.is_none()
-            && current.spec.get("from").is_some()
-            && !current.status.phase.is_terminal();
+        let names_another = current.spec.get("from").is_some() || makers(&current.spec).next().is_some();
+        let waits = current.status.template.is_none() && names_another && !current.status.phase.is_terminal();
         let recorded = recorded(&current.status);
+        for artifact in &current.status.artifacts {
+            let (experiment, digest) = (key.name.clone(), artifact.digest.clone());
+            let producer = Producer { experiment, artifact: artifact.name.clone(), digest };
+            self.producers.insert((key.namespace.clone(), artifact.uri.clone()), producer);
+        }
         let is_source = current.status.phase.is_terminal();
         let unfrozen = current.status.template.is_none();
         self.set_waiting(key, waits);
@@ -250,6 +260,19 @@ impl State {
         keys
     }
 
+    // An experiment that waits for its store waits for this one.
+    pub(super) fn apply_store(&mut self, name: Name, store: Option<StoreAccess>) -> Vec<Key> {
+        let namespace = name.0.clone();
+        match store {
+            Some(store) => drop(self.stores.insert(name, store)),
+            None => drop(self.stores.remove(&name)),
+        }
+        let current = self.experiments.iter().map(|slot| slot.current());
+        let waits = current
+            .filter(|record| record.meta.namespace == namespace && record.status.reason == Some(Reason::StoreNotFound));
+        waits.map(|record| Key::new(Kind::Experiment, &namespace, &record.meta.name)).collect()
+    }
+
     pub(super) fn apply_job(&mut self, job: JobRecord) -> Vec<Key> {
         let experiment = (job.namespace.clone(), job.experiment.clone());
         let key = Key::new(Kind::Experiment, &experiment.0, &experiment.1);
@@ -299,6 +322,12 @@ impl State {
             Kind::Experiment => {
                 if let Some(record) = self.experiments.remove(&place) {
                     keys.extend(self.unlink_stage(&record.meta));
+                    for artifact in &record.status.artifacts {
+                        let at = (key.namespace.clone(), artifact.uri.clone());
+                        if self.producers.get(&at).is_some_and(|producer| producer.experiment == key.name) {
+                            self.producers.remove(&at);
+                        }
+                    }
                 }
                 self.tidy_pods(&place, Some(u32::MAX));
             }

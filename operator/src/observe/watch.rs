@@ -1,6 +1,6 @@
 //! The watches: one task, one backoff and one first-sync flag each, so that one that fails slows no other.
 
-use cultivar_crds::labels;
+use cultivar_crds::{ArtifactStore, labels};
 use futures::future::BoxFuture;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::batch::v1::Job;
@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::convert;
 use super::index::{Index, Key, Kind};
-use super::raw::{Raw, SlimJob, SlimPod};
+use super::raw::{Raw, SlimJob, SlimPod, SlimStore};
+use super::store::Name;
 use crate::telemetry::Health;
 use crate::telemetry::health::Synced;
 
@@ -161,6 +162,42 @@ impl Sink<SlimPod> for Pods {
     }
 }
 
+/// Artifact stores.
+struct Stores {
+    index: Arc<Index>,
+    within: Option<String>,
+    unseen: HashSet<Name>,
+}
+
+impl Stores {
+    fn name(store: &SlimStore) -> Name {
+        let meta = &store.metadata;
+        (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+    }
+}
+
+impl Sink<SlimStore> for Stores {
+    fn begin(&mut self) {
+        self.unseen = self.index.store_names(self.within.as_deref());
+    }
+
+    fn apply(&mut self, store: SlimStore) {
+        let name = Self::name(&store);
+        self.unseen.remove(&name);
+        self.index.apply_store(name, store.spec.map(convert::store));
+    }
+
+    fn finish(&mut self) {
+        for name in self.unseen.drain() {
+            self.index.apply_store(name, None);
+        }
+    }
+
+    fn delete(&mut self, store: SlimStore) {
+        self.index.apply_store(Self::name(&store), None);
+    }
+}
+
 /// A watch to be spawned: its name and its life.
 pub type Watch = (&'static str, BoxFuture<'static, ()>);
 
@@ -197,6 +234,8 @@ impl Scope<'_> {
             let sink = Ours { index: index(), kind, within: within() };
             watches.push(self.watch::<Raw>(&resource, watcher::Config::default(), sink));
         }
+        let stores = Stores { index: index(), within: within(), unseen: HashSet::new() };
+        watches.push(self.watch::<SlimStore>(&store(), watcher::Config::default(), stores));
         let ours = || watcher::Config::default().labels(labels::EXPERIMENT);
         let jobs = Jobs { index: index(), within: within(), unseen: HashSet::new() };
         watches.push(self.watch::<SlimJob>(&job(), ours(), jobs));
@@ -232,6 +271,11 @@ impl Scope<'_> {
 /// The API resource of a kind of ours.
 pub fn resource(kind: Kind) -> ApiResource {
     ApiResource::from_gvk(&GroupVersionKind::gvk(cultivar_crds::GROUP, cultivar_crds::VERSION, kind.as_str()))
+}
+
+/// The API resource of ArtifactStores.
+pub fn store() -> ApiResource {
+    ApiResource::erase::<ArtifactStore>(&())
 }
 
 /// The API resource of Jobs.

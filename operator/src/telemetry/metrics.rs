@@ -26,6 +26,8 @@ pub enum Kind {
     Job,
     /// An Event.
     Event,
+    /// A Secret.
+    Secret,
 }
 
 impl Kind {
@@ -38,6 +40,7 @@ impl Kind {
             Self::PipelineRun => "PipelineRun",
             Self::Job => "Job",
             Self::Event => "Event",
+            Self::Secret => "Secret",
         }
     }
 }

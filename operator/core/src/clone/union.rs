@@ -34,6 +34,10 @@ pub(super) fn switch(field: &str, base: &mut Map<String, Value>, patch: &Map<Str
             let is_set = |group: &[&str]| group.iter().any(|key| sets(key));
             if groups.iter().any(|group| is_set(group)) {
                 base.retain(|key, _| !groups.iter().any(|group| !is_set(group) && group.contains(&key.as_str())));
+                if field == "inputs" {
+                    // It was the digest of what is replaced.
+                    base.remove("digest");
+                }
             }
         }
         Arms::AllBut(shared) => {

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::inputs;
 use crate::clone;
 use crate::domain::ExperimentRecord;
 use crate::domain::time;
@@ -56,14 +57,27 @@ pub enum Frozen<T> {
     },
 }
 
-/// What the spec's `from` asks the index for.
+impl<T> Frozen<T> {
+    /// Goes on with what is frozen so far.
+    fn and_then<U>(self, next: impl FnOnce(T) -> Frozen<U>) -> Frozen<U> {
+        match self {
+            Self::Ready(frozen) => next(frozen),
+            Self::Waiting { reason, message } => Frozen::Waiting { reason, message },
+            Self::Refused { reason, message } => Frozen::Refused { reason, message },
+        }
+    }
+}
+
+/// What the spec's `from` and its inputs ask the index for.
 #[must_use]
-pub fn query(spec: &Value) -> Option<Query> {
-    match from_of(spec)? {
+pub fn queries(spec: &Value) -> Vec<Query> {
+    let from = from_of(spec).and_then(|from| match from {
         From { experiment: Some(name), .. } => Some(Query::Name(name)),
         From { selector: Some(selector), .. } => Some(Query::Labels(selector.match_labels)),
         From { .. } => None,
-    }
+    });
+    let makers = inputs::makers(spec).map(|name| Query::Name(name.to_owned()));
+    from.into_iter().chain(makers).collect()
 }
 
 fn from_of(spec: &Value) -> Option<From> {
@@ -84,7 +98,7 @@ pub fn overrides(spec: &Value) -> Value {
 #[must_use]
 pub fn freeze(spec: &Value, sources: &Sources, exclude: Option<&str>) -> Frozen<Effective> {
     let Some(from) = from_of(spec) else {
-        return check(overrides(spec), None);
+        return inputs::pin(overrides(spec), sources).and_then(|template| check(template, None));
     };
     let source = match pick(&from, sources, exclude) {
         Ok(source) => source,
@@ -102,7 +116,7 @@ pub fn freeze(spec: &Value, sources: &Sources, exclude: Option<&str>) -> Frozen<
         Ok(merged) => {
             let digest = source.status.digest.clone().unwrap_or_else(|| clone::digest(template));
             let cloned_from = ClonedFrom { name: source.meta.name.clone(), uid: source.meta.uid.clone(), digest };
-            check(merged, Some(cloned_from))
+            inputs::pin(merged, sources).and_then(|template| check(template, Some(cloned_from)))
         }
     }
 }

@@ -5,12 +5,15 @@
 
 pub mod experiment;
 pub mod freeze;
+pub mod inputs;
 pub mod pipeline;
 pub mod pipeline_run;
 
 use cultivar_crds::{ClonedFrom, Reason};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
+
+use crate::domain::Equipment;
 
 /// When a changed status must be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,6 +78,8 @@ pub enum Action {
         number: u32,
         /// The frozen template.
         template: Value,
+        /// What the pod is given for the data plane; nothing: the program runs as it is.
+        equipment: Option<Equipment>,
     },
     /// Delete a Job whose attempt must end; its pods get their grace period.
     StopAttempt {

@@ -1,12 +1,14 @@
 //! The words of the trade as types: slim records of what was observed, names, moments, conditions.
 
 pub mod conditions;
+pub mod data;
 pub mod names;
 pub mod records;
 pub mod settings;
 pub mod text;
 pub mod time;
 
+pub use data::{Equipment, Producer, StoreAccess, Stores};
 pub use records::{
     ContainerState, Disruption, ExperimentRecord, JobRecord, JobState, Meta, Owner, PipelineRecord, PodPhase,
     PodRecord, Record, RunRecord, Terminated,

@@ -4,15 +4,20 @@ use cultivar_crds::labels;
 use serde_json::{Map, Value, json};
 
 use super::{RenderError, controller_reference, pod};
-use crate::domain::{Meta, names};
+use crate::domain::{Equipment, Meta, names};
 
 /// The Job that plays attempt `number` of `experiment` with the frozen `template`.
 ///
 /// # Errors
 /// References that lead nowhere, and templates that do not make a pod.
-pub fn job(experiment: &Meta, number: u32, template: &Value) -> Result<Value, RenderError> {
+pub fn job(
+    experiment: &Meta,
+    number: u32,
+    template: &Value,
+    equipment: Option<&Equipment>,
+) -> Result<Value, RenderError> {
     let labels = labels(experiment, number);
-    let pod = pod::template(experiment, number, template, &labels)?;
+    let pod = pod::template(experiment, number, template, &labels, equipment)?;
     Ok(json!({
         "apiVersion": "batch/v1",
         "kind": "Job",

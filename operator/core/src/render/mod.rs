@@ -4,10 +4,12 @@ mod experiment;
 mod job;
 mod pod;
 mod run;
+mod runner;
 
 pub use experiment::stage;
 pub use job::job;
 pub use run::run;
+pub use runner::STORE_SECRET;
 
 use cultivar_crds::{GROUP, Reason, VERSION};
 use serde_json::{Value, json};

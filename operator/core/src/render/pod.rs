@@ -6,27 +6,27 @@
 use cultivar_crds::{Reason, labels};
 use serde_json::{Map, Value, json};
 
-use super::RenderError;
+use super::{RenderError, runner};
 use crate::clone::strategic_merge;
-use crate::domain::{Meta, text};
+use crate::domain::{Equipment, Meta, text};
 use crate::refs::{FieldPath, Head, Insert, Located, Names, RefError, Scope, resolve, resolve_params};
 
 /// Name of the program's container.
 pub const MAIN: &str = "main";
 /// Most bytes of one environment variable that the kernel hands to a program (MAX_ARG_STRLEN), less its name.
-const MAX_ENV: usize = 128 * 1024 - 64;
+pub const MAX_ENV: usize = 128 * 1024 - 64;
 const SHM: &str = "cultivar-shm";
 
 /// Values that own references read.
-struct Own {
-    params: Value,
-    inputs: Value,
-    outputs: Value,
+pub struct Own {
+    pub params: Value,
+    pub inputs: Value,
+    pub outputs: Value,
     run: Value,
 }
 
 impl Own {
-    fn names(&self) -> Names<'_> {
+    pub fn names(&self) -> Names<'_> {
         Names::new()
             .with(Head::Params, &self.params)
             .with(Head::Inputs, &self.inputs)
@@ -41,8 +41,9 @@ pub fn template(
     number: u32,
     template: &Value,
     labels: &Map<String, Value>,
+    equipment: Option<&Equipment>,
 ) -> Result<Value, RenderError> {
-    let own = own_names(experiment, number, template)?;
+    let own = own_names(experiment, number, template, equipment.is_some())?;
     let names = own.names();
     let part = |key: &str, insert: Insert| -> Result<Option<Value>, RenderError> {
         let Some(value) = template.get(key) else { return Ok(None) };
@@ -73,6 +74,10 @@ pub fn template(
     }
     if let Some(resources) = resources {
         container.insert("resources".to_owned(), resources);
+    }
+    if let Some(equipment) = equipment {
+        let run = runner::spec(experiment, number, template, &own, equipment)?;
+        runner::install(&mut spec, &mut container, equipment, &run)?;
     }
     spec["containers"] = json!([container]);
     let mut pod = json!({"metadata": {"labels": labels}, "spec": spec});
@@ -135,7 +140,7 @@ fn reassert(pod: &mut Value, labels: &Map<String, Value>) -> Result<(), RenderEr
     Ok(())
 }
 
-fn own_names(experiment: &Meta, number: u32, template: &Value) -> Result<Own, RenderError> {
+fn own_names(experiment: &Meta, number: u32, template: &Value, equipped: bool) -> Result<Own, RenderError> {
     let mut own = Own {
         params: json!({}),
         inputs: json!({}),
@@ -156,22 +161,29 @@ fn own_names(experiment: &Meta, number: u32, template: &Value) -> Result<Own, Re
     for input in plain {
         own.inputs[name(input)] = json!({"uri": uri(input)});
     }
+    if equipped {
+        // Where things are found may be chosen by a parameter, and a parameter may say where things are found.
+        runner::literal_paths(&mut own, template);
+    }
     let params = template.get("params").and_then(Value::as_object).cloned().unwrap_or_default();
     let params = resolve_params(&params, &at("params"), &own.names()).map_err(unresolved)?;
     own.params = Value::Object(params);
     for input in wired {
         let path = at("inputs").key(name(input)).key("uri");
         let resolved = resolve(&Value::String(uri(input).to_owned()), &path, Scope::Own, &own.names(), Insert::Plain);
-        own.inputs[name(input)] = json!({"uri": as_text(&resolved.map_err(unresolved)?)});
+        own.inputs[name(input)]["uri"] = as_text(&resolved.map_err(unresolved)?).into();
+    }
+    if equipped {
+        runner::wired_paths(&mut own, template)?;
     }
     Ok(own)
 }
 
-fn uri(input: &Value) -> &str {
+pub fn uri(input: &Value) -> &str {
     input.get("uri").and_then(Value::as_str).unwrap_or_default()
 }
 
-fn name(named: &Value) -> &str {
+pub fn name(named: &Value) -> &str {
     named.get("name").and_then(Value::as_str).unwrap_or_default()
 }
 
@@ -216,18 +228,18 @@ fn has_accelerator(resources: &Value) -> bool {
     })
 }
 
-fn as_text(value: &Value) -> String {
+pub fn as_text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     }
 }
 
-fn at(key: &str) -> FieldPath {
+pub fn at(key: &str) -> FieldPath {
     FieldPath::of("spec").key(key)
 }
 
-fn unresolved(errors: Vec<Located<RefError>>) -> RenderError {
+pub fn unresolved(errors: Vec<Located<RefError>>) -> RenderError {
     let words: Vec<String> = errors.iter().map(ToString::to_string).collect();
     RenderError { reason: Reason::ReferenceUnresolved, message: text::some_of(&words, 4) }
 }

@@ -139,6 +139,21 @@ fn template(spec: &Value, at: &FieldPath, known: Known, report: &mut Report) {
                 }
             }
         }
+        if key == "inputs" {
+            makers(&value, &at, report);
+        }
+    }
+}
+
+// They are looked up when the template is frozen, before any reference has a value.
+fn makers(inputs: &Value, at: &FieldPath, report: &mut Report) {
+    for (index, input) in inputs.as_array().into_iter().flatten().enumerate() {
+        for key in ["experiment", "artifact"] {
+            if input.get(key).and_then(Value::as_str).is_some_and(|text| text.contains("${")) {
+                let why = "write the name itself; an artifact of another stage is uri: ${stages.<stage>.artifacts.<artifact>.uri}";
+                report.fault(at.index(index).key(key), why);
+            }
+        }
     }
 }
 
@@ -163,6 +178,8 @@ fn settings(spec: &Value, at: &FieldPath, report: &mut Report) {
         &["timeouts", "run"],
         &["retries", "backoff", "initial"],
         &["retries", "backoff", "max"],
+        &["checkpoint", "every"],
+        &["keepOnFailure"],
     ] {
         let value = path.iter().try_fold(spec, |value, key| value.get(key)).and_then(Value::as_str);
         if let Some(Err(error)) = value.map(time::parse_duration) {

@@ -3,7 +3,7 @@
 //! Comes in: watch events and answers. Goes out: snapshots, and keys of objects to look at.
 
 use cultivar_core::decide::experiment::{self, Refusal};
-use cultivar_core::decide::freeze::{Query, Sources, query};
+use cultivar_core::decide::freeze::{Query, Sources, queries as queries_of};
 use cultivar_core::decide::pipeline;
 use cultivar_core::decide::pipeline_run::{self, queries};
 use cultivar_core::domain::{JobRecord, JobState, PodRecord, Record};
@@ -66,7 +66,7 @@ pub struct Write<S> {
 pub enum InFlight {
     Pipeline(Write<PipelineStatus>),
     Run(Write<PipelineRunStatus>),
-    Experiment(Write<ExperimentStatus>),
+    Experiment(Box<Write<ExperimentStatus>>),
 }
 
 /// What differs between our kinds in the index.
@@ -80,7 +80,7 @@ pub trait Indexed: super::cluster::Managed {
 impl Indexed for ExperimentStatus {
     const SHARE_WRITES: u64 = 1;
     fn in_flight(write: Write<Self>) -> InFlight {
-        InFlight::Experiment(write)
+        InFlight::Experiment(Box::new(write))
     }
     fn store(index: &mut Index) -> &mut Store<Self> {
         &mut index.experiments
@@ -323,13 +323,14 @@ impl Index {
         let jobs = self.jobs.values().filter(|job| job.experiment == name && job.owner_uid == record.meta.uid);
         Some(experiment::Snapshot {
             experiment: (**record).clone(),
-            sources: if frozen { Sources::new() } else { self.sources(query(&record.spec)) },
+            sources: if frozen { Sources::new() } else { self.sources(queries_of(&record.spec)) },
             jobs: jobs.cloned().collect(),
             pods: self.pods.values().filter(|pod| pod.experiment == name).cloned().collect(),
             in_use: self.in_use(name),
             confirmed: self.confirmed_attempts.get(&key).copied(),
             refusal: self.refusals.get(&key).cloned(),
             now,
+            ..experiment::Snapshot::default()
         })
     }
 

@@ -233,7 +233,7 @@ impl Operator {
 
     fn perform(&mut self, cluster: &mut Cluster, key: &Key, meta: &Meta, action: Action) -> Result<(), Failure> {
         match action {
-            Action::StartAttempt { number, template } => self.start_attempt(cluster, key, meta, number, &template),
+            Action::StartAttempt { number, template, .. } => self.start_attempt(cluster, key, meta, number, &template),
             Action::StopAttempt { job } | Action::DeleteJob { job } => cluster.delete_job(&job),
             Action::Confirm { number } => {
                 self.confirm(cluster, key, meta, number);
@@ -279,7 +279,7 @@ impl Operator {
         template: &Value,
     ) -> Result<(), Failure> {
         self.index.refusals.remove(key);
-        let manifest = match render::job(meta, number, template) {
+        let manifest = match render::job(meta, number, template, None) {
             Ok(manifest) => manifest,
             Err(error) => {
                 let refusal = Refusal { reason: error.reason, message: error.message, at: cluster.now };

@@ -3,7 +3,7 @@
 //! Comes in: YAML. Goes out: snapshots for `decide`, and what a plan says as strings.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
-use cultivar_core::decide::freeze::{Query, Sources, query};
+use cultivar_core::decide::freeze::{Query, Sources, queries};
 use cultivar_core::decide::{Action, Plan};
 use cultivar_core::domain::{ExperimentRecord, Meta, Owner, Record, names, time};
 use cultivar_crds::{ExperimentStatus, PhaseTimes, labels};
@@ -108,7 +108,7 @@ pub fn sources<'a>(known: &[Source], specs: impl IntoIterator<Item = &'a Value>)
             known.iter().filter(|source| matches(&query, source)).map(|source| Arc::new(source.record())).collect();
         (query, found)
     };
-    specs.into_iter().filter_map(query).map(answer).collect()
+    specs.into_iter().flat_map(queries).map(answer).collect()
 }
 
 /// What a plan must say; what is not written here must not be there, except in `status`.
@@ -219,7 +219,13 @@ pub fn in_words(actions: &[Action], about: &Meta) -> Vec<String> {
         if expected.as_deref() == Ok(job) { number.to_owned() } else { format!("the stranger {job}") }
     };
     let words = |action: &Action| match action {
-        Action::StartAttempt { number, .. } => format!("start attempt {number}"),
+        Action::StartAttempt { number, equipment: None, .. } => format!("start attempt {number}"),
+        Action::StartAttempt { number, equipment: Some(equipment), .. } => {
+            let store = equipment.store.as_ref().map_or("no store", |store| store.url.as_str());
+            let digests: Vec<String> =
+                equipment.digests.iter().map(|(uri, digest)| format!(", {uri} is {digest}")).collect();
+            format!("start attempt {number} with the runner and {store}{}", digests.join(""))
+        }
         Action::StopAttempt { job } => format!("stop attempt {}", number(job)),
         Action::DeleteJob { job } => format!("delete the job of attempt {}", number(job)),
         Action::Confirm { number } => format!("confirm attempt {number}"),

@@ -6,6 +6,7 @@ use cultivar_crds::{Attempt, ExperimentStatus, Output, Phase, Reason};
 use serde_json::Value;
 use std::time::Duration;
 
+use super::equipment::{Unequipped, equipment};
 use super::judge::{End, Standing, judge, vanished};
 use super::{Snapshot, end, fail, result, times, wait};
 use crate::clone;
@@ -80,12 +81,27 @@ fn begin(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, number: u32) {
         }
     }
     let Some(template) = plan.status.template.clone() else { return };
-    plan.actions.push(Action::StartAttempt { number, template });
+    let equipment = match equipment(snapshot, &template) {
+        Ok(equipment) => equipment,
+        Err(Unequipped::Never(reason, message)) => return fail(snapshot, plan, reason, message),
+        Err(Unequipped::Waits(message)) => return wait_for_store(snapshot, plan, message),
+    };
+    plan.actions.push(Action::StartAttempt { number, template, equipment });
     record(snapshot, plan, number);
     plan.status.phase = Phase::Starting;
     plan.status.reason = None;
     plan.status.message = None;
     let deadline = time::after(snapshot.now, timeouts(plan).start);
+    plan.wake(deadline);
+}
+
+fn wait_for_store(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, message: String) {
+    let frozen = plan.status.times.as_ref().and_then(|times| time::read(times.starting.as_deref()));
+    let deadline = time::after(frozen.unwrap_or(snapshot.now), timeouts(plan).start);
+    if snapshot.now >= deadline {
+        return fail(snapshot, plan, Reason::StoreNotFound, format!("{message}; gave up after timeouts.start"));
+    }
+    wait(plan, Reason::StoreNotFound, message);
     plan.wake(deadline);
 }
 
@@ -183,26 +199,34 @@ fn outputs(plan: &Plan<ExperimentStatus>) -> Vec<Output> {
 fn finish(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, mut over: End) {
     let declared = outputs(plan);
     let reported = result::parse(&over.output, &declared);
+    if let Some((reason, message)) = reported.failure.clone().filter(|_| over.reason == Some(Reason::Error)) {
+        (over.reason, over.message) = (Some(reason), message);
+    }
     if over.reason.is_none() {
         let missing = result::missing(&declared, &reported);
         if !missing.is_empty() {
             over.reason = Some(Reason::OutputMissing);
             over.message = format!(
-                "the program ended well but did not report the declared output {}: write it to the termination log, or declare it optional",
+                "the program ended well but did not leave or report the declared output {}: write it to its path or to the termination log, or declare it optional",
                 text::some_of(&missing, 8)
             );
         }
     }
     // The tail of a failed program's log arrives in the same place as a result does.
-    let is_result =
-        over.exit_code == Some(0) || over.output.trim_start().starts_with('{') && reported.problems.is_empty();
+    let is_result = over.exit_code == Some(0)
+        || reported.by_runner
+        || over.output.trim_start().starts_with('{') && reported.problems.is_empty();
+    let tail = match &reported.tail {
+        Some(tail) => tail,
+        None if is_result => "",
+        None => &over.output,
+    };
     if let Some(attempt) = plan.status.attempts.last_mut() {
         attempt.finished_at = Some(time::stamp(over.finished.unwrap_or(snapshot.now)));
         attempt.exit_code = over.exit_code;
         attempt.reason = over.reason;
         attempt.message = over.reason.map(|_| text::message(over.message.clone()));
-        attempt.tail =
-            (over.reason.is_some() && !is_result && !over.output.is_empty()).then(|| text::tail(&over.output));
+        attempt.tail = (over.reason.is_some() && !tail.is_empty()).then(|| text::tail(tail));
         if let Some(started) = over.started {
             attempt.started_at.get_or_insert_with(|| time::stamp(started));
         }
@@ -240,6 +264,17 @@ fn keep_result(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, reported:
     }
     plan.status.metrics = reported.metrics;
     plan.status.artifacts = reported.artifacts;
+    plan.status.logged_params = reported.logged_params;
+    plan.status.environment = reported.environment;
+    plan.status.logs = reported.logs;
+    plan.status.record = reported.record;
+    plan.status.inputs = reported.inputs;
+    for input in &mut plan.status.inputs {
+        if let Some(producer) = snapshot.producers.get(&input.uri) {
+            input.experiment = Some(producer.experiment.clone());
+            input.artifact = Some(producer.artifact.clone());
+        }
+    }
 }
 
 fn complete(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {

@@ -5,20 +5,25 @@
 
 mod attempts;
 mod ended;
+mod equipment;
 mod judge;
 pub mod result;
+mod runner;
 
 use cultivar_crds::{ClonedFrom, ExperimentSpec, ExperimentStatus, Phase, PhaseTimes, Reason, labels};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::freeze::{self, Effective, Frozen, Sources};
 use super::{Action, Event, Plan, Urgency};
 use crate::clone;
 use crate::domain::conditions::{self, Conditions, kind};
-use crate::domain::{ContainerState, ExperimentRecord, JobRecord, JobState, PodRecord, names, settings, text, time};
+use crate::domain::{
+    ContainerState, ExperimentRecord, JobRecord, JobState, PodRecord, Producer, Stores, names, settings, text, time,
+};
 use crate::validate;
 
 /// Everything that deciding about one experiment looks at.
@@ -38,6 +43,12 @@ pub struct Snapshot {
     pub confirmed: Option<u32>,
     /// Why the API server would not take the next attempt's Job.
     pub refusal: Option<Refusal>,
+    /// Image of the runner; nothing: programs run as they are.
+    pub runner_image: Option<String>,
+    /// Where what the run leaves may go.
+    pub stores: Stores,
+    /// By uri: who made the inputs.
+    pub producers: BTreeMap<String, Producer>,
     /// The time.
     pub now: Timestamp,
 }

@@ -1,12 +1,14 @@
-//! The result message: what a program reports by writing JSON to its termination log.
+//! The result message: what a program, or the runner around it, reports by writing JSON to the termination log.
 //!
 //! Comes in: the text as the kubelet hands it on, and the declared outputs. Goes out: metrics and
 //! artifacts within the limits, and every problem in words. Nothing here fails a run by itself.
 
 use cultivar_crds::schema::{MAX_ARTIFACTS, MAX_METRICS};
-use cultivar_crds::{Artifact, Metric, Output};
+use cultivar_crds::{Artifact, InputUsed, Metric, Output, Reason, RecordAt};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+
+use super::runner;
 
 /// What the kubelet cuts a container's termination message to, in bytes.
 const MAX_TERMINATION_MESSAGE: usize = 4096;
@@ -22,6 +24,22 @@ pub struct RunResult {
     pub problems: Vec<String>,
     /// Whether there was a message at all.
     pub reported: bool,
+    /// Whether the runner wrote it.
+    pub by_runner: bool,
+    /// Why the runner failed the run, and in its words.
+    pub failure: Option<(Reason, String)>,
+    /// The end of a failed program's log, as the runner saw it.
+    pub tail: Option<String>,
+    /// What was fetched.
+    pub inputs: Vec<InputUsed>,
+    /// What the program logged as its parameters.
+    pub logged_params: BTreeMap<String, Value>,
+    /// What the run was like.
+    pub environment: BTreeMap<String, Value>,
+    /// Where the log lies.
+    pub logs: Option<String>,
+    /// Where the record lies.
+    pub record: Option<RecordAt>,
 }
 
 /// Reads a result message.
@@ -51,8 +69,10 @@ pub fn parse(message: &str, outputs: &[Output]) -> RunResult {
             return result;
         }
     };
+    result.by_runner = document.contains_key("version");
     for (key, value) in document {
         match (key.as_str(), value) {
+            (key, value) if result.by_runner && runner::FIELDS.contains(&key) => runner::read(key, value, &mut result),
             ("metrics", Value::Object(metrics)) => read_metrics(metrics, &mut result),
             ("artifacts", Value::Array(artifacts)) => read_artifacts(artifacts, outputs, &mut result),
             ("metrics", _) => result.problems.push("metrics is not an object".to_owned()),
@@ -212,7 +232,7 @@ mod tests {
     fn what_is_wrong_is_named_and_the_rest_is_kept() {
         let text = r#"{"metrics": {"a": "x", "b": 2, "b": 3}, "artifacts": [{"name": "m", "uri": "s3://a"},
             {"name": "m", "uri": "s3://b"}, {"name": "n"}, {"name": "o", "uri": ""}], "extra": 1}"#;
-        let result = parse(text, &[Output { name: "m".into(), type_: Some("Model".into()), optional: None }]);
+        let result = parse(text, &[Output { name: "m".into(), type_: Some("Model".into()), ..Output::default() }]);
         assert_eq!(result.metrics["b"].last, 3.0);
         assert_eq!(result.artifacts.len(), 1);
         assert_eq!(result.artifacts[0].type_.as_deref(), Some("Model"));

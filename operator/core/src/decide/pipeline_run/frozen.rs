@@ -54,7 +54,7 @@ fn stages_of(spec: &Value) -> &[Value] {
 /// What the stages of a pipeline's spec ask the index for.
 #[must_use]
 pub fn queries(spec: &Value) -> Vec<Query> {
-    stages_of(spec).iter().filter_map(freeze::query).collect()
+    stages_of(spec).iter().flat_map(freeze::queries).collect()
 }
 
 /// The longest that a run waits for the sources of its stages.

@@ -1,0 +1,221 @@
+//! The runner in the pod: installed by an init container, wrapped around the program, told what to do.
+//!
+//! Comes in: the template with its references resolved, and the equipment. Goes out: the specification that the runner
+//! reads (crate `cultivar-protocol`), and the pod changed so that it runs. Credentials are mounted as files.
+
+use cultivar_crds::{Input, Output, Reason, labels};
+use cultivar_protocol::{self as protocol, Checkpoint, ExperimentRef, RunSpec, Span, StoreSpec};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::time::Duration;
+
+use super::RenderError;
+use super::pod::{MAX_ENV, Own, as_text, at, name, unresolved, uri};
+use crate::domain::names::short_hash;
+use crate::domain::{Equipment, Meta, StoreAccess, time};
+use crate::refs::{Insert, Scope, resolve};
+
+/// Where everything of the runner's lies in the pod.
+const HOME: &str = "/cultivar";
+/// The Secret with a namespace's credentials for the operator's own store; its mount in the pod.
+pub const STORE_SECRET: &str = "cultivar-store";
+const SECRETS: &str = "/cultivar-secrets/store";
+/// How often a checkpoint is saved unless the template says otherwise.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(600);
+/// The image's user; any but root.
+const NOBODY: u32 = 65532;
+
+fn list<'a>(template: &'a Value, key: &str) -> &'a [Value] {
+    template.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+fn path_of(item: &Value, folder: &str) -> String {
+    let given = item.get("path").and_then(Value::as_str);
+    given.map_or_else(|| format!("{HOME}/{folder}/{}", name(item)), str::to_owned)
+}
+
+/// Where inputs and outputs are found, as far as no reference says so.
+pub fn literal_paths(own: &mut Own, template: &Value) {
+    for (key, values) in [("inputs", &mut own.inputs), ("outputs", &mut own.outputs)] {
+        for item in list(template, key) {
+            let path = path_of(item, key);
+            if !path.contains("${") {
+                values[name(item)]["path"] = path.into();
+            }
+        }
+    }
+}
+
+/// Where the others are found.
+pub fn wired_paths(own: &mut Own, template: &Value) -> Result<(), RenderError> {
+    for key in ["inputs", "outputs"] {
+        for item in list(template, key).iter().filter(|item| path_of(item, key).contains("${")) {
+            let at = at(key).key(name(item)).key("path");
+            let path = Value::String(path_of(item, key));
+            let path = as_text(&resolve(&path, &at, Scope::Own, &own.names(), Insert::Plain).map_err(unresolved)?);
+            let values = if key == "inputs" { &mut own.inputs } else { &mut own.outputs };
+            values[name(item)]["path"] = path.into();
+        }
+    }
+    Ok(())
+}
+
+fn invalid(message: impl Into<String>) -> RenderError {
+    RenderError { reason: Reason::InvalidTemplate, message: message.into() }
+}
+
+/// What the runner is told.
+pub fn spec(
+    experiment: &Meta,
+    number: u32,
+    template: &Value,
+    own: &Own,
+    equipment: &Equipment,
+) -> Result<RunSpec, RenderError> {
+    let word = |key: &str, values: &Value| values[key]["path"].as_str().unwrap_or_default().to_owned();
+    let mut inputs = Vec::new();
+    for item in list(template, "inputs") {
+        let read = Input::deserialize(item).map_err(|error| invalid(format!("spec.inputs: {error}")))?;
+        let uri = own.inputs[&read.name]["uri"].as_str().unwrap_or_else(|| uri(item)).to_owned();
+        let digest = read.digest.filter(|digest| digest.starts_with("sha256:"));
+        inputs.push(protocol::Input {
+            path: word(&read.name, &own.inputs),
+            digest: digest.or_else(|| equipment.digests.get(&uri).cloned()),
+            unpack: read.unpack.unwrap_or_default(),
+            name: read.name,
+            uri,
+            store: None,
+        });
+    }
+    let mut outputs = Vec::new();
+    for item in list(template, "outputs") {
+        let read = Output::deserialize(item).map_err(|error| invalid(format!("spec.outputs: {error}")))?;
+        outputs.push(protocol::Output {
+            path: read.path.is_some().then(|| word(&read.name, &own.outputs)),
+            name: read.name,
+            type_: read.type_,
+            optional: read.optional.unwrap_or_default(),
+            default: read.default,
+        });
+    }
+    let label = |key: &str| experiment.label(key).map(str::to_owned);
+    let text = |key: &str| -> Result<Option<Value>, RenderError> {
+        let Some(value) = template.get(key) else { return Ok(None) };
+        resolve(value, &at(key), Scope::Own, &own.names(), Insert::Plain).map(Some).map_err(unresolved)
+    };
+    let words = |value: Option<Value>| -> Vec<String> {
+        value.as_ref().and_then(Value::as_array).into_iter().flatten().map(as_text).collect()
+    };
+    Ok(RunSpec {
+        version: protocol::VERSION,
+        experiment: ExperimentRef {
+            name: experiment.name.clone(),
+            namespace: experiment.namespace.clone(),
+            uid: experiment.uid.clone(),
+        },
+        attempt: number,
+        pipeline: label(labels::PIPELINE),
+        pipeline_run: label(labels::PIPELINE_RUN),
+        stage: label(labels::STAGE),
+        store: equipment.store.as_ref().map(store),
+        prefix: format!("{}/{}-{}", experiment.namespace, experiment.name, short_hash(&[&experiment.uid], 4)),
+        inputs,
+        outputs,
+        outputs_dir: format!("{HOME}/outputs"),
+        run_dir: format!("{HOME}/run"),
+        termination_log: "/dev/termination-log".to_owned(),
+        checkpoint: text("checkpoint")?.map(|value| checkpoint(&value)),
+        keep_on_failure: span(template.get("keepOnFailure")),
+        tensorboard: words(text("tensorboard")?),
+        grace_period: grace(template),
+        template: template.clone(),
+        params: own.params.clone(),
+    })
+}
+
+fn store(access: &StoreAccess) -> StoreSpec {
+    StoreSpec {
+        url: access.url.clone(),
+        options: access.options.clone(),
+        secret_dir: access.secret.as_ref().map(|_| SECRETS.to_owned()),
+    }
+}
+
+fn span(value: Option<&Value>) -> Option<Span> {
+    value.and_then(Value::as_str).and_then(|text| time::parse_duration(text).ok()).map(Span)
+}
+
+fn checkpoint(value: &Value) -> Checkpoint {
+    Checkpoint {
+        path: value["path"].as_str().unwrap_or_default().to_owned(),
+        every: span(value.get("every")).unwrap_or(Span(CHECKPOINT_EVERY)),
+        restore: None,
+    }
+}
+
+fn grace(template: &Value) -> Option<Span> {
+    let seconds = template.pointer("/podTemplate/spec/terminationGracePeriodSeconds")?.as_u64()?;
+    Some(Span(Duration::from_secs(seconds)))
+}
+
+/// Puts the runner into the pod.
+pub fn install(
+    spec: &mut Value,
+    container: &mut Map<String, Value>,
+    equipment: &Equipment,
+    run: &RunSpec,
+) -> Result<(), RenderError> {
+    let mut run = run.clone();
+    let mut told = serde_json::to_string(&run).map_err(|error| invalid(error.to_string()))?;
+    if told.replace('$', "$$").len() > MAX_ENV {
+        // The record does without the template; the object in the cluster has it.
+        run.template = Value::Null;
+        told = serde_json::to_string(&run).map_err(|error| invalid(error.to_string()))?;
+    }
+    let told = told.replace('$', "$$");
+    if told.len() > MAX_ENV {
+        return Err(invalid(format!(
+            "what the runner must be told has {} bytes, and {MAX_ENV} are allowed: keep data out of params and inputs",
+            told.len()
+        )));
+    }
+    let mut words = vec![json!(format!("{HOME}/bin/cultivar-runner")), json!("run"), json!("--")];
+    words.extend(container.get("command").and_then(Value::as_array).cloned().unwrap_or_default());
+    container.insert("command".to_owned(), Value::Array(words));
+    push(container, "env", json!({"name": protocol::SPEC_ENV, "value": told}));
+    push(container, "volumeMounts", json!({"name": "cultivar", "mountPath": HOME}));
+    let pod = spec.as_object_mut().ok_or_else(|| invalid("the pod has no spec"))?;
+    push(pod, "volumes", json!({"name": "cultivar", "emptyDir": {}}));
+    if let Some(secret) = equipment.store.as_ref().and_then(|store| store.secret.as_ref()) {
+        push(container, "volumeMounts", json!({"name": "cultivar-store", "mountPath": SECRETS, "readOnly": true}));
+        push(pod, "volumes", json!({"name": "cultivar-store", "secret": {"secretName": secret, "defaultMode": 0o444}}));
+    }
+    push(
+        pod,
+        "initContainers",
+        json!({
+            "name": "cultivar-runner",
+            "image": equipment.runner_image,
+            "command": ["/cultivar-runner", "install", format!("{HOME}/bin")],
+            "volumeMounts": [{"name": "cultivar", "mountPath": HOME}],
+            // A namespace with a quota of its own asks for all four.
+            "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "1", "memory": "64Mi"}},
+            // What the strictest pod security standard asks for.
+            "securityContext": {
+                "runAsNonRoot": true,
+                "runAsUser": NOBODY,
+                "allowPrivilegeEscalation": false,
+                "readOnlyRootFilesystem": true,
+                "capabilities": {"drop": ["ALL"]},
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+        }),
+    );
+    Ok(())
+}
+
+fn push(object: &mut Map<String, Value>, list: &str, item: Value) {
+    if let Value::Array(items) = object.entry(list).or_insert_with(|| json!([])) {
+        items.push(item);
+    }
+}
