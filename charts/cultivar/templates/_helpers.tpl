@@ -47,6 +47,23 @@ release name in other namespaces, so its own namespace is part of the name.
 {{- default (printf "%s-webhook" (include "cultivar.fullname" .)) .Values.webhook.secretName -}}
 {{- end -}}
 
+{{/* The built-in store: its objects, and where it is reached. */}}
+{{- define "cultivar.storeName" -}}
+{{- include "cultivar.fullname" . }}-store
+{{- end -}}
+
+{{/*
+The Secret with the store's root key. `cultivar-store` is what every namespace's own credentials are called, the
+operator's namespace among them, so that name is not free.
+*/}}
+{{- define "cultivar.storeSecret" -}}
+{{- $name := default (printf "%s-root" (include "cultivar.storeName" .)) .Values.store.secretName -}}
+{{- if eq $name "cultivar-store" -}}
+{{- fail "store.secretName is cultivar-store, which every namespace's own credentials are called: choose another name" -}}
+{{- end -}}
+{{- $name -}}
+{{- end -}}
+
 {{- define "cultivar.image" -}}
 {{- if .Values.image.digest -}}
 {{- .Values.image.repository }}@{{ .Values.image.digest }}
@@ -62,8 +79,24 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: operator
 {{- end -}}
 
+{{- define "cultivar.storeSelectorLabels" -}}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: store
+{{- end -}}
+
 {{- define "cultivar.labels" -}}
 {{ include "cultivar.selectorLabels" . }}
+{{ include "cultivar.sharedLabels" . }}
+{{- end -}}
+
+{{- define "cultivar.storeLabels" -}}
+{{ include "cultivar.storeSelectorLabels" . }}
+{{ include "cultivar.sharedLabels" . }}
+{{- end -}}
+
+{{/* What all objects of the chart have, whichever program they belong to. */}}
+{{- define "cultivar.sharedLabels" -}}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
@@ -78,7 +111,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   resources: [experiments, pipelineruns]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [cultivar.dev]
-  resources: [pipelines]
+  resources: [pipelines, artifactstores]
   verbs: [get, list, watch]
 - apiGroups: [cultivar.dev]
   resources: [experiments/status, pipelines/status, pipelineruns/status]
@@ -96,4 +129,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
+{{- if .Values.store.enabled }}
+# A namespace's own credentials for the built-in store. Names cannot restrict `create`.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [create]
+- apiGroups: [""]
+  resources: [secrets]
+  resourceNames: [cultivar-store]
+  verbs: [get, update, patch]
+{{- end }}
 {{- end -}}

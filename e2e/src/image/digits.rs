@@ -1,7 +1,7 @@
-//! The image of the demo: scikit-learn and three programs that prepare, train and evaluate on handwritten digits.
+//! The image of the demo: scikit-learn, MLflow's client and three programs that prepare, train and evaluate on handwritten digits.
 //!
-//! In: Debian's packages, the recipe and the programs in `e2e/images/digits`. Out: an image of about 200 MB. The root
-//! file system takes most of a minute and the network, so it is cached on its own: a changed program costs a second.
+//! In: Debian's Python, packages of PyPI, the recipe and the programs in `e2e/images/digits`. Out: an image of about
+//! 300 MB. The root file system takes a minute and the network, so it is cached on its own: a changed program costs a second.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,13 +15,13 @@ use crate::exec;
 pub const DIGITS: &str = "cultivar.dev/demo/digits:1";
 
 const SUITE: &str = "bookworm";
-/// BLAS by name, or the much larger `OpenBLAS` would come.
-const PACKAGES: &str = "python3-sklearn,busybox-static,libblas3,liblapack3";
+/// The wheels of PyPI bring all they need but the C++ library.
+const PACKAGES: &str = "python3,libstdc++6,busybox-static";
 
 /// The digits image, made first if it is missing. `say` hears what is being done.
 ///
 /// # Errors
-/// mmdebstrap cannot be installed or fails, or the cache cannot be written.
+/// mmdebstrap or pip cannot be installed or fails, or the cache cannot be written.
 pub fn digits_image(say: &dyn Fn(&str)) -> Result<PathBuf> {
     let recipe = recipes().join("digits");
     let programs = programs(&recipe)?;
@@ -33,18 +33,21 @@ pub fn digits_image(say: &dyn Fn(&str)) -> Result<PathBuf> {
     })
 }
 
-/// The root file system as a tar: the packages, unpacked and cut down by `rootfs.sh`.
+/// The root file system as a tar: the packages, unpacked, filled and cut down by `rootfs.sh`.
 fn root_files(recipe: &Path, say: &dyn Fn(&str)) -> Result<PathBuf> {
-    let script = recipe.join("rootfs.sh");
-    let text = fs::read(&script).doing(|| format!("cannot read {}", script.display()))?;
-    cached("digits-root", &key([text.as_slice(), PACKAGES.as_bytes(), SUITE.as_bytes()]), |path| {
+    let read = |path: &Path| fs::read(path).doing(|| format!("cannot read {}", path.display()));
+    let (script, requirements) = (recipe.join("rootfs.sh"), recipe.join("requirements.txt"));
+    let parts = [read(&script)?, read(&requirements)?, PACKAGES.into(), SUITE.into()];
+    cached("digits-root", &key(parts.iter().map(Vec::as_slice)), |path| {
         packages::ensure("mmdebstrap", || exec::find("mmdebstrap").is_some(), say)?;
-        say("collecting Python and scikit-learn from Debian's packages (about a minute)");
+        packages::ensure("python3-pip", || exec::find("pip3").is_some(), say)?;
+        say("collecting Python from Debian, scikit-learn and MLflow from PyPI (about a minute)");
         let mut command = Command::new("mmdebstrap");
         // `extract` unpacks without running the packages' own scripts; what they would do that matters, rootfs.sh does.
         command.args(["--quiet", "--variant=extract", "--format=tar"]).arg(format!("--include={PACKAGES}"));
         // Hooks are shell: the folder is the first argument, the script a variable, so that its path may hold any sign.
         command.arg(r#"--extract-hook=sh "$ROOTFS_SCRIPT" "$1""#).env("ROOTFS_SCRIPT", &script);
+        command.env("REQUIREMENTS", &requirements);
         command.arg(SUITE).arg(path);
         exec::output(&mut command, None).map(drop)
     })

@@ -1,7 +1,8 @@
 //! The operator's image from this work tree.
 //!
-//! In: the sources, compiled here by cargo, and a version for the tag. Out: an image whose only program is
-//! `/cultivar-operator`, the same as `operator/Dockerfile` makes, under the name that the chart asks for.
+//! In: the sources, compiled here by cargo, and a version for the tag. Out: an image with three programs, the same as
+//! `operator/Dockerfile` makes, under the name that the chart asks for: the operator, which is what it starts; the runner,
+//! which installs itself into the pods of experiments; and the built-in store, which the chart starts by its name.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,31 +16,44 @@ use crate::exec;
 pub const OPERATOR: &str = "ghcr.io/cultivar-dev/operator";
 
 const PROGRAM: &str = "cultivar-operator";
+const STORE: &str = "cultivar-store";
+const RUNNER: &str = "cultivar-runner";
+const STATIC: &str = "-C target-feature=+crt-static";
 
-/// How the operator is compiled.
+/// How the programs are compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Build {
     /// Static, with the profile `image`: what the Dockerfile makes. Its dependencies are compiled for this alone.
     Static,
-    /// The everyday debug build with the machine's C library beside it: what `cargo build` has compiled already.
+    /// The everyday debug build with the machine's C library beside it: what `cargo build` has compiled already. The
+    /// runner is static all the same: it has to run in images that have no C library, or another one.
     Debug,
 }
 
 /// The operator's image, compiled and made if it is missing. `say` hears what is being done.
 ///
 /// # Errors
-/// The operator does not compile, or the cache cannot be written.
+/// A program does not compile, or the cache cannot be written.
 pub fn operator_image(version: &str, build: Build, say: &dyn Fn(&str)) -> Result<PathBuf> {
     say(match build {
-        Build::Static => "compiling the operator for its image",
-        Build::Debug => "compiling the operator (debug)",
+        Build::Static => "compiling the operator, the runner and the store for their image",
+        Build::Debug => "compiling the operator, the runner and the store (debug)",
     });
-    let built = compile(build)?;
-    let binary = fs::read(&built).doing(|| format!("cannot read {}", built.display()))?;
+    let mut programs = compile_three(build)?
+        .into_iter()
+        .map(|built| {
+            fs::read(&built).doing(|| format!("cannot read {}", built.display())).map(|binary| (built, binary))
+        })
+        .collect::<Result<Vec<_>>>()?;
     let kind = format!("{build:?}");
-    cached("operator", &key([kind.as_bytes(), version.as_bytes(), binary.as_slice()]), |path| {
-        let mut entries = vec![program(&built, binary)?];
-        entries.extend(libraries(&built, build)?);
+    let binaries: Vec<&[u8]> = programs.iter().map(|(_, binary)| binary.as_slice()).collect();
+    cached("operator", &key([&[kind.as_bytes(), version.as_bytes()], binaries.as_slice()].concat()), |path| {
+        let (mut entries, mut shared) = (Vec::new(), BTreeMap::new());
+        for (built, binary) in programs.drain(..) {
+            shared.extend(libraries(&built, build)?);
+            entries.push(program(&built, binary, say)?);
+        }
+        entries.extend(shared.into_values());
         write_oci_tar(&spec(version, entries), path).map(drop)
     })
 }
@@ -63,60 +77,105 @@ fn spec(version: &str, mut entries: Vec<Entry>) -> ImageSpec {
     }
 }
 
-/// Runs cargo and returns the binary it made.
+/// Compiles the operator alone, for who runs it beside a cluster, and returns its binary.
 ///
 /// # Errors
-/// The operator does not compile.
+/// It does not compile.
 pub fn compile(build: Build) -> Result<PathBuf> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut command = exec::cargo();
-    command.current_dir(here.parent().unwrap_or(here));
-    command.args(["build", "--package", PROGRAM, "--bin", PROGRAM, "--message-format=json-render-diagnostics"]);
+    let [operator] = cargo_build(build, [PROGRAM])?;
+    Ok(operator)
+}
+
+/// The binaries of the operator, the store and the runner, in this order.
+fn compile_three(build: Build) -> Result<[PathBuf; 3]> {
+    if build == Build::Static {
+        return cargo_build(build, [PROGRAM, STORE, RUNNER]);
+    }
+    let [operator, store] = cargo_build(build, [PROGRAM, STORE])?;
+    // These flags reach this one binary and none of its dependencies, which stay those of the everyday build.
+    let mut command = cargo("rustc");
+    command.args(["--package", RUNNER, "--bin", RUNNER, "--"]).args(STATIC.split(' '));
+    let [runner] = made(&mut command, [RUNNER])?;
+    Ok([operator, store, runner])
+}
+
+/// One call of cargo for several programs, so that what they share is compiled once and in parallel.
+fn cargo_build<const N: usize>(build: Build, names: [&str; N]) -> Result<[PathBuf; N]> {
+    let mut command = cargo("build");
+    for name in names {
+        command.args(["--package", name, "--bin", name]);
+    }
     if build == Build::Static {
         // With an explicit target the flags reach neither build scripts nor macros, and the everyday build keeps its own.
         command.args(["--profile", "image", "--target", &format!("{}-unknown-linux-gnu", std::env::consts::ARCH)]);
         let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
-        command.env("RUSTFLAGS", format!("{flags} -C target-feature=+crt-static").trim());
+        command.env("RUSTFLAGS", format!("{flags} {STATIC}").trim());
     }
-    let said = exec::output(&mut command, None)?;
-    let made = said.lines().rev().find_map(|line| {
-        let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        (message["target"]["name"] == PROGRAM).then(|| message["executable"].as_str().map(PathBuf::from))?
-    });
-    made.ok_or_else(|| Error::new(format!("cargo built {PROGRAM}, but did not say where it is")))
+    made(&mut command, names)
 }
 
-/// The operator's binary, without debug information where there is a tool to remove it.
-fn program(built: &Path, binary: Vec<u8>) -> Result<Entry> {
-    let path = PROGRAM.to_owned();
-    let Some(strip) = exec::find("strip") else {
-        return Ok(Entry::File { path, mode: 0o755, content: binary });
+fn cargo(verb: &str) -> std::process::Command {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut command = exec::cargo();
+    command.current_dir(here.parent().unwrap_or(here)).args([verb, "--message-format=json-render-diagnostics"]);
+    command
+}
+
+/// Runs cargo and returns the binaries it made, in the order of their names.
+fn made<const N: usize>(command: &mut std::process::Command, names: [&str; N]) -> Result<[PathBuf; N]> {
+    let said = exec::output(command, None)?;
+    let find = |name: &str| {
+        said.lines().rev().find_map(|line| {
+            let message: serde_json::Value = serde_json::from_str(line).ok()?;
+            (message["target"]["name"] == name).then(|| message["executable"].as_str().map(PathBuf::from))?
+        })
     };
-    let stripped = std::env::temp_dir().join(format!("{PROGRAM}.{}.stripped", std::process::id()));
-    let args = ["--strip-debug".as_ref(), "-o".as_ref(), stripped.as_os_str(), built.as_os_str()];
-    let content =
-        exec::run(strip, &args).and_then(|_| fs::read(&stripped).doing(|| "cannot read the stripped operator"));
-    let _ = fs::remove_file(&stripped);
-    Ok(Entry::File { path, mode: 0o755, content: content? })
+    let mut found = names.map(PathBuf::from);
+    for path in &mut found {
+        let name = path.display().to_string();
+        *path = find(&name).ok_or_else(|| Error::new(format!("cargo built {name}, but did not say where it is")))?;
+    }
+    Ok(found)
 }
 
-/// The shared libraries that a binary needs, at the places where it looks for them.
-fn libraries(built: &Path, build: Build) -> Result<Vec<Entry>> {
+/// A binary for the image, without debug information where there is a tool to remove it.
+fn program(built: &Path, binary: Vec<u8>, say: &dyn Fn(&str)) -> Result<Entry> {
+    let path = name(built);
+    let mut content = binary;
+    if let Some(strip) = exec::find("strip") {
+        let stripped = std::env::temp_dir().join(format!("{path}.{}.stripped", std::process::id()));
+        let args = ["--strip-debug".as_ref(), "-o".as_ref(), stripped.as_os_str(), built.as_os_str()];
+        let read = exec::run(strip, &args)
+            .and_then(|_| fs::read(&stripped).doing(|| format!("cannot read the stripped {path}")));
+        let _ = fs::remove_file(&stripped);
+        content = read?;
+    }
+    say(&format!("{path}: {} bytes", content.len()));
+    Ok(Entry::File { path, mode: 0o755, content })
+}
+
+fn name(built: &Path) -> String {
+    built.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// The shared libraries that a binary needs, by the places where it looks for them.
+fn libraries(built: &Path, build: Build) -> Result<BTreeMap<String, Entry>> {
     // `ldd` ends with an error for some static binaries, which need nothing.
     let said = exec::run("ldd", &[built]).unwrap_or_default();
+    let program = name(built);
     let mut found = BTreeMap::new();
     for line in said.lines() {
         let path = line.rsplit_once("=> ").map_or(line, |(_, path)| path).split_whitespace().next().unwrap_or_default();
         if let Some(inside) = path.strip_prefix('/') {
-            let content = fs::read(path).doing(|| format!("cannot read {path}, which {PROGRAM} needs"))?;
+            let content = fs::read(path).doing(|| format!("cannot read {path}, which {program} needs"))?;
             found.insert(inside.to_owned(), Entry::File { path: inside.to_owned(), mode: 0o755, content });
         }
     }
-    if build == Build::Static && !found.is_empty() {
+    if (build == Build::Static || program == RUNNER) && !found.is_empty() {
         let names: Vec<&str> = found.keys().map(String::as_str).collect();
-        return Err(Error::new("the operator was to be static, and is not")
+        return Err(Error::new(format!("{program} was to be static, and is not"))
             .why(format!("it needs {}", names.join(", ")))
             .hint("look for a dependency that links a C library dynamically"));
     }
-    Ok(found.into_values().collect())
+    Ok(found)
 }
