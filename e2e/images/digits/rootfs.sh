@@ -15,6 +15,8 @@ cd "$root"
 # Documents and translations, and what nothing here is run with.
 rm -rf usr/share/doc usr/share/man usr/share/info usr/share/locale usr/share/lintian usr/share/gdb usr/share/python-wheels \
     usr/share/bash-completion usr/share/perl* usr/lib/*/perl* usr/lib/python3*/config-* usr/lib/*/gconv usr/share/zoneinfo
+# Lists and packages that were downloaded for this; apt's own folders stay, it cleans them up itself.
+rm -rf var/lib/apt/lists/*_* var/cache/apt/*.bin var/cache/apt/archives/*.deb
 find usr/bin -type f ! -name 'python3*' -delete
 
 # The image's own Python and C library decide which wheels fit, not those of the machine that builds it.

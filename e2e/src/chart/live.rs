@@ -19,7 +19,7 @@ const WEBHOOK: &str = "validatingwebhookconfiguration/chart-test-cultivar-chart-
 const OPERATOR: &str = "system:serviceaccount:chart-test:chart-test-cultivar-operator";
 
 /// Verb and resource, namespace, and whether the operator may.
-const RIGHTS: [(&str, &str, &str, bool); 22] = [
+const RIGHTS: [(&str, &str, &str, bool); 28] = [
     ("create", "experiments.cultivar.dev", NAMESPACE, true),
     ("patch", "experiments.cultivar.dev/status", NAMESPACE, true),
     ("update", "experiments.cultivar.dev/finalizers", NAMESPACE, true),
@@ -36,6 +36,12 @@ const RIGHTS: [(&str, &str, &str, bool); 22] = [
     ("create", "events.events.k8s.io", NAMESPACE, true),
     ("get", "secrets/chart-test-cultivar-webhook", NAMESPACE, true),
     ("get", "secrets/another", NAMESPACE, false),
+    ("get", "secrets/chart-test-cultivar-store-root", NAMESPACE, true),
+    ("delete", "secrets/chart-test-cultivar-store-root", NAMESPACE, false),
+    ("patch", "secrets/cultivar-store", NAMESPACE, true),
+    ("get", "secrets/cultivar-store", "default", false),
+    ("watch", "artifactstores.cultivar.dev", NAMESPACE, true),
+    ("patch", "artifactstores.cultivar.dev", NAMESPACE, false),
     ("list", "secrets", NAMESPACE, false),
     ("update", "leases.coordination.k8s.io/chart-test-cultivar-operator", NAMESPACE, true),
     ("update", "leases.coordination.k8s.io/another", NAMESPACE, false),
@@ -178,19 +184,21 @@ fn rights(cluster: &Cluster) -> Result<String> {
 fn uninstall(cluster: &Cluster) -> Result<String> {
     let mut helm = cluster.helm_command()?;
     exec::output(helm.args(["uninstall", RELEASE, "--namespace", NAMESPACE, "--wait"]), None)?;
-    cluster.kubectl(&[
-        "get",
-        "crd/experiments.cultivar.dev",
-        "crd/pipelines.cultivar.dev",
-        "crd/pipelineruns.cultivar.dev",
-    ])?;
+    let names = definition_names()?;
+    cluster.kubectl(&[&["get"], names.iter().map(String::as_str).collect::<Vec<_>>().as_slice()].concat())?;
     Ok(String::new())
+}
+
+/// The definitions as kubectl names them; each file of theirs has the name of its kind.
+fn definition_names() -> Result<Vec<String>> {
+    let files = chart::yaml_files(&chart::repository().join(chart::DEFINITIONS))?;
+    Ok(files.into_iter().map(|(kind, _)| format!("crd/{kind}.cultivar.dev")).collect())
 }
 
 fn clean_up(cluster: &Cluster, definitions: bool) -> Result<()> {
     cluster.kubectl(&["delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=60s"])?;
     if definitions {
-        let names = ["experiments", "pipelines", "pipelineruns"].map(|kind| format!("crd/{kind}.cultivar.dev"));
+        let names = definition_names()?;
         let mut args = vec!["delete", "--ignore-not-found", "--wait=false"];
         args.extend(names.iter().map(String::as_str));
         cluster.kubectl(&args)?;

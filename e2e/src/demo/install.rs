@@ -1,4 +1,4 @@
-//! Everything before the first step: the cluster, the operator in it, the namespace and the volume of the demo.
+//! Everything before the first step: the cluster, the operator and the store in it, and the namespace of the demo.
 //!
 //! In: the options. Out: a [`Target`] with an operator that is ready and nothing left of an earlier demo; or, for
 //! `--down`, nothing at all.
@@ -9,8 +9,9 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::Options;
 use super::images::{self, Images, VERSION};
-use super::samples::{PIPELINE, ROOTS, text};
+use super::samples::{PIPELINE, ROOTS};
 use super::target::{NAMESPACE, SYSTEM, Target};
+use super::volume;
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
 use crate::image::{Build, OPERATOR, compile_operator};
@@ -20,7 +21,6 @@ use crate::{chart, exec, operator};
 const RELEASE: &str = "cultivar";
 /// The operator beside a cluster of simulated nodes: a simulated pod would play it, not run it.
 const BESIDE: &str = "cultivar-operator";
-const VOLUME: &str = "cultivar-demo-digits";
 
 /// Brings up what the demo needs.
 ///
@@ -56,7 +56,11 @@ pub fn down(options: &Options) -> Result<()> {
     helm.args(["uninstall", RELEASE, "--namespace", SYSTEM, "--ignore-not-found", "--wait"]);
     ui.step("operator", |_| exec::output(&mut helm, None))?;
     ui.say(format!("namespace {NAMESPACE} and release {RELEASE} are gone; the definitions stay: they hold every experiment of yours"));
-    ui.say("  kubectl delete crd experiments.cultivar.dev pipelines.cultivar.dev pipelineruns.cultivar.dev   removes them too");
+    ui.say("  kubectl delete crd experiments.cultivar.dev pipelines.cultivar.dev pipelineruns.cultivar.dev artifactstores.cultivar.dev   removes them too");
+    ui.say(format!(
+        "so does the store's volume: it holds every artifact, and `kubectl -n {SYSTEM} delete pvc {}` removes it",
+        volume::CLAIM
+    ));
     Ok(())
 }
 
@@ -92,6 +96,8 @@ fn own(context: &str, options: &Options, ui: &Ui) -> Result<Target> {
 
 /// Installs or upgrades the chart, and waits until the operator is ready.
 fn release(target: &Target, images: Option<&Images>, step: &Step) -> Result<()> {
+    step.note("the store's volume");
+    volume::prepare(target)?;
     let image = target.image(OPERATOR);
     let mut helm = target.helm_command()?;
     helm.args(["upgrade", "--install", RELEASE]).arg(chart::chart_dir());
@@ -101,10 +107,11 @@ fn release(target: &Target, images: Option<&Images>, step: &Step) -> Result<()> 
         // The image was loaded, and no registry has it. The file's name changes with what is in it, and so do the pods.
         let key = images.operator.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         helm.args(["--set", "image.pullPolicy=Never", "--set", &format!("podAnnotations.demo-image={key}")]);
+        helm.args(["--set", &format!("store.podAnnotations.demo-image={key}")]);
         // A cluster that is here to be played with: definitions that somebody applied by hand are no obstacle.
         helm.args(["--take-ownership", "--force-conflicts"]);
     }
-    step.note("until the operator is ready");
+    step.note("until the operator and the store are ready");
     exec::output(&mut helm, None).map(drop).map_err(|error| {
         Error::new("the operator was not installed").why(error).log(operator_log(target)).hint(format!(
             "`{}` shows its pod. If Helm says that another operation is in progress, it was interrupted: `helm -n {SYSTEM} uninstall {RELEASE}`, then again",
@@ -122,7 +129,8 @@ fn operator_log(target: &Target) -> String {
     };
     let pods = ask(&["get", "pods"]);
     let log = ask(&["logs", "deployment/cultivar-operator", "--tail=12"]);
-    format!("{pods}{log}").trim().to_owned()
+    let store = ask(&["logs", "statefulset/cultivar-store", "--tail=6"]);
+    format!("{pods}{log}{store}").trim().to_owned()
 }
 
 /// Runs the operator as a process: simulated nodes play pods, they do not run them.
@@ -175,24 +183,13 @@ fn ready(port: u16) -> bool {
     answer.starts_with("HTTP/1.1 200")
 }
 
-/// The namespace without the objects of an earlier demo, and with a volume.
+/// The namespace without the objects of an earlier demo.
 fn prepare(target: &Target, step: &Step) -> Result<()> {
     let mut create = target.kubectl_command();
     create.args(["apply", "--server-side", "--filename=-"]);
     exec::output(&mut create, Some(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {NAMESPACE}}}}}")))?;
     if clean(target)? {
         step.say(format!("removed what an earlier demo had left in the namespace {NAMESPACE}"));
-    }
-    let claim = target.get(&["persistentvolumeclaim", "digits", "--ignore-not-found"]).unwrap_or_default();
-    if claim["metadata"]["deletionTimestamp"].is_string() {
-        step.note("until the old volume claim is gone");
-        target.kubectl(&["wait", "--for=delete", "persistentvolumeclaim/digits", "--timeout=60s"])?;
-    }
-    if claim["metadata"]["deletionTimestamp"].is_string() || claim.is_null() {
-        if let Some(cluster) = target.cluster() {
-            volume(cluster)?;
-        }
-        target.apply(&text("digits-volume")?)?;
     }
     Ok(())
 }
@@ -209,23 +206,4 @@ fn clean(target: &Target) -> Result<bool> {
     let runs = delete(&["pipelineruns.cultivar.dev,experiments.cultivar.dev", &label])?;
     let roots = delete(&[&["experiments.cultivar.dev"], ROOTS.as_slice()].concat())?;
     Ok(pipeline || runs || roots)
-}
-
-/// A folder of this machine as a volume; it goes with the cluster's own folder.
-fn volume(cluster: &Cluster) -> Result<()> {
-    // One that an earlier namespace has released would never be bound again.
-    cluster.kubectl(&["delete", "persistentvolume", VOLUME, "--ignore-not-found", "--timeout=30s"])?;
-    let manifest = serde_json::json!({
-        "apiVersion": "v1",
-        "kind": "PersistentVolume",
-        "metadata": {"name": VOLUME},
-        "spec": {
-            "capacity": {"storage": "1Gi"},
-            "accessModes": ["ReadWriteOnce"],
-            "persistentVolumeReclaimPolicy": "Retain",
-            "claimRef": {"namespace": NAMESPACE, "name": "digits"},
-            "hostPath": {"path": cluster.dir().join("demo-data"), "type": "DirectoryOrCreate"},
-        },
-    });
-    cluster.apply(&manifest.to_string()).map(drop)
 }

@@ -12,6 +12,7 @@ mod story;
 mod table;
 mod target;
 mod tree;
+mod volume;
 mod watch;
 
 use clap::Parser;

@@ -20,17 +20,17 @@ pub const STAGES: [&str; 3] = ["prepare", "train", "evaluate"];
 pub const PIPELINE: &str = "digits";
 
 /// What a simulated node reports in place of each program, as it was measured on a real one. The rest of the text is
-/// references, which are resolved when the pod is made: files are named after the run, and C decides.
+/// references, which are resolved when the pod is made: artifacts are named after the run, and C decides.
 const PLAYED: [(&str, &str, &str); 3] = [
     (
         "digits-prepare",
         "1.5s",
-        r#"{"metrics": {"train_samples": 1257, "test_samples": 540}, "artifacts": [{"name": "dataset", "type": "Dataset", "uri": "file:///data/${run.name}/dataset.npz"}]}"#,
+        r#"{"metrics": {"train_samples": 1257, "test_samples": 540}, "artifacts": [{"name": "dataset", "type": "Dataset", "uri": "s3://cultivar/cultivar-demo/${run.name}/digits.npz"}]}"#,
     ),
     (
         "digits-train",
         "2s",
-        r#"{"metrics": {"val/acc": ${= params.C < 10 ? 0.936508 : 0.97619 }}, "artifacts": [{"name": "model", "type": "Model", "uri": "file:///data/${run.name}/model.pkl"}]}"#,
+        r#"{"metrics": {"SVC_score_x_val": ${= params.C < 10 ? 0.936508 : 0.97619 }}, "artifacts": [{"name": "model", "type": "Model", "uri": "s3://cultivar/cultivar-demo/${run.name}/model/"}]}"#,
     ),
     (
         "digits-evaluate",
