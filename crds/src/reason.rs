@@ -110,6 +110,8 @@ reasons! {
     StoreNotFound => Final,
     /// Waits until the experiment that makes an input has ended.
     WaitingForInput => Final,
+    /// The program has ended; its result, too large for a termination message, is being read from the store.
+    ReadingResult => Final,
     /// Waits for stages that have not ended.
     WaitingForStages => Final,
     /// Waits for an earlier run of the same pipeline to end.

@@ -15,7 +15,7 @@ use futures::FutureExt;
 use futures::future::select_all;
 use kube::Client;
 
-use crate::act::{Act, Calls, Credentials};
+use crate::act::{Act, Calls, Stores};
 use crate::control::queue::Queue;
 use crate::control::{self, Context};
 use crate::leader::Elector;
@@ -63,8 +63,8 @@ pub fn start(client: Client, settings: &Settings, metrics: Metrics, tasks: &mut 
     });
 
     let calls = Calls::new(client.clone(), claim.clone(), metrics.clone(), settings.leader.identity.clone());
-    let credentials = Credentials::new(settings.store.clone());
-    let act = Act::new(calls, Arc::clone(&index), metrics.clone(), credentials);
+    let stores = Stores::new(settings.store.clone());
+    let act = Act::new(calls, Arc::clone(&index), metrics.clone(), stores);
     let context = Arc::new(Context::new(index, queue, act, metrics.clone()));
     let beat = health.heartbeat("control loop", STANDSTILL);
     let (stop, concurrency, leads) = (tasks.stop(), usize::from(settings.concurrency), claim.clone());

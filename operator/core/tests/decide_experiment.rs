@@ -7,8 +7,8 @@ mod support;
 use cultivar_core::decide::experiment::{Refusal, Snapshot, decide};
 use cultivar_core::decide::freeze::overrides;
 use cultivar_core::domain::{
-    ContainerState, Disruption, JobRecord, JobState, PodPhase, PodRecord, Producer, StoreAccess, Stores, Terminated,
-    names,
+    ContainerState, Disruption, JobRecord, JobState, PodPhase, PodRecord, Producer, ResultRead, StoreAccess, Stores,
+    Terminated, names,
 };
 use cultivar_crds::experiment::SpentRetries;
 use cultivar_crds::{Attempt, ExperimentStatus, Phase, PhaseTimes, Reason, labels};
@@ -57,6 +57,9 @@ struct Given {
     store: Option<String>,
     /// Url of the operator's own store.
     own_store: Option<String>,
+    /// The result of attempt 1 as it was read from the store, or why it could not be.
+    read: Option<String>,
+    unread: Option<String>,
     /// By uri.
     producers: BTreeMap<String, ProducerInShort>,
 }
@@ -258,6 +261,11 @@ impl Given {
             }),
             runner_image: self.runner.then(|| "runner:1".to_owned()),
             stores: Stores { named: self.store.clone().map(store), own: self.own_store.clone().map(store) },
+            result: match (&self.read, &self.unread) {
+                (Some(text), _) => Some(ResultRead { attempt: 1, text: Ok(text.clone()) }),
+                (None, Some(why)) => Some(ResultRead { attempt: 1, text: Err(why.clone()) }),
+                (None, None) => None,
+            },
             producers: self.producers.iter().map(|(uri, producer)| (uri.clone(), producer.producer())).collect(),
             now: at(self.now),
         }

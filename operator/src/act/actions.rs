@@ -2,7 +2,7 @@
 
 use cultivar_core::decide::experiment::Refusal;
 use cultivar_core::decide::{Action, NewRun, NewStage};
-use cultivar_core::domain::{Equipment, Meta, Record, names, text};
+use cultivar_core::domain::{Equipment, Meta, Record, ResultRead, names, text};
 use cultivar_core::render;
 use cultivar_crds::{Reason, labels};
 use jiff::Timestamp;
@@ -24,6 +24,11 @@ impl Act {
             }
             Action::StopAttempt { job } | Action::DeleteJob { job } => self.calls.delete_job(namespace, &job).await,
             Action::Confirm { number } => self.confirm(key, meta, number).await,
+            Action::ReadResult(at) => {
+                let text = self.stores.read(&self.calls, namespace, &at).await;
+                self.index.result_read(key, ResultRead { attempt: at.attempt, text });
+                Ok(())
+            }
             Action::ConfirmStage { stage, experiment } => self.confirm_stage(key, &stage, &experiment).await,
             Action::CreateStage(new) => self.create_stage(key, meta, &new).await,
             Action::CreateRun(new) => self.create_run(meta, &new).await,
@@ -58,7 +63,7 @@ impl Act {
     ) -> Result<(), ActError> {
         self.index.clear_refusal(key);
         if equipment.and_then(|equipment| equipment.store.as_ref()).is_some_and(|store| store.own) {
-            self.credentials.ensure(&self.calls, &key.namespace).await?;
+            self.stores.ensure(&self.calls, &key.namespace).await?;
         }
         let manifest = match render::job(meta, number, template, equipment) {
             Ok(manifest) => manifest,

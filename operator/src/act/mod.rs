@@ -5,15 +5,15 @@
 
 mod actions;
 mod calls;
-mod credentials;
 mod error;
 mod kinds;
 mod pace;
+mod stores;
 
 pub use calls::Calls;
-pub use credentials::Credentials;
 pub use error::ActError;
 pub use kinds::Managed;
+pub use stores::Stores;
 
 use self::pace::Pace;
 use cultivar_core::decide::{Action, Event, Plan, Urgency};
@@ -46,20 +46,20 @@ pub struct Act {
     calls: Calls,
     index: Arc<Index>,
     metrics: Metrics,
-    credentials: Credentials,
+    stores: Stores,
     pace: Pace,
     // Status writes and events under way: nothing waits for them but the end of the leadership.
     beside: TaskTracker,
 }
 
 impl Act {
-    pub fn new(calls: Calls, index: Arc<Index>, metrics: Metrics, credentials: Credentials) -> Arc<Self> {
-        Arc::new(Self { calls, index, metrics, credentials, pace: Pace::default(), beside: TaskTracker::new() })
+    pub fn new(calls: Calls, index: Arc<Index>, metrics: Metrics, stores: Stores) -> Arc<Self> {
+        Arc::new(Self { calls, index, metrics, stores, pace: Pace::default(), beside: TaskTracker::new() })
     }
 
     /// What a new leader sees to before anything else: the store's pod waits for its root key.
     pub async fn prepare(&self) {
-        if let Err(error) = self.credentials.prepare(&self.calls).await {
+        if let Err(error) = self.stores.prepare(&self.calls).await {
             tracing::warn!(%error, "the root key of the artifact store is not there yet; it is made with the first experiment");
         }
     }

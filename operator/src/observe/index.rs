@@ -3,7 +3,9 @@
 //! A change wakes every object that it touches, before and after the change.
 
 use cultivar_core::decide::experiment::Refusal;
-use cultivar_core::domain::{ExperimentRecord, JobRecord, PipelineRecord, PodRecord, RunRecord, StoreAccess};
+use cultivar_core::domain::{
+    ExperimentRecord, JobRecord, PipelineRecord, PodRecord, ResultRead, RunRecord, StoreAccess,
+};
 use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -252,6 +254,12 @@ impl Index {
     /// The next attempt's Job cannot be made.
     pub fn refuse_attempt(&self, key: &Key, refusal: Refusal) {
         self.lock().refusals.insert(key.clone(), refusal);
+        self.queue.wake(key.clone());
+    }
+
+    /// A result was read from the store, or could not be.
+    pub fn result_read(&self, key: &Key, result: ResultRead) {
+        self.lock().results.insert(key.clone(), result);
         self.queue.wake(key.clone());
     }
 

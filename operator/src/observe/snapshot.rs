@@ -53,6 +53,7 @@ impl Index {
             refusal: state.refusals.get(key).cloned(),
             runner_image: self.data.runner_image.clone(),
             stores: Stores { named: state.store_of(&key.namespace, template), own: self.data.store.clone() },
+            result: state.results.get(key).cloned(),
             producers: state.producers_of(&key.namespace, template),
             now,
         };

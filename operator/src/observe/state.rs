@@ -6,7 +6,8 @@ use cultivar_core::decide::experiment::Refusal;
 use cultivar_core::decide::inputs::makers;
 use cultivar_core::decide::pipeline_run::standing;
 use cultivar_core::domain::{
-    ExperimentRecord, JobRecord, JobState, Meta, PipelineRecord, PodRecord, Producer, RunRecord, StoreAccess, names,
+    ExperimentRecord, JobRecord, JobState, Meta, PipelineRecord, PodRecord, Producer, ResultRead, RunRecord,
+    StoreAccess, names,
 };
 use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus, Reason};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -38,6 +39,8 @@ pub struct State {
     // What the API server itself said: attempts and stages that are gone for sure.
     pub(super) confirmed: HashMap<Key, Confirmed>,
     pub(super) refusals: HashMap<Key, Refusal>,
+    // Results that were read from the store, until the attempt's end is recorded.
+    pub(super) results: HashMap<Key, ResultRead>,
     // By a run's uid: when its latest stage ended, for the gap histogram.
     pub(super) stage_ends: HashMap<String, Instant>,
 }
@@ -152,6 +155,9 @@ impl State {
             keys.extend(waiting.filter(|waiting| *waiting != key && self.may_wait_for(waiting, &key.name)).cloned());
         }
         self.tidy_pods(&key.place(), recorded);
+        if self.results.get(key).is_some_and(|read| recorded.is_some_and(|number| read.attempt <= number)) {
+            self.results.remove(key);
+        }
     }
 
     // Three hundred runs that begin at once must not all be woken by each other's stages.
@@ -316,6 +322,7 @@ impl State {
         let place = key.place();
         self.confirmed.remove(key);
         self.refusals.remove(key);
+        self.results.remove(key);
         let mut keys = self.links.set(key, BTreeSet::new());
         self.set_waiting(key, false);
         match key.kind {

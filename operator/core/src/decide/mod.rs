@@ -13,7 +13,7 @@ use cultivar_crds::{ClonedFrom, Reason};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::domain::Equipment;
+use crate::domain::{Equipment, ResultAt};
 
 /// When a changed status must be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,6 +96,8 @@ pub enum Action {
         /// Number of the attempt.
         number: u32,
     },
+    /// Read a result that lies in the store.
+    ReadResult(ResultAt),
     /// Ask the API server itself for a stage's experiment, before absence is believed.
     ConfirmStage {
         /// Name of the stage.
@@ -142,6 +144,7 @@ impl Action {
             Self::StopAttempt { .. } => "StopAttempt",
             Self::DeleteJob { .. } => "DeleteJob",
             Self::Confirm { .. } => "Confirm",
+            Self::ReadResult(_) => "ReadResult",
             Self::ConfirmStage { .. } => "ConfirmStage",
             Self::DeleteExperiment { .. } => "DeleteExperiment",
             Self::CreateStage(_) => "CreateStage",

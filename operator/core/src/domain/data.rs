@@ -45,3 +45,25 @@ pub struct Equipment {
     /// By uri: digests of inputs that an experiment of the namespace made.
     pub digests: BTreeMap<String, String>,
 }
+
+/// A result that did not fit into the termination message: where all of it lies.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ResultAt {
+    /// Number of the attempt.
+    pub attempt: u32,
+    /// Where.
+    pub uri: String,
+    /// `sha256:…` of its bytes.
+    pub digest: String,
+    /// How it is reached.
+    pub store: Option<StoreAccess>,
+}
+
+/// Such a result as it was read, or why it could not be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResultRead {
+    /// Number of the attempt.
+    pub attempt: u32,
+    /// The document, or why there is none.
+    pub text: Result<String, String>,
+}

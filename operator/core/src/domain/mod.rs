@@ -8,7 +8,7 @@ pub mod settings;
 pub mod text;
 pub mod time;
 
-pub use data::{Equipment, Producer, StoreAccess, Stores};
+pub use data::{Equipment, Producer, ResultAt, ResultRead, StoreAccess, Stores};
 pub use records::{
     ContainerState, Disruption, ExperimentRecord, JobRecord, JobState, Meta, Owner, PipelineRecord, PodPhase,
     PodRecord, Record, RunRecord, Terminated,

@@ -229,6 +229,7 @@ pub fn in_words(actions: &[Action], about: &Meta) -> Vec<String> {
         Action::StopAttempt { job } => format!("stop attempt {}", number(job)),
         Action::DeleteJob { job } => format!("delete the job of attempt {}", number(job)),
         Action::Confirm { number } => format!("confirm attempt {number}"),
+        Action::ReadResult(at) => format!("read the result of attempt {} at {}", at.attempt, at.uri),
         Action::ConfirmStage { stage, .. } => format!("confirm stage {stage}"),
         Action::DeleteExperiment { name, .. } => format!("delete experiment {name}"),
         Action::CreateStage(new) => format!("create stage {}", new.stage),

@@ -12,7 +12,7 @@ use super::{Snapshot, end, fail, result, times, wait};
 use crate::clone;
 use crate::decide::{Action, Event, Plan, Urgency};
 use crate::domain::conditions::{Conditions, kind};
-use crate::domain::{JobState, names, settings, text, time};
+use crate::domain::{JobState, ResultAt, StoreAccess, names, settings, text, time};
 
 /// How long to wait before a Job is offered again that the API server refused for a quota.
 const QUOTA_RETRY: Duration = Duration::from_secs(30);
@@ -198,7 +198,7 @@ fn outputs(plan: &Plan<ExperimentStatus>) -> Vec<Output> {
 // Records the end of the newest attempt, and what follows from it.
 fn finish(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, mut over: End) {
     let declared = outputs(plan);
-    let reported = result::parse(&over.output, &declared);
+    let Some(reported) = whole_result(snapshot, plan, &over, &declared) else { return };
     if let Some((reason, message)) = reported.failure.clone().filter(|_| over.reason == Some(Reason::Error)) {
         (over.reason, over.message) = (Some(reason), message);
     }
@@ -241,6 +241,39 @@ fn finish(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, mut over: End)
     match over.reason {
         None => complete(snapshot, plan),
         Some(reason) => retry_or_fail(snapshot, plan, reason, &over.message),
+    }
+}
+
+// A result that did not fit into the termination message lies in the store: it is read before anything is decided on it.
+fn whole_result(
+    snapshot: &Snapshot,
+    plan: &mut Plan<ExperimentStatus>,
+    over: &End,
+    declared: &[Output],
+) -> Option<result::RunResult> {
+    let mut part = result::parse(&over.output, declared);
+    let Some(at) = part.manifest.take() else { return Some(part) };
+    let attempt = plan.status.attempts.last().map_or(0, |attempt| attempt.number);
+    match snapshot.result.as_ref().filter(|read| read.attempt == attempt).map(|read| &read.text) {
+        None => {
+            let stores = &snapshot.stores;
+            let within = |store: &&StoreAccess| at.uri.starts_with(store.url.trim_end_matches('/'));
+            let store = stores.named.iter().chain(&stores.own).find(within).cloned();
+            plan.actions.push(Action::ReadResult(ResultAt { attempt, uri: at.uri, digest: at.digest, store }));
+            wait(plan, Reason::ReadingResult, "the program has ended, and its result is being read from the store");
+            None
+        }
+        Some(Ok(text)) => {
+            let mut whole = result::parse(text, declared);
+            // The message has the end of the log where the document may not.
+            whole.tail = whole.tail.or(part.tail);
+            whole.failure = whole.failure.or(part.failure);
+            Some(whole)
+        }
+        Some(Err(why)) => {
+            part.problems.push(format!("only a part of the result is here: {} could not be read: {why}", at.uri));
+            Some(part)
+        }
     }
 }
 

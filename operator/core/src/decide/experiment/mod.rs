@@ -22,7 +22,8 @@ use super::{Action, Event, Plan, Urgency};
 use crate::clone;
 use crate::domain::conditions::{self, Conditions, kind};
 use crate::domain::{
-    ContainerState, ExperimentRecord, JobRecord, JobState, PodRecord, Producer, Stores, names, settings, text, time,
+    ContainerState, ExperimentRecord, JobRecord, JobState, PodRecord, Producer, ResultRead, Stores, names, settings,
+    text, time,
 };
 use crate::validate;
 
@@ -47,6 +48,8 @@ pub struct Snapshot {
     pub runner_image: Option<String>,
     /// Where what the run leaves may go.
     pub stores: Stores,
+    /// A result that was read from the store.
+    pub result: Option<ResultRead>,
     /// By uri: who made the inputs.
     pub producers: BTreeMap<String, Producer>,
     /// The time.

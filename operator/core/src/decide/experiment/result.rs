@@ -5,6 +5,7 @@
 
 use cultivar_crds::schema::{MAX_ARTIFACTS, MAX_METRICS};
 use cultivar_crds::{Artifact, InputUsed, Metric, Output, Reason, RecordAt};
+use cultivar_protocol::ManifestAt;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
@@ -40,6 +41,8 @@ pub struct RunResult {
     pub logs: Option<String>,
     /// Where the record lies.
     pub record: Option<RecordAt>,
+    /// Where all of the result lies, where this is only a part of it.
+    pub manifest: Option<ManifestAt>,
 }
 
 /// Reads a result message.

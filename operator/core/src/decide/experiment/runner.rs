@@ -64,10 +64,7 @@ pub fn read(key: &str, value: Value, result: &mut RunResult) {
             let problems: Vec<String> = take(value, result, "problems").unwrap_or_default();
             result.problems.extend(problems);
         }
-        "manifest" => result.problems.push(format!(
-            "the result did not fit into the termination message; all of it lies at {}",
-            value.get("uri").and_then(Value::as_str).unwrap_or("an unknown place")
-        )),
+        "manifest" => result.manifest = take(value, result, "manifest"),
         _ => {}
     }
 }

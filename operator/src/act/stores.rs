@@ -1,10 +1,13 @@
-//! Credentials for the operator's own artifact store: one root key, and a Secret in each namespace with experiments.
+//! Artifact stores, as the operator itself uses them: credentials for its own one, and results that lie in any.
 //!
-//! Comes in: a namespace. Goes out: its Secret, made when it is missing or not the one that the root key gives. Nothing
-//! of it is logged or put into an object but these Secrets.
+//! One root key; a Secret in each namespace with experiments, made when it is missing or not the one that the root key
+//! gives. Nothing of it is logged or put into an object but these Secrets.
 
+use cultivar_core::domain::{ResultAt, StoreAccess};
 use cultivar_core::render::STORE_SECRET;
 use cultivar_crds::labels;
+use cultivar_data::{Store, digest_of};
+use cultivar_protocol::StoreSpec;
 use cultivar_store::credentials::{derive, root_key};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -12,23 +15,28 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::OnceCell;
 
 use super::{ActError, Calls};
 use crate::settings::StoreSettings;
 
+/// No result is larger: the runner keeps to the limits of a status, and lists no packages in it.
+const MAX_RESULT: u64 = 4 * 1024 * 1024;
+/// How long reading one may take; a pass waits for it.
+const READING: Duration = Duration::from_secs(10);
 /// The root key's place in its Secret.
 const ROOT_KEY: &str = "root-key";
 
-/// Keeps the credentials.
-pub struct Credentials {
+/// Keeps the credentials, and reads with them.
+pub struct Stores {
     settings: Option<StoreSettings>,
     root: OnceCell<Vec<u8>>,
     // Namespaces whose Secret is known to be right.
     made: Mutex<HashSet<String>>,
 }
 
-impl Credentials {
+impl Stores {
     /// For this store; with none, nothing is ever made.
     pub fn new(settings: Option<StoreSettings>) -> Self {
         Self { settings, root: OnceCell::new(), made: Mutex::default() }
@@ -50,10 +58,8 @@ impl Credentials {
             return Ok(());
         }
         let root = self.root(calls, settings).await?;
-        let given = derive(root, namespace);
-        let data = [("aws_access_key_id", given.access_key_id), ("aws_secret_access_key", given.secret_access_key)];
         let wanted: BTreeMap<String, ByteString> =
-            data.into_iter().map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes()))).collect();
+            of_namespace(root, namespace).map(|(key, value)| (key, ByteString(value.into_bytes()))).into();
         match calls.secret(namespace, STORE_SECRET).await? {
             Some(secret) if secret.data.as_ref() == Some(&wanted) => {}
             Some(mut secret) => {
@@ -64,6 +70,43 @@ impl Credentials {
         }
         self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(namespace.to_owned());
         Ok(())
+    }
+
+    /// Reads a result from a store; why not, in words for the experiment's status.
+    pub async fn read(&self, calls: &Calls, namespace: &str, at: &ResultAt) -> Result<String, String> {
+        let access = at.store.as_ref().ok_or("no store of this namespace holds it")?;
+        let options = self.options(calls, namespace, access).await.map_err(|error| error.to_string())?;
+        let spec = StoreSpec { url: access.url.clone(), options, secret_dir: None };
+        let (store, key) = Store::of_object(&at.uri, Some(&spec)).map_err(|error| error.to_string())?;
+        let read = tokio::time::timeout(READING, store.get(&key, MAX_RESULT)).await;
+        let bytes = read.map_err(|_| format!("the store did not answer within {READING:?}"))?;
+        let bytes = bytes.map_err(|error| error.to_string())?;
+        if digest_of(&bytes) != at.digest {
+            return Err("it is not what its digest says".to_owned());
+        }
+        String::from_utf8(bytes.to_vec()).map_err(|error| error.to_string())
+    }
+
+    async fn options(
+        &self,
+        calls: &Calls,
+        namespace: &str,
+        access: &StoreAccess,
+    ) -> Result<BTreeMap<String, String>, ActError> {
+        let mut options = access.options.clone();
+        match (&self.settings, &access.secret) {
+            (Some(settings), _) if access.own => {
+                options.extend(of_namespace(self.root(calls, settings).await?, namespace));
+            }
+            (_, Some(name)) => {
+                // A right that the chart does not give: whoever wants large results from a store of their own grants it.
+                let secret = calls.secret(namespace, name).await?.and_then(|secret| secret.data).unwrap_or_default();
+                let text = |value: ByteString| String::from_utf8_lossy(&value.0).trim_end().to_owned();
+                options.extend(secret.into_iter().map(|(key, value)| (key, text(value))));
+            }
+            _ => {}
+        }
+        Ok(options)
     }
 
     async fn root(&self, calls: &Calls, settings: &StoreSettings) -> Result<&[u8], ActError> {
@@ -80,6 +123,15 @@ impl Credentials {
         };
         self.root.get_or_try_init(read).await.map(Vec::as_slice)
     }
+}
+
+// A namespace's credentials, by the keys of the crate object_store.
+fn of_namespace(root: &[u8], namespace: &str) -> [(String, String); 2] {
+    let given = derive(root, namespace);
+    [
+        ("aws_access_key_id".to_owned(), given.access_key_id),
+        ("aws_secret_access_key".to_owned(), given.secret_access_key),
+    ]
 }
 
 fn secret(name: &str, data: BTreeMap<String, ByteString>) -> Secret {
