@@ -19,7 +19,7 @@ const WEBHOOK: &str = "validatingwebhookconfiguration/chart-test-cultivar-chart-
 const OPERATOR: &str = "system:serviceaccount:chart-test:chart-test-cultivar-operator";
 
 /// Verb and resource, namespace, and whether the operator may.
-const RIGHTS: [(&str, &str, &str, bool); 28] = [
+const RIGHTS: [(&str, &str, &str, bool); 26] = [
     ("create", "experiments.cultivar.dev", NAMESPACE, true),
     ("patch", "experiments.cultivar.dev/status", NAMESPACE, true),
     ("update", "experiments.cultivar.dev/finalizers", NAMESPACE, true),
@@ -40,8 +40,6 @@ const RIGHTS: [(&str, &str, &str, bool); 28] = [
     ("delete", "secrets/chart-test-cultivar-store-root", NAMESPACE, false),
     ("patch", "secrets/cultivar-store", NAMESPACE, true),
     ("get", "secrets/cultivar-store", "default", false),
-    ("watch", "artifactstores.cultivar.dev", NAMESPACE, true),
-    ("patch", "artifactstores.cultivar.dev", NAMESPACE, false),
     ("list", "secrets", NAMESPACE, false),
     ("update", "leases.coordination.k8s.io/chart-test-cultivar-operator", NAMESPACE, true),
     ("update", "leases.coordination.k8s.io/another", NAMESPACE, false),

@@ -25,7 +25,7 @@ const PLAYED: [(&str, &str, &str); 3] = [
     (
         "digits-prepare",
         "1.5s",
-        r#"{"metrics": {"train_samples": 1257, "test_samples": 540}, "artifacts": [{"name": "dataset", "type": "Dataset", "uri": "s3://cultivar/cultivar-demo/${run.name}/digits.npz"}]}"#,
+        r#"{"artifacts": [{"name": "dataset", "type": "Dataset", "uri": "s3://cultivar/cultivar-demo/${run.name}/digits.npz"}]}"#,
     ),
     (
         "digits-train",
