@@ -19,7 +19,9 @@ const WEBHOOK: &str = "validatingwebhookconfiguration/chart-test-cultivar-chart-
 const OPERATOR: &str = "system:serviceaccount:chart-test:chart-test-cultivar-operator";
 
 /// Verb and resource, namespace, and whether the operator may.
-const RIGHTS: [(&str, &str, &str, bool); 26] = [
+const RIGHTS: [(&str, &str, &str, bool); 28] = [
+    ("watch", "artifactstores.cultivar.dev", NAMESPACE, true),
+    ("patch", "artifactstores.cultivar.dev", NAMESPACE, false),
     ("create", "experiments.cultivar.dev", NAMESPACE, true),
     ("patch", "experiments.cultivar.dev/status", NAMESPACE, true),
     ("update", "experiments.cultivar.dev/finalizers", NAMESPACE, true),
