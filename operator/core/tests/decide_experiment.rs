@@ -60,6 +60,8 @@ struct Given {
     /// The result of attempt 1 as it was read from the store, or why it could not be.
     read: Option<String>,
     unread: Option<String>,
+    /// When it was tried.
+    read_at: i64,
     /// By uri.
     producers: BTreeMap<String, ProducerInShort>,
 }
@@ -262,8 +264,8 @@ impl Given {
             runner_image: self.runner.then(|| "runner:1".to_owned()),
             stores: Stores { named: self.store.clone().map(store), own: self.own_store.clone().map(store) },
             result: match (&self.read, &self.unread) {
-                (Some(text), _) => Some(ResultRead { attempt: 1, text: Ok(text.clone()) }),
-                (None, Some(why)) => Some(ResultRead { attempt: 1, text: Err(why.clone()) }),
+                (Some(text), _) => Some(ResultRead { attempt: 1, text: Ok(text.clone()), at: at(self.read_at) }),
+                (None, Some(why)) => Some(ResultRead { attempt: 1, text: Err(why.clone()), at: at(self.read_at) }),
                 (None, None) => None,
             },
             producers: self.producers.iter().map(|(uri, producer)| (uri.clone(), producer.producer())).collect(),

@@ -26,7 +26,7 @@ impl Act {
             Action::Confirm { number } => self.confirm(key, meta, number).await,
             Action::ReadResult(at) => {
                 let text = self.stores.read(&self.calls, namespace, &at).await;
-                self.index.result_read(key, ResultRead { attempt: at.attempt, text });
+                self.index.result_read(key, ResultRead { attempt: at.attempt, text, at: Timestamp::now() });
                 Ok(())
             }
             Action::ConfirmStage { stage, experiment } => self.confirm_stage(key, &stage, &experiment).await,

@@ -1,5 +1,6 @@
 //! The data plane as deciding knows it: where artifacts go, who made which, and what a pod is given for it.
 
+use jiff::Timestamp;
 use std::collections::BTreeMap;
 
 /// How an artifact store is reached, as pods are told.
@@ -66,4 +67,6 @@ pub struct ResultRead {
     pub attempt: u32,
     /// The document, or why there is none.
     pub text: Result<String, String>,
+    /// When it was read, or not.
+    pub at: Timestamp,
 }

@@ -17,6 +17,11 @@ use crate::domain::{JobState, ResultAt, StoreAccess, names, settings, text, time
 /// How long to wait before a Job is offered again that the API server refused for a quota.
 const QUOTA_RETRY: Duration = Duration::from_secs(30);
 
+/// How long to wait before a result is asked for again that the store did not give.
+const RESULT_RETRY: Duration = Duration::from_secs(10);
+/// How long after the program's end a store may be away before its result is given up.
+const RESULT_PATIENCE: Duration = Duration::from_secs(300);
+
 /// Takes the newest attempt one step further, or starts the next one.
 pub fn advance(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
     match plan.status.attempts.last() {
@@ -254,27 +259,39 @@ fn whole_result(
     let mut part = result::parse(&over.output, declared);
     let Some(at) = part.manifest.take() else { return Some(part) };
     let attempt = plan.status.attempts.last().map_or(0, |attempt| attempt.number);
-    match snapshot.result.as_ref().filter(|read| read.attempt == attempt).map(|read| &read.text) {
-        None => {
-            let stores = &snapshot.stores;
-            let within = |store: &&StoreAccess| at.uri.starts_with(store.url.trim_end_matches('/'));
-            let store = stores.named.iter().chain(&stores.own).find(within).cloned();
-            plan.actions.push(Action::ReadResult(ResultAt { attempt, uri: at.uri, digest: at.digest, store }));
-            wait(plan, Reason::ReadingResult, "the program has ended, and its result is being read from the store");
-            None
-        }
+    let read = snapshot.result.as_ref().filter(|read| read.attempt == attempt);
+    let why = match read.map(|read| &read.text) {
         Some(Ok(text)) => {
             let mut whole = result::parse(text, declared);
             // The message has the end of the log where the document may not.
             whole.tail = whole.tail.or(part.tail);
             whole.failure = whole.failure.or(part.failure);
-            Some(whole)
+            return Some(whole);
         }
-        Some(Err(why)) => {
-            part.problems.push(format!("only a part of the result is here: {} could not be read: {why}", at.uri));
-            Some(part)
-        }
+        Some(Err(why)) => Some(why),
+        None => None,
+    };
+    let again = read.map_or(snapshot.now, |read| time::after(read.at, RESULT_RETRY));
+    let patience = time::after(over.finished.unwrap_or(snapshot.now), RESULT_PATIENCE);
+    if let Some(why) = why.filter(|_| again >= patience) {
+        part.problems.push(format!("only a part of the result is here: {} could not be read: {why}", at.uri));
+        return Some(part);
     }
+    let so_far = why.map_or_else(String::new, |why| format!("; so far: {why}"));
+    wait(
+        plan,
+        Reason::ReadingResult,
+        format!("the program has ended, and its result is being read from the store{so_far}"),
+    );
+    if snapshot.now >= again {
+        let stores = &snapshot.stores;
+        let within = |store: &&StoreAccess| at.uri.starts_with(store.url.trim_end_matches('/'));
+        let store = stores.named.iter().chain(&stores.own).find(within).cloned();
+        plan.actions.push(Action::ReadResult(ResultAt { attempt, uri: at.uri, digest: at.digest, store }));
+    } else {
+        plan.wake(again);
+    }
+    None
 }
 
 fn keep_result(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, reported: result::RunResult) {
