@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use super::dependencies::dependencies;
 use super::run::{cargo, check, tests};
 use super::{Count, Outcome};
 use crate::chart;
@@ -43,6 +44,12 @@ pub fn all() -> Vec<Rung> {
     vec![
         Rung { name: "format", what: "every file as rustfmt writes it", needs: Needs::Nothing, run: format },
         Rung { name: "lint", what: "clippy without a warning", needs: Needs::Nothing, run: lint },
+        Rung {
+            name: "dependencies",
+            what: "licences, sources and doubles of what is depended on",
+            needs: Needs::Nothing,
+            run: dependencies,
+        },
         Rung {
             name: "generated",
             what: "committed definitions match the types",
