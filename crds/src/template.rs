@@ -219,7 +219,8 @@ pub struct Input {
     #[schemars(schema_with = "schema::part_name")]
     pub name: String,
     /// Where it is: `s3://`, `gs://`, `az://`, `http(s)://` or `file://` (in the pod); one that ends in `/` means
-    /// everything below it. Or a reference to an artifact of another stage: `${stages.prepare.artifacts.dataset.uri}`.
+    /// everything below it. `pvc://claim/dir` is a folder or file in a PersistentVolumeClaim, mounted read-only and never
+    /// copied. Or a reference to an artifact of another stage: `${stages.prepare.artifacts.dataset.uri}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub uri: Option<String>,

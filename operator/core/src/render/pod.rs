@@ -75,6 +75,7 @@ pub fn template(
     if let Some(resources) = resources {
         container.insert("resources".to_owned(), resources);
     }
+    runner::mount_claims(&mut spec, &mut container, template, &own)?;
     if let Some(equipment) = equipment {
         let run = runner::spec(experiment, number, template, &own, equipment)?;
         runner::install(&mut spec, &mut container, equipment, &run)?;
@@ -161,10 +162,9 @@ fn own_names(experiment: &Meta, number: u32, template: &Value, equipped: bool) -
     for input in plain {
         own.inputs[name(input)] = json!({"uri": uri(input)});
     }
-    if equipped {
-        // Where things are found may be chosen by a parameter, and a parameter may say where things are found.
-        runner::literal_paths(&mut own, template);
-    }
+    // Where things are found may be chosen by a parameter, and a parameter may say where things are found. Without
+    // the runner only what is mounted is found anywhere.
+    runner::literal_paths(&mut own, template, equipped);
     let params = template.get("params").and_then(Value::as_object).cloned().unwrap_or_default();
     let params = resolve_params(&params, &at("params"), &own.names()).map_err(unresolved)?;
     own.params = Value::Object(params);
@@ -173,9 +173,7 @@ fn own_names(experiment: &Meta, number: u32, template: &Value, equipped: bool) -
         let resolved = resolve(&Value::String(uri(input).to_owned()), &path, Scope::Own, &own.names(), Insert::Plain);
         own.inputs[name(input)]["uri"] = as_text(&resolved.map_err(unresolved)?).into();
     }
-    if equipped {
-        runner::wired_paths(&mut own, template)?;
-    }
+    runner::wired_paths(&mut own, template, equipped)?;
     Ok(own)
 }
 

@@ -34,10 +34,15 @@ fn path_of(item: &Value, folder: &str) -> String {
     given.map_or_else(|| format!("{HOME}/{folder}/{}", name(item)), str::to_owned)
 }
 
+// Without the runner nothing is fetched or collected; a claim is mounted all the same.
+fn is_found(item: &Value, equipped: bool) -> bool {
+    equipped || claim(uri(item)).is_some()
+}
+
 /// Where inputs and outputs are found, as far as no reference says so.
-pub fn literal_paths(own: &mut Own, template: &Value) {
+pub fn literal_paths(own: &mut Own, template: &Value, equipped: bool) {
     for (key, values) in [("inputs", &mut own.inputs), ("outputs", &mut own.outputs)] {
-        for item in list(template, key) {
+        for item in list(template, key).iter().filter(|item| is_found(item, equipped)) {
             let path = path_of(item, key);
             if !path.contains("${") {
                 values[name(item)]["path"] = path.into();
@@ -47,15 +52,59 @@ pub fn literal_paths(own: &mut Own, template: &Value) {
 }
 
 /// Where the others are found.
-pub fn wired_paths(own: &mut Own, template: &Value) -> Result<(), RenderError> {
+pub fn wired_paths(own: &mut Own, template: &Value, equipped: bool) -> Result<(), RenderError> {
     for key in ["inputs", "outputs"] {
-        for item in list(template, key).iter().filter(|item| path_of(item, key).contains("${")) {
+        let wired = list(template, key).iter().filter(|item| is_found(item, equipped));
+        for item in wired.filter(|item| path_of(item, key).contains("${")) {
             let at = at(key).key(name(item)).key("path");
             let path = Value::String(path_of(item, key));
             let path = as_text(&resolve(&path, &at, Scope::Own, &own.names(), Insert::Plain).map_err(unresolved)?);
             let values = if key == "inputs" { &mut own.inputs } else { &mut own.outputs };
             values[name(item)]["path"] = path.into();
         }
+    }
+    Ok(())
+}
+
+/// A claim, and a folder or file in it, of `pvc://claim/dir`.
+fn claim(uri: &str) -> Option<(&str, &str)> {
+    let rest = uri.strip_prefix("pvc://")?;
+    Some(rest.split_once('/').unwrap_or((rest, "")))
+}
+
+/// Mounts the inputs that lie in claims, read-only; nothing copies them.
+pub fn mount_claims(
+    spec: &mut Value,
+    container: &mut Map<String, Value>,
+    template: &Value,
+    own: &Own,
+) -> Result<(), RenderError> {
+    let pod = spec.as_object_mut().ok_or_else(|| invalid("the pod has no spec"))?;
+    let mut mounted: Vec<String> = Vec::new();
+    for item in list(template, "inputs") {
+        let uri = own.inputs[name(item)]["uri"].as_str().unwrap_or_default();
+        let Some((claim, dir)) = claim(uri) else { continue };
+        let dir = dir.trim_matches('/');
+        if claim.is_empty() || dir.split('/').any(|part| part == "..") {
+            return Err(invalid(format!(
+                "spec.inputs.{}.uri: {uri:?} is not pvc://claim or pvc://claim/dir",
+                name(item)
+            )));
+        }
+        let mut mount = json!({
+            "name": format!("cultivar-claim-{}", short_hash(&[claim], 4)),
+            "mountPath": own.inputs[name(item)]["path"],
+            "readOnly": true,
+        });
+        if !dir.is_empty() {
+            mount["subPath"] = dir.into();
+        }
+        if !mounted.iter().any(|known| known == claim) {
+            let source = json!({"claimName": claim, "readOnly": true});
+            push(pod, "volumes", json!({"name": mount["name"], "persistentVolumeClaim": source}));
+            mounted.push(claim.to_owned());
+        }
+        push(container, "volumeMounts", mount);
     }
     Ok(())
 }
@@ -77,6 +126,9 @@ pub fn spec(
     for item in list(template, "inputs") {
         let read = Input::deserialize(item).map_err(|error| invalid(format!("spec.inputs: {error}")))?;
         let uri = own.inputs[&read.name]["uri"].as_str().unwrap_or_else(|| uri(item)).to_owned();
+        if claim(&uri).is_some() {
+            continue; // mounted, not fetched
+        }
         let digest = read.digest.filter(|digest| digest.starts_with("sha256:"));
         inputs.push(protocol::Input {
             path: word(&read.name, &own.inputs),

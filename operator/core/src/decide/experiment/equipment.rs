@@ -52,7 +52,11 @@ fn needs(template: &Value) -> Option<String> {
     let with = |list: &[Value], fields: &[&str]| {
         list.iter().find_map(|item| fields.iter().copied().find(|field| item.get(field).is_some()).map(str::to_owned))
     };
-    let input = with(list("inputs"), &["path", "unpack"]).map(|field| format!("inputs[].{field}"));
+    // A claim is mounted by the kubelet.
+    let is_fetched =
+        |item: &&Value| !item.get("uri").and_then(Value::as_str).is_some_and(|uri| uri.starts_with("pvc://"));
+    let fetched: Vec<Value> = list("inputs").iter().filter(is_fetched).cloned().collect();
+    let input = with(&fetched, &["path", "unpack"]).map(|field| format!("inputs[].{field}"));
     input.or_else(|| with(list("outputs"), &["path", "default"]).map(|field| format!("outputs[].{field}")))
 }
 
