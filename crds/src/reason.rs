@@ -58,6 +58,8 @@ reasons! {
     InputCorrupt => User,
     /// An input is not there, or may not be read.
     InputUnavailable => User,
+    /// The runner in the pod could not do its work, such as starting the command; the message says why.
+    RunnerFailed => User,
 
     // Ends of an attempt that spend the infrastructure budget.
     /// The node or the eviction API removed the pod.
@@ -70,8 +72,6 @@ reasons! {
     ResultLost => Infrastructure,
     /// The artifact store did not answer for minutes.
     StoreUnavailable => Infrastructure,
-    /// The runner in the pod could not do its work; the message says why.
-    RunnerFailed => Infrastructure,
 
     // Ends of an attempt that spend nothing.
     /// A pod of higher priority took the place.

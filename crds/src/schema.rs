@@ -43,9 +43,9 @@ pub fn path(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "minLength": 1, "maxLength": 1024, "pattern": "^[/$]"})
 }
 
-/// `sha256:` and 64 hex digits, or a reference.
+/// `sha256:` and 64 hex digits.
 pub fn digest(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "string", "maxLength": 1024, "pattern": "^(sha256:[0-9a-f]{64}|\\$\\{.*)$"})
+    json_schema!({"type": "string", "maxLength": 71, "pattern": "^sha256:[0-9a-f]{64}$"})
 }
 
 /// Moment in RFC 3339.

@@ -60,8 +60,9 @@ struct Given {
     /// The result of attempt 1 as it was read from the store, or why it could not be.
     read: Option<String>,
     unread: Option<String>,
-    /// When it was tried.
+    /// When it was tried, and since when.
     read_at: i64,
+    read_since: i64,
     /// By uri.
     producers: BTreeMap<String, ProducerInShort>,
 }
@@ -129,6 +130,8 @@ struct PodInShort {
     /// Since.
     running: Option<i64>,
     exit: Option<Exit>,
+    /// Name and words.
+    init_failure: Option<(String, String)>,
     image_id: Option<String>,
 }
 
@@ -202,6 +205,7 @@ impl PodInShort {
             (None, None, None) => ContainerState::Unknown,
         };
         PodRecord {
+            init_failure: self.init_failure.clone(),
             namespace: NAMESPACE.to_owned(),
             name: format!("pod-{index}"),
             uid: format!("uid-of-pod-{index}"),
@@ -264,8 +268,18 @@ impl Given {
             runner_image: self.runner.then(|| "runner:1".to_owned()),
             stores: Stores { named: self.store.clone().map(store), own: self.own_store.clone().map(store) },
             result: match (&self.read, &self.unread) {
-                (Some(text), _) => Some(ResultRead { attempt: 1, text: Ok(text.clone()), at: at(self.read_at) }),
-                (None, Some(why)) => Some(ResultRead { attempt: 1, text: Err(why.clone()), at: at(self.read_at) }),
+                (Some(text), _) => Some(ResultRead {
+                    attempt: 1,
+                    text: Ok(text.clone()),
+                    at: at(self.read_at),
+                    since: at(self.read_since),
+                }),
+                (None, Some(why)) => Some(ResultRead {
+                    attempt: 1,
+                    text: Err(why.clone()),
+                    at: at(self.read_at),
+                    since: at(self.read_since),
+                }),
                 (None, None) => None,
             },
             producers: self.producers.iter().map(|(uri, producer)| (uri.clone(), producer.producer())).collect(),

@@ -25,8 +25,9 @@ impl Act {
             Action::StopAttempt { job } | Action::DeleteJob { job } => self.calls.delete_job(namespace, &job).await,
             Action::Confirm { number } => self.confirm(key, meta, number).await,
             Action::ReadResult(at) => {
+                let since = Timestamp::now();
                 let text = self.stores.read(&self.calls, namespace, &at).await;
-                self.index.result_read(key, ResultRead { attempt: at.attempt, text, at: Timestamp::now() });
+                self.index.result_read(key, ResultRead { attempt: at.attempt, text, at: Timestamp::now(), since });
                 Ok(())
             }
             Action::ConfirmStage { stage, experiment } => self.confirm_stage(key, &stage, &experiment).await,
@@ -63,7 +64,13 @@ impl Act {
     ) -> Result<(), ActError> {
         self.index.clear_refusal(key);
         if equipment.and_then(|equipment| equipment.store.as_ref()).is_some_and(|store| store.own) {
-            self.stores.ensure(&self.calls, &key.namespace).await?;
+            match self.stores.ensure(&self.calls, &key.namespace).await {
+                Err(error) if !matches!(error.outcome(), Outcome::Transient | Outcome::Conflict) => {
+                    let words = format!("the namespace's credentials for the artifact store: {error}");
+                    return self.refuse(key, Reason::JobRefused, words);
+                }
+                done => done?,
+            }
         }
         let manifest = match render::job(meta, number, template, equipment) {
             Ok(manifest) => manifest,

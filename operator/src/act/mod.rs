@@ -39,6 +39,8 @@ const SIDE_BY_SIDE: usize = 8;
 pub struct Done {
     /// When to look again if nothing happens.
     pub wake_at: Option<Instant>,
+    /// Whether a write has to end first, which brings the next pass.
+    pub waits_for_write: bool,
 }
 
 /// Carries out plans.
@@ -87,7 +89,8 @@ impl Act {
                 self.store(key, stored, &plan.status).await;
                 self.index.look_at(key);
             }
-            return Ok(Done::default());
+            // The end of the write, this one or the one under way, brings the next pass.
+            return Ok(Done { waits_for_write: true, ..Done::default() });
         }
         if let Err(error) = self.perform_all(key, stored, plan.actions).await {
             self.index.forget(key);
@@ -146,7 +149,7 @@ impl Act {
         };
         let due = self.index.due(key, &settle);
         if let Some(due) = due.filter(|due| *due > Instant::now()) {
-            return Done { wake_at: Some(due) };
+            return Done { wake_at: Some(due), ..Done::default() };
         }
         if self.index.begin_write(key) {
             let (act, key, stored) = (Arc::clone(self), key.clone(), Arc::clone(stored));

@@ -12,10 +12,10 @@ use cultivar_store::credentials::{derive, root_key};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::OnceCell;
 
 use super::{ActError, Calls};
@@ -25,6 +25,19 @@ use crate::settings::StoreSettings;
 const MAX_RESULT: u64 = 4 * 1024 * 1024;
 /// How long reading one may take; a pass waits for it.
 const READING: Duration = Duration::from_secs(10);
+/// How long a Secret that was looked at is taken to be right.
+const RIGHT_FOR: Duration = Duration::from_secs(30);
+/// All that is believed of a store that users describe: how an S3 endpoint is reached, and a key that opens it. Other
+/// options make the client read files, tokens and the environment of whoever uses it, which here is the operator.
+const BELIEVED: [&str; 7] = [
+    "aws_endpoint",
+    "aws_region",
+    "aws_allow_http",
+    "aws_virtual_hosted_style_request",
+    "aws_access_key_id",
+    "aws_secret_access_key",
+    "aws_session_token",
+];
 /// The root key's place in its Secret.
 const ROOT_KEY: &str = "root-key";
 
@@ -32,8 +45,8 @@ const ROOT_KEY: &str = "root-key";
 pub struct Stores {
     settings: Option<StoreSettings>,
     root: OnceCell<Vec<u8>>,
-    // Namespaces whose Secret is known to be right.
-    made: Mutex<HashSet<String>>,
+    // Namespaces whose Secret was right a moment ago: somebody may delete it, or the namespace with it.
+    made: Mutex<HashMap<String, Instant>>,
 }
 
 impl Stores {
@@ -54,7 +67,8 @@ impl Stores {
     pub async fn ensure(&self, calls: &Calls, namespace: &str) -> Result<(), ActError> {
         let Some(settings) = &self.settings else { return Ok(()) };
         // Nothing in here panics half way.
-        if self.made.lock().unwrap_or_else(PoisonError::into_inner).contains(namespace) {
+        let seen = self.made.lock().unwrap_or_else(PoisonError::into_inner).get(namespace).copied();
+        if seen.is_some_and(|seen| seen.elapsed() < RIGHT_FOR) {
             return Ok(());
         }
         let root = self.root(calls, settings).await?;
@@ -62,20 +76,33 @@ impl Stores {
             of_namespace(root, namespace).map(|(key, value)| (key, ByteString(value.into_bytes()))).into();
         match calls.secret(namespace, STORE_SECRET).await? {
             Some(secret) if secret.data.as_ref() == Some(&wanted) => {}
+            Some(secret) if !is_ours(&secret) => {
+                let doing = "writing the namespace's credentials for the artifact store".to_owned();
+                return Err(ActError::NameTaken { doing, name: format!("Secret {STORE_SECRET}") });
+            }
             Some(mut secret) => {
                 secret.data = Some(wanted);
                 calls.replace_secret(namespace, STORE_SECRET, &secret).await?;
             }
             None => calls.create_secret(namespace, &secret(STORE_SECRET, wanted)).await?,
         }
-        self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(namespace.to_owned());
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(namespace.to_owned(), Instant::now());
         Ok(())
     }
 
     /// Reads a result from a store; why not, in words for the experiment's status.
     pub async fn read(&self, calls: &Calls, namespace: &str, at: &ResultAt) -> Result<String, String> {
-        let access = at.store.as_ref().ok_or("no store of this namespace holds it")?;
-        let options = self.options(calls, namespace, access).await.map_err(|error| error.to_string())?;
+        let access =
+            at.store.as_ref().ok_or("it lies in no store that this namespace has; see kubectl get artifactstores")?;
+        let mut options = self.options(calls, namespace, access).await.map_err(|error| error.to_string())?;
+        options.retain(|key, _| BELIEVED.contains(&key.as_str()));
+        // With a key of its own the client asks nobody else who it is.
+        let has_key = ["aws_access_key_id", "aws_secret_access_key"].iter().all(|key| options.contains_key(*key));
+        if !has_key || !access.url.starts_with("s3://") || !at.uri.starts_with("s3://") {
+            return Err("the operator reads results from its own store, and from S3 stores whose Secret has \
+                        aws_access_key_id and aws_secret_access_key and may be read by it"
+                .to_owned());
+        }
         let spec = StoreSpec { url: access.url.clone(), options, secret_dir: None };
         let (store, key) = Store::of_object(&at.uri, Some(&spec)).map_err(|error| error.to_string())?;
         let read = tokio::time::timeout(READING, store.get(&key, MAX_RESULT)).await;
@@ -132,6 +159,11 @@ fn of_namespace(root: &[u8], namespace: &str) -> [(String, String); 2] {
         ("aws_access_key_id".to_owned(), given.access_key_id),
         ("aws_secret_access_key".to_owned(), given.secret_access_key),
     ]
+}
+
+fn is_ours(secret: &Secret) -> bool {
+    let by = secret.metadata.labels.as_ref().and_then(|labels| labels.get(labels::MANAGED_BY));
+    by.is_some_and(|by| by == labels::MANAGER)
 }
 
 fn secret(name: &str, data: BTreeMap<String, ByteString>) -> Secret {

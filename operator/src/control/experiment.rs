@@ -13,5 +13,5 @@ pub async fn reconcile(context: &Context, key: &Key) -> Result<Done, ActError> {
     let plan = decide(&view.snapshot);
     let planned = plan.wake_at;
     let done = context.act.carry_out(key, &view.stored, plan).await?;
-    Ok(Done { wake_at: wake_at(&done, planned, now) })
+    Ok(Done { wake_at: wake_at(&done, planned, now), ..done })
 }

@@ -143,7 +143,7 @@ fn log(key: &Key, error: &ActError) {
 
 /// When to look again, from the plan's wish and from what waits to be stored.
 pub fn wake_at(done: &Done, planned: Option<Timestamp>, now: Timestamp) -> Option<Instant> {
-    let planned = planned.map(|moment| {
+    let planned = planned.filter(|_| !done.waits_for_write).map(|moment| {
         let ahead = Duration::try_from(moment.duration_since(now)).unwrap_or(Duration::ZERO);
         Instant::now() + ahead
     });

@@ -115,6 +115,13 @@ pub fn pod(pod: SlimPod, gone: bool) -> PodRecord {
     let condition = |kind: &str, value: &str| conditions.iter().find(|c| c.type_ == kind && c.status == value);
     let containers = status.container_statuses.unwrap_or_default();
     let main = containers.into_iter().find(|container| container.name == "main");
+    let inits = status.init_container_statuses.unwrap_or_default();
+    let init_failure = inits.iter().find_map(init_failure);
+    // What the first init container waits for is what the program waits for.
+    let init_waits = inits.into_iter().map(container).find(|state| match state {
+        ContainerState::Waiting { reason, .. } => reason != "PodInitializing",
+        _ => false,
+    });
     PodRecord {
         job_uid: controller(meta.owner_references.as_deref()).map(|owner| owner.uid).unwrap_or_default(),
         experiment: label(&meta, labels::EXPERIMENT),
@@ -137,11 +144,22 @@ pub fn pod(pod: SlimPod, gone: bool) -> PodRecord {
             message: condition.message.clone().unwrap_or_default(),
         }),
         image_id: main.as_ref().map(|main| main.image_id.clone()).filter(|id| !id.is_empty()),
-        main: main.map_or(ContainerState::Unknown, container),
+        main: match (main.map_or(ContainerState::Unknown, container), init_waits) {
+            (ContainerState::Waiting { reason, .. }, Some(waits)) if reason == "PodInitializing" => waits,
+            (main, _) => main,
+        },
+        init_failure,
         namespace: meta.namespace.unwrap_or_default(),
         name: meta.name.unwrap_or_default(),
         uid: meta.uid.unwrap_or_default(),
     }
+}
+
+fn init_failure(status: &ContainerStatus) -> Option<(String, String)> {
+    let end = status.state.as_ref()?.terminated.as_ref().filter(|end| end.exit_code != 0)?;
+    let said = end.message.as_deref().unwrap_or_default().trim();
+    let words = format!("init container {} ended with exit code {}: {said}", status.name, end.exit_code);
+    Some((status.name.clone(), words))
 }
 
 fn container(status: ContainerStatus) -> ContainerState {

@@ -52,6 +52,23 @@ fn a_pod_that_was_taken_away_says_by_whom() {
 }
 
 #[test]
+fn an_init_container_says_why_the_program_waits_or_never_ran() {
+    let init = |state: Value| {
+        json!({
+            "phase": "Pending",
+            "initContainerStatuses": [{"name": "cultivar-runner", "state": state}],
+            "containerStatuses": [{"name": "main", "state": {"waiting": {"reason": "PodInitializing"}}}],
+        })
+    };
+    let waits =
+        pod(pod_with(init(json!({"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}))), false);
+    assert!(matches!(waits.main, ContainerState::Waiting { reason, .. } if reason == "ImagePullBackOff"));
+    let failed = pod(pod_with(init(json!({"terminated": {"exitCode": 1, "message": "disk full"}}))), false);
+    let (name, words) = failed.init_failure.unwrap();
+    assert_eq!((name.as_str(), words.contains("exit code 1: disk full")), ("cultivar-runner", true));
+}
+
+#[test]
 fn a_job_ends_by_its_condition() {
     let with = |conditions: Value| {
         let manifest = json!({"metadata": {"name": "j", "namespace": "n"}, "status": {"conditions": conditions}});

@@ -258,8 +258,12 @@ impl Index {
     }
 
     /// A result was read from the store, or could not be.
-    pub fn result_read(&self, key: &Key, result: ResultRead) {
-        self.lock().results.insert(key.clone(), result);
+    pub fn result_read(&self, key: &Key, mut result: ResultRead) {
+        let mut state = self.lock();
+        let before = state.results.get(key).filter(|before| before.attempt == result.attempt);
+        result.since = before.map_or(result.since, |before| before.since);
+        state.results.insert(key.clone(), result);
+        drop(state);
         self.queue.wake(key.clone());
     }
 

@@ -55,6 +55,7 @@ pub struct PodStatus {
     pub message: Option<String>,
     pub conditions: Option<Vec<Condition>>,
     pub container_statuses: Option<Vec<ContainerStatus>>,
+    pub init_container_statuses: Option<Vec<ContainerStatus>>,
 }
 
 /// Of a condition.

@@ -85,6 +85,7 @@ impl State {
         if before.as_ref().is_some_and(|before| before.meta.uid != meta.uid) {
             self.confirmed.remove(&key);
             self.refusals.remove(&key);
+            self.results.remove(&key);
         }
         if !self.experiments.apply(record) {
             return Vec::new();
@@ -142,7 +143,9 @@ impl State {
         let waits = current.status.template.is_none() && names_another && !current.status.phase.is_terminal();
         let recorded = recorded(&current.status);
         for artifact in &current.status.artifacts {
-            let (experiment, digest) = (key.name.clone(), artifact.digest.clone());
+            // What lies elsewhere may be written anew by others; what the runner left here is its maker's for good.
+            let own = artifact.uri.contains(&format!("/{}/", names::store_prefix(&current.meta)));
+            let (experiment, digest) = (key.name.clone(), artifact.digest.clone().filter(|_| own));
             let producer = Producer { experiment, artifact: artifact.name.clone(), digest };
             self.producers.insert((key.namespace.clone(), artifact.uri.clone()), producer);
         }
@@ -230,7 +233,13 @@ impl State {
         let before = self.runs.get(&place).map(|slot| position(slot.current()));
         let changed = self.runs.decide(&place, uid, status, urgent);
         let now = self.runs.get(&place).map(|slot| position(slot.current()));
-        if changed && before != now { self.around_run(key) } else { Vec::new() }
+        let mut keys = if changed && before != now { self.around_run(key) } else { Vec::new() };
+        if changed && status.phase.is_terminal() {
+            // What it was made from may go now, and it waits for nothing. The answer to the write will be an echo.
+            keys.extend(self.links.set(key, BTreeSet::new()));
+            self.set_waiting(key, false);
+        }
+        keys
     }
 
     // Whom a change of a run concerns: its pipeline, and runs of the same pipeline that wait for their turn.

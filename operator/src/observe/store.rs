@@ -24,11 +24,13 @@ pub struct Slot<S> {
     pub urgent: bool,
     /// Whether a status write is under way: one at a time.
     pub writing: bool,
+    /// Whether a pass waits for the end of that write.
+    pub again: bool,
 }
 
 impl<S> Slot<S> {
     fn new(stored: Arc<Record<S>>) -> Self {
-        Self { stored, decided: None, dirty_since: None, due: None, urgent: false, writing: false }
+        Self { stored, decided: None, dirty_since: None, due: None, urgent: false, writing: false, again: false }
     }
 
     fn clean(&mut self) {
@@ -122,6 +124,7 @@ impl<S: Clone + PartialEq> Store<S> {
     pub fn end_write(&mut self, name: &Name, written: Option<&S>) -> bool {
         let Some(slot) = self.slots.get_mut(name) else { return false };
         slot.writing = false;
+        let again = std::mem::take(&mut slot.again);
         let newer = slot.decided.as_ref().zip(written).is_some_and(|(decided, written)| *decided.status != *written);
         if newer {
             slot.dirty_since = Some(Instant::now());
@@ -129,7 +132,7 @@ impl<S: Clone + PartialEq> Store<S> {
         } else {
             slot.clean();
         }
-        newer
+        newer || again
     }
 
     pub fn remove(&mut self, name: &Name) -> Option<Arc<Record<S>>> {
@@ -156,7 +159,7 @@ pub trait Tracked {
     fn due(&mut self, name: &Name, settle: &dyn Fn(Instant, bool) -> Instant) -> Option<Instant>;
     /// Whether this object, and no namesake of it, is known.
     fn knows(&self, name: &Name, uid: &str) -> bool;
-    /// Begins a status write, unless one is under way.
+    /// Begins a status write, unless one is under way; then its end is told as if there were more to store.
     fn begin_write(&mut self, name: &Name) -> bool;
     /// Forgets what was decided: the next pass starts from what is stored.
     fn forget(&mut self, name: &Name);
@@ -199,6 +202,7 @@ impl<S: Clone + PartialEq> Tracked for Store<S> {
 
     fn begin_write(&mut self, name: &Name) -> bool {
         let Some(slot) = self.slots.get_mut(name) else { return false };
+        slot.again = slot.writing;
         !std::mem::replace(&mut slot.writing, true)
     }
     fn forget(&mut self, name: &Name) {

@@ -1,6 +1,6 @@
 //! Inputs that experiments made: pinned to a uri and a digest when a template is frozen, traced when a run has ended.
 
-use cultivar_crds::Reason;
+use cultivar_crds::{Phase, Reason};
 use serde_json::Value;
 
 use super::freeze::{Frozen, Query, Sources};
@@ -46,10 +46,16 @@ fn pin_one(input: &mut Value, sources: &Sources) -> Option<Result<(), Frozen<Val
         return Some(Err(waits(format!("input {name}: experiment {maker} does not exist in this namespace"))));
     };
     let status = &source.status;
+    if !status.phase.is_terminal() {
+        return Some(Err(waits(format!("input {name}: experiment {maker} is {}", status.phase))));
+    }
+    if status.phase != Phase::Completed {
+        return Some(Err(never(format!(
+            "input {name}: experiment {maker} is {}: name a completed one, or give the artifact's uri",
+            status.phase
+        ))));
+    }
     let Some(made) = status.artifacts.iter().find(|made| made.name == artifact) else {
-        if !status.phase.is_terminal() {
-            return Some(Err(waits(format!("input {name}: experiment {maker} is {}", status.phase))));
-        }
         let names: Vec<&str> = status.artifacts.iter().map(|made| made.name.as_str()).collect();
         let has = if names.is_empty() { "none".to_owned() } else { text::some_of(&names, 8) };
         return Some(Err(never(format!(
@@ -70,7 +76,7 @@ fn pin_one(input: &mut Value, sources: &Sources) -> Option<Result<(), Frozen<Val
 mod tests {
     use super::*;
     use crate::domain::{ExperimentRecord, Meta, Record};
-    use cultivar_crds::{Artifact, ExperimentStatus, Phase};
+    use cultivar_crds::{Artifact, ExperimentStatus};
     use serde_json::json;
     use std::sync::Arc;
 
@@ -95,7 +101,8 @@ mod tests {
         assert_eq!(pin(wanted.clone(), &maker(Phase::Completed, &["d"])), Frozen::Ready(pinned));
         for (sources, reason) in [
             (Sources::new(), Reason::WaitingForInput),
-            (maker(Phase::Running, &[]), Reason::WaitingForInput),
+            (maker(Phase::Running, &["d"]), Reason::WaitingForInput),
+            (maker(Phase::Failed, &["d"]), Reason::ReferenceUnresolved),
             (maker(Phase::Completed, &["e"]), Reason::ReferenceUnresolved),
         ] {
             match pin(wanted.clone(), &sources) {

@@ -69,4 +69,6 @@ pub struct ResultRead {
     pub text: Result<String, String>,
     /// When it was read, or not.
     pub at: Timestamp,
+    /// Since when it is being tried.
+    pub since: Timestamp,
 }

@@ -45,6 +45,12 @@ pub fn run(pipeline: &str, revision: i64) -> String {
     format!("{pipeline}-{revision}")
 }
 
+/// Where in a store the things of an experiment lie: its namespace, its name, and 8 hex digits of its uid.
+#[must_use]
+pub fn store_prefix(meta: &Meta) -> String {
+    format!("{}/{}-{}", meta.namespace, meta.name, short_hash(&[&meta.uid], 4))
+}
+
 // Names are ASCII by the API's rule; a cut must not end in a dash.
 fn cut(name: &str, max: usize) -> String {
     let cut: String = name.chars().take(max).collect();

@@ -218,8 +218,10 @@ pub struct PodRecord {
     pub unschedulable: Option<String>,
     /// Why the cluster took it away.
     pub disruption: Option<Disruption>,
-    /// State of the container `main`.
+    /// State of the container `main`; while an init container has not started, that one's.
     pub main: ContainerState,
+    /// The init container that ended badly, and how, in words.
+    pub init_failure: Option<(String, String)>,
     /// Image id that the node runs.
     pub image_id: Option<String>,
 }

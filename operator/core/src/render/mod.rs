@@ -9,7 +9,7 @@ mod runner;
 pub use experiment::stage;
 pub use job::job;
 pub use run::run;
-pub use runner::STORE_SECRET;
+pub use runner::{RUNNER, STORE_SECRET};
 
 use cultivar_crds::{GROUP, Reason, VERSION};
 use serde_json::{Value, json};

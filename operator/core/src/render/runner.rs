@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use super::RenderError;
 use super::pod::{MAX_ENV, Own, as_text, at, name, unresolved, uri};
-use crate::domain::names::short_hash;
+use crate::domain::names::{short_hash, store_prefix};
 use crate::domain::{Equipment, Meta, StoreAccess, time};
 use crate::refs::{Insert, Scope, resolve};
 
+/// The init container that installs the runner.
+pub const RUNNER: &str = "cultivar-runner";
 /// Where everything of the runner's lies in the pod.
 const HOME: &str = "/cultivar";
 /// The Secret with a namespace's credentials for the operator's own store; its mount in the pod.
@@ -93,7 +95,7 @@ pub fn mount_claims(
         }
         let mut mount = json!({
             "name": format!("cultivar-claim-{}", short_hash(&[claim], 4)),
-            "mountPath": own.inputs[name(item)]["path"],
+            "mountPath": own.inputs[name(item)]["path"].as_str().map_or_else(|| path_of(item, "inputs"), str::to_owned),
             "readOnly": true,
         });
         if !dir.is_empty() {
@@ -170,7 +172,7 @@ pub fn spec(
         pipeline_run: label(labels::PIPELINE_RUN),
         stage: label(labels::STAGE),
         store: equipment.store.as_ref().map(store),
-        prefix: format!("{}/{}-{}", experiment.namespace, experiment.name, short_hash(&[&experiment.uid], 4)),
+        prefix: store_prefix(experiment),
         inputs,
         outputs,
         outputs_dir: format!("{HOME}/outputs"),
@@ -246,7 +248,7 @@ pub fn install(
         pod,
         "initContainers",
         json!({
-            "name": "cultivar-runner",
+            "name": RUNNER,
             "image": equipment.runner_image,
             "command": ["/cultivar-runner", "install", format!("{HOME}/bin")],
             "volumeMounts": [{"name": "cultivar", "mountPath": HOME}],

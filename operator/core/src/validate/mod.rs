@@ -128,9 +128,9 @@ fn template(spec: &Value, at: &FieldPath, known: Known, report: &mut Report) {
         let at = at.key(&key);
         match key.as_str() {
             "when" => {} // an expression, not a template
-            "name" | "after" | "from" | "unset" | "cancel" | "ttlAfterFinished" => {
+            "name" | "after" | "from" | "unset" | "cancel" | "ttlAfterFinished" | "store" | "keepOnFailure" => {
                 for (path, _) in scan(&value, &at) {
-                    report.fault(path, "references are not resolved here; write the value itself");
+                    report.fault(path, LITERAL);
                 }
             }
             _ => {
@@ -139,18 +139,23 @@ fn template(spec: &Value, at: &FieldPath, known: Known, report: &mut Report) {
                 }
             }
         }
-        if key == "inputs" {
-            makers(&value, &at, report);
+        match key.as_str() {
+            "inputs" => literal(&value, &["experiment", "artifact"], MAKER, &at, report),
+            "outputs" => literal(&value, &["type", "default"], LITERAL, &at, report),
+            _ => {}
         }
     }
 }
 
-// They are looked up when the template is frozen, before any reference has a value.
-fn makers(inputs: &Value, at: &FieldPath, report: &mut Report) {
-    for (index, input) in inputs.as_array().into_iter().flatten().enumerate() {
-        for key in ["experiment", "artifact"] {
-            if input.get(key).and_then(Value::as_str).is_some_and(|text| text.contains("${")) {
-                let why = "write the name itself; an artifact of another stage is uri: ${stages.<stage>.artifacts.<artifact>.uri}";
+const LITERAL: &str = "references are not resolved here; write the value itself";
+// Makers are looked up when the template is frozen, before any reference has a value.
+const MAKER: &str =
+    "write the name itself; an artifact of another stage is uri: ${stages.<stage>.artifacts.<artifact>.uri}";
+
+fn literal(list: &Value, keys: &[&str], why: &str, at: &FieldPath, report: &mut Report) {
+    for (index, item) in list.as_array().into_iter().flatten().enumerate() {
+        for key in keys {
+            if item.get(key).and_then(Value::as_str).is_some_and(|text| text.contains("${")) {
                 report.fault(at.index(index).key(key), why);
             }
         }

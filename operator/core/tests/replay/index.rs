@@ -253,6 +253,13 @@ impl Index {
         self.queue.extend(runs.map(|run| (Kind::Run, run.meta.name.clone())));
     }
 
+    /// The API server says that this object is gone; a namesake stays.
+    pub fn remove_if<S: Indexed>(&mut self, name: &str, uid: &str) {
+        if S::store(self).get(name).is_some_and(|slot| slot.stored.meta.uid == uid) {
+            self.remove(S::KIND, name);
+        }
+    }
+
     fn remove(&mut self, kind: Kind, name: &str) {
         self.touched(kind, name);
         let key = (kind, name.to_owned());

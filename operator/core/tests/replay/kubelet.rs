@@ -166,6 +166,9 @@ impl Cluster {
         if play.code == 0 {
             let experiment = self.experiments.get(&self.pods[name].experiment).map(|record| record.meta.uid.clone());
             self.succeeded.extend(experiment);
+            // Also when its experiment was deleted a moment before: the operator may know of the end first.
+            let name = self.pods[name].experiment.clone();
+            self.succeeded_names.insert(name);
         }
         self.terminate(name, play.code, &play.output);
     }

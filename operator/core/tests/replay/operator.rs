@@ -218,10 +218,15 @@ impl Operator {
         let name = &write.stored.meta.name;
         match cluster.replace_status(&write.stored.meta, &write.status) {
             Ok(record) => {
-                self.index.end_write(name, Some(&write.status), cluster.now);
                 self.index.apply(record);
+                self.index.end_write(name, Some(&write.status), cluster.now);
             }
             Err(Failure::Crash) => return Err(Failure::Crash),
+            Err(Failure::Gone) => {
+                cluster.note(format!("the status of {name}: it is gone"));
+                self.index.remove_if::<S>(name, &write.stored.meta.uid);
+                return Ok(());
+            }
             Err(failure) => {
                 cluster.note(format!("the status of {name}: {failure:?}"));
                 self.index.end_write::<S>(name, None, cluster.now);

@@ -19,7 +19,7 @@ const QUOTA_RETRY: Duration = Duration::from_secs(30);
 
 /// How long to wait before a result is asked for again that the store did not give.
 const RESULT_RETRY: Duration = Duration::from_secs(10);
-/// How long after the program's end a store may be away before its result is given up.
+/// How long a store may be away before a result in it is given up.
 const RESULT_PATIENCE: Duration = Duration::from_secs(300);
 
 /// Takes the newest attempt one step further, or starts the next one.
@@ -102,7 +102,8 @@ fn begin(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, number: u32) {
 
 fn wait_for_store(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, message: String) {
     let frozen = plan.status.times.as_ref().and_then(|times| time::read(times.starting.as_deref()));
-    let deadline = time::after(frozen.unwrap_or(snapshot.now), timeouts(plan).start);
+    let ended = plan.status.attempts.last().and_then(|attempt| time::read(attempt.finished_at.as_deref()));
+    let deadline = time::after(ended.max(frozen).unwrap_or(snapshot.now), timeouts(plan).start);
     if snapshot.now >= deadline {
         return fail(snapshot, plan, Reason::StoreNotFound, format!("{message}; gave up after timeouts.start"));
     }
@@ -204,7 +205,10 @@ fn outputs(plan: &Plan<ExperimentStatus>) -> Vec<Output> {
 fn finish(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, mut over: End) {
     let declared = outputs(plan);
     let Some(reported) = whole_result(snapshot, plan, &over, &declared) else { return };
-    if let Some((reason, message)) = reported.failure.clone().filter(|_| over.reason == Some(Reason::Error)) {
+    // The runner's verdict; of a program that ended well only that its result cannot be had.
+    let counts =
+        |reason: Reason| over.reason == Some(Reason::Error) || over.reason.is_none() && reason == Reason::ResultLost;
+    if let Some((reason, message)) = reported.failure.clone().filter(|(reason, _)| counts(*reason)) {
         (over.reason, over.message) = (Some(reason), message);
     }
     if over.reason.is_none() {
@@ -272,9 +276,11 @@ fn whole_result(
         None => None,
     };
     let again = read.map_or(snapshot.now, |read| time::after(read.at, RESULT_RETRY));
-    let patience = time::after(over.finished.unwrap_or(snapshot.now), RESULT_PATIENCE);
+    let patience = read.map_or(snapshot.now, |read| time::after(read.since, RESULT_PATIENCE));
     if let Some(why) = why.filter(|_| again >= patience) {
-        part.problems.push(format!("only a part of the result is here: {} could not be read: {why}", at.uri));
+        let words = format!("only a part of the result is here: {} could not be read: {why}", at.uri);
+        part.problems.push(words.clone());
+        part.failure.get_or_insert((Reason::ResultLost, words));
         return Some(part);
     }
     let so_far = why.map_or_else(String::new, |why| format!("; so far: {why}"));
@@ -285,7 +291,8 @@ fn whole_result(
     );
     if snapshot.now >= again {
         let stores = &snapshot.stores;
-        let within = |store: &&StoreAccess| at.uri.starts_with(store.url.trim_end_matches('/'));
+        let rest = |store: &StoreAccess| at.uri.strip_prefix(store.url.trim_end_matches('/')).map(str::to_owned);
+        let within = |store: &&StoreAccess| rest(store).is_some_and(|rest| rest.starts_with('/'));
         let store = stores.named.iter().chain(&stores.own).find(within).cloned();
         plan.actions.push(Action::ReadResult(ResultAt { attempt, uri: at.uri, digest: at.digest, store }));
     } else {

@@ -27,6 +27,7 @@ pub fn equipment(snapshot: &Snapshot, template: &Value) -> Result<Option<Equipme
         };
     };
     let digests = snapshot.producers.iter().filter_map(|(uri, producer)| Some((uri.clone(), producer.digest.clone()?)));
+    let digests = digests.filter(|(_, digest): &(String, String)| digest.starts_with("sha256:"));
     Ok(Some(Equipment {
         runner_image: runner_image.clone(),
         store: store(snapshot, template)?,

@@ -7,6 +7,7 @@ use cultivar_crds::Reason;
 use jiff::Timestamp;
 
 use crate::domain::{ContainerState, Disruption, JobRecord, JobState, PodPhase, PodRecord, Terminated, text};
+use crate::render::RUNNER;
 
 /// How an attempt stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -160,6 +161,11 @@ fn cause(pod: &PodRecord, end: Option<&Terminated>) -> (Reason, String) {
             format!("pod {} was deleted; the program ended with exit code {}", pod.name, end.exit_code),
         ),
         Some(end) => (Reason::Error, format!("the program ended with exit code {}", end.exit_code)),
+        None if pod.init_failure.is_some() => {
+            let (name, words) = pod.init_failure.clone().unwrap_or_default();
+            let reason = if name == RUNNER { Reason::RunnerFailed } else { Reason::Error };
+            (reason, text::message(words))
+        }
         None if pod.gone => (Reason::PodDeleted, format!("pod {} was deleted before the program ended", pod.name)),
         None => (
             Reason::Error,

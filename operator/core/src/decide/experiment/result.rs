@@ -14,6 +14,9 @@ use super::runner;
 /// What the kubelet cuts a container's termination message to, in bytes.
 const MAX_TERMINATION_MESSAGE: usize = 4096;
 
+/// Longest uri that a status carries, in bytes.
+pub const MAX_URI: usize = 2048;
+
 /// A result message, understood as far as possible.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RunResult {
@@ -147,8 +150,12 @@ fn read_artifacts(artifacts: Vec<Value>, outputs: &[Output], result: &mut RunRes
 fn unsound(artifact: &Artifact) -> Option<&'static str> {
     if artifact.name.is_empty() || artifact.name.len() > 256 {
         Some("a name has 1 to 256 bytes")
-    } else if artifact.uri.is_empty() {
-        Some("uri is empty")
+    } else if artifact.uri.is_empty() || artifact.uri.len() > MAX_URI {
+        Some("a uri has 1 to 2048 bytes")
+    } else if artifact.digest.as_ref().is_some_and(|digest| digest.len() > 128) {
+        Some("a digest has at most 128 bytes")
+    } else if artifact.type_.as_ref().is_some_and(|kind| kind.len() > 63) {
+        Some("a type has at most 63 bytes")
     } else if artifact.size.is_some_and(|size| size < 0) {
         Some("size is negative")
     } else {

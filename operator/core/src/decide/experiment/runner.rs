@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-use super::result::RunResult;
+use super::result::{MAX_URI, RunResult};
 use crate::domain::text;
 
 /// The fields of the runner's result that are its own.
@@ -43,12 +43,20 @@ pub fn read(key: &str, value: Value, result: &mut RunResult) {
         }),
         "inputs" => {
             let inputs: Vec<protocol::InputUsed> = take(value, result, "inputs").unwrap_or_default();
-            result.inputs = inputs.into_iter().take(MAX_INPUTS).map(input).collect();
+            let fits = |input: &protocol::InputUsed| {
+                let short = |text: &Option<String>| text.as_ref().is_none_or(|text| text.len() <= 256);
+                input.name.len() <= 256 && input.uri.len() <= MAX_URI && short(&input.digest) && short(&input.version)
+            };
+            result.inputs = inputs.into_iter().filter(fits).take(MAX_INPUTS).map(input).collect();
         }
-        "logs" => result.logs = take::<protocol::LogsAt>(value, result, "logs").map(|logs| logs.uri),
+        "logs" => {
+            result.logs =
+                take::<protocol::LogsAt>(value, result, "logs").map(|logs| logs.uri).filter(|uri| uri.len() <= MAX_URI)
+        }
         "record" => {
             let record: Option<protocol::RecordAt> = take(value, result, "record");
-            result.record = record.map(|record| RecordAt { uri: record.uri, digest: record.digest });
+            let record = record.map(|record| RecordAt { uri: record.uri, digest: record.digest });
+            result.record = record.filter(|record| record.uri.len() <= MAX_URI && record.digest.len() <= 128);
         }
         "reason" => {
             let words = result.failure.take().map(|(_, words)| words).unwrap_or_default();
