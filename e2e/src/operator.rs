@@ -219,7 +219,8 @@ impl Drop for Operator {
     }
 }
 
-fn free_port() -> Result<SocketAddr> {
+/// A port of this machine that nobody listens on.
+pub(crate) fn free_port() -> Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).doing(|| "no free port")?;
     listener.local_addr().doing(|| "no free port")
 }

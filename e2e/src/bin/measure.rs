@@ -1,6 +1,7 @@
-//! `cargo measure [pipelines]`: how fast pipelines are and what they cost, beside plain Jobs.
+//! `cargo measure [pipelines|data]`: how fast pipelines are and what they cost, beside plain Jobs; how fast data moves,
+//! beside boto3.
 //!
-//! In: the command line. Out: a table with the goals beside the numbers, and `target/measure/pipelines.json`.
+//! In: the command line. Out: a table with the goals beside the numbers, and `target/measure/{pipelines,data}.json`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,17 +10,17 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 use cultivar_e2e::cluster::Cluster;
 use cultivar_e2e::error::Result;
-use cultivar_e2e::image::{Build, compile_operator};
-use cultivar_e2e::measure::{self, CHAINS_5, CHAINS_200, RUNS_300, Session, Shape};
+use cultivar_e2e::image::{Build, compile_data, compile_operator};
+use cultivar_e2e::measure::{self, CHAINS_5, CHAINS_200, RUNS_300, Report, Session, Shape, data};
 use cultivar_e2e::operator;
 use cultivar_e2e::ui::Ui;
 use serde_json::{Value, json};
 
 const NODES: u32 = 60;
 
-/// How fast pipelines are and what they cost, on a cluster of simulated nodes of its own.
+/// How fast pipelines are and what they cost, on a cluster of simulated nodes of its own; or how fast data moves.
 #[derive(Parser)]
-#[command(name = "measure", bin_name = "cargo measure")]
+#[command(name = "measure", bin_name = "cargo measure", args_conflicts_with_subcommands = true)]
 struct Args {
     #[command(subcommand)]
     what: Option<What>,
@@ -30,25 +31,43 @@ struct Args {
 #[derive(Subcommand)]
 enum What {
     /// Gaps between stages, runs a minute, writes, CPU and memory (the default).
-    Pipelines,
+    Pipelines(Options),
+    /// Uploads and downloads, logs, the time that a run takes longer: the runner and the built-in store beside boto3.
+    Data(DataOptions),
+}
+
+#[derive(clap::Args)]
+struct DataOptions {
+    /// How often everything is moved; the median is kept.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Size of the large file in GiB; the temporary folder needs room for three of it, and one to spare.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    gib: u64,
+    /// A compiled runner; by default it is compiled from this work tree as for its image.
+    #[arg(long)]
+    runner: Option<PathBuf>,
+    /// A compiled store; by default it is compiled from this work tree as for its image.
+    #[arg(long)]
+    store: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
 struct Options {
     /// How often each load is played; totals are those of the median round.
-    #[arg(long, default_value_t = 1, global = true)]
+    #[arg(long, default_value_t = 1)]
     rounds: usize,
     /// Only these loads.
-    #[arg(long, value_enum, value_delimiter = ',', global = true)]
+    #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Load>,
     /// Name of the cluster; one that is up already is used and left up.
-    #[arg(long, default_value = "measure", global = true)]
+    #[arg(long, default_value = "measure")]
     name: String,
     /// A compiled operator; by default it is compiled from this work tree as for its image.
-    #[arg(long, global = true)]
+    #[arg(long)]
     operator: Option<PathBuf>,
     /// What the operator logs.
-    #[arg(long, default_value = "warn", global = true)]
+    #[arg(long, default_value = "warn")]
     log_filter: String,
 }
 
@@ -64,8 +83,11 @@ enum Load {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let What::Pipelines = args.what.unwrap_or(What::Pipelines);
-    match pipelines(&args.options) {
+    let done = match args.what.unwrap_or(What::Pipelines(args.options)) {
+        What::Pipelines(options) => pipelines(&options),
+        What::Data(options) => moved(options),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -107,13 +129,35 @@ fn measured(cluster: &Cluster, binary: PathBuf, options: &Options, ui: &Ui) -> R
         ("load_average_before", load_before),
         ("measured", json!("arrival of watch events in the measuring process; an end is the pod's phase, a creation the first event of a name; totals run until every PipelineRun is terminal, or every plain Job Complete")),
     ]));
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/measure/pipelines.json");
-    report.save(&file)?;
-    println!("\n{report}");
-    println!(
-        "Times are those of watch events arriving in the measuring process. Our Jobs are deleted an hour later, which is not counted."
-    );
-    println!("kept in target/measure/pipelines.json");
+    let note = "Times are those of watch events arriving in the measuring process. Our Jobs are deleted an hour later, which is not counted.";
+    keep(&report, "pipelines", note)
+}
+
+fn moved(options: DataOptions) -> Result<()> {
+    let ui = Ui::new("measure-data");
+    let (runner, store) = match (options.runner, options.store) {
+        (Some(runner), Some(store)) => (runner, store),
+        (runner, store) => {
+            let [made_runner, made_store] = ui.step("compile runner and store", |_| compile_data())?;
+            (runner.unwrap_or(made_runner), store.unwrap_or(made_store))
+        }
+    };
+    let plan = data::Plan { runner, store, gib: options.gib, rounds: usize::from(options.rounds) };
+    let load_before = load_average();
+    let mut report = data::run(&plan, &ui)?;
+    report.about(BTreeMap::from([
+        ("rounds", json!(plan.rounds)),
+        ("cpus", json!(std::thread::available_parallelism().map_or(0, usize::from))),
+        ("load_average_before", load_before),
+        ("measured", json!("the runner: its process from start to end, hashing and the record included; boto3: the transfer alone, without Python's start; median rounds, highest peaks")),
+    ]));
+    let note = "The runner's times are those of its whole process, hashing included; boto3's those of the transfer alone, once it has started.";
+    keep(&report, "data", note)
+}
+
+fn keep(report: &Report, name: &str, note: &str) -> Result<()> {
+    report.save(&Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../target/measure/{name}.json")))?;
+    println!("\n{report}\n{note}\nkept in target/measure/{name}.json");
     Ok(())
 }
 

@@ -86,6 +86,14 @@ pub fn compile(build: Build) -> Result<PathBuf> {
     Ok(operator)
 }
 
+/// Compiles the two programs that move bytes as for their image, and returns the runner's binary and the store's.
+///
+/// # Errors
+/// One does not compile.
+pub fn compile_data() -> Result<[PathBuf; 2]> {
+    cargo_build(Build::Static, [RUNNER, STORE])
+}
+
 /// The binaries of the operator, the store and the runner, in this order.
 fn compile_three(build: Build) -> Result<[PathBuf; 3]> {
     if build == Build::Static {

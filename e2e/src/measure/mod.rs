@@ -5,6 +5,7 @@
 //! is played twice in one session, by the operator and by plain Jobs, so that a slow or busy machine slows both.
 
 mod bare;
+pub mod data;
 pub mod observe;
 mod report;
 mod scenario;

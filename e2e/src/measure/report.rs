@@ -73,11 +73,18 @@ impl Report {
         report
     }
 
-    fn line(&mut self, what: impl Into<String>, value: String, beside: String, goal: &str, met: Option<bool>) {
+    pub(super) fn line(
+        &mut self,
+        what: impl Into<String>,
+        value: String,
+        beside: String,
+        goal: &str,
+        met: Option<bool>,
+    ) {
         self.lines.push(Line { what: what.into(), value, beside, goal: goal.to_owned(), met });
     }
 
-    fn put(&mut self, section: &str, key: &str, value: Value) {
+    pub(super) fn put(&mut self, section: &str, key: &str, value: Value) {
         let entry = self.json.entry(section).or_insert_with(|| json!({}));
         entry[key] = value;
     }
@@ -248,10 +255,10 @@ fn number(count: usize) -> f64 {
     count as f64
 }
 
-fn rounded(value: f64) -> Value {
+pub(super) fn rounded(value: f64) -> Value {
     json!((value * 1e6).round() / 1e6)
 }
 
-fn seconds(value: f64) -> String {
+pub(super) fn seconds(value: f64) -> String {
     if value < 1.0 { format!("{:.0} ms", value * 1e3) } else { format!("{value:.2} s") }
 }
