@@ -106,7 +106,6 @@ impl Calls {
 
     /// Replaces the status, on the condition that nobody wrote since.
     pub async fn replace_status(&self, key: &Key, meta: &Meta, status: &impl Serialize) -> Result<Raw, ActError> {
-        let doing = "replacing the status";
         // The status strategy takes everything but the status from the stored object.
         let object = StatusOf {
             api_version: cultivar_core::render::api_version(),
@@ -119,7 +118,7 @@ impl Calls {
         let request = Request::new(Raw::url_path(&resource(key.kind), Some(&key.namespace)));
         let request = request.replace_subresource("status", &key.name, &PostParams::default(), body);
         let call = async { self.client.request(request.map_err(kube::Error::BuildRequest)?).await };
-        self.write(key.kind.measured(), Verb::Status, doing, call).await
+        self.write(key.kind.measured(), Verb::Status, "replacing the status", call).await
     }
 
     /// Creates an object of one of our kinds.
@@ -187,22 +186,25 @@ impl Calls {
         Ok(self.limited("listing pods", api.list(&params)).await?.items)
     }
 
+    fn secrets(&self, namespace: &str) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
     /// Reads a Secret: the store's root key, or a namespace's credentials for it.
     pub async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, ActError> {
-        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
-        self.limited("reading the store's Secret", api.get_opt(name)).await
+        self.limited("reading the store's Secret", self.secrets(namespace).get_opt(name)).await
     }
 
     /// Creates one of these Secrets; somebody else's at the same moment is an error that the next pass mends.
     pub async fn create_secret(&self, namespace: &str, secret: &Secret) -> Result<(), ActError> {
-        let (api, params): (Api<Secret>, _) = (Api::namespaced(self.client.clone(), namespace), PostParams::default());
+        let (api, params) = (self.secrets(namespace), PostParams::default());
         let call = api.create(&params, secret);
         self.write(metrics::Kind::Secret, Verb::Create, "creating the store's Secret", call).await.map(|_| ())
     }
 
     /// Replaces one of these Secrets, on the condition that nobody wrote since.
     pub async fn replace_secret(&self, namespace: &str, name: &str, secret: &Secret) -> Result<(), ActError> {
-        let (api, params): (Api<Secret>, _) = (Api::namespaced(self.client.clone(), namespace), PostParams::default());
+        let (api, params) = (self.secrets(namespace), PostParams::default());
         let call = api.replace(name, &params, secret);
         self.write(metrics::Kind::Secret, Verb::Patch, "replacing the store's Secret", call).await.map(|_| ())
     }

@@ -31,11 +31,11 @@ impl Pace {
         // Nothing in here panics half way.
         let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
         let leaked = bucket.at.map_or(0.0, |at| now.saturating_duration_since(at).as_secs_f64() * RATE);
-        // Turns beyond the longest wait are never waited for, so they are not counted either.
+        // Never fuller than the longest wait: turns beyond it are not waited for, so they are not counted either.
         bucket.level = ((bucket.level - leaked).max(0.0) + 1.0).min(BURST + RATE * LONGEST.as_secs_f64());
         bucket.at = Some(now);
         let wait = Duration::from_secs_f64((bucket.level - BURST).max(0.0) / RATE);
-        earliest + wait.min(LONGEST)
+        earliest + wait
     }
 }
 

@@ -6,24 +6,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::aws::AmazonS3;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, WriteMultipart};
-use support::{Server, namespace};
-
-fn client(server: &Server) -> AmazonS3 {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let credentials = namespace("a");
-    AmazonS3Builder::new()
-        .with_endpoint(format!("http://{}", server.s3))
-        .with_allow_http(true)
-        .with_bucket_name("cultivar")
-        .with_access_key_id(&credentials.access_key_id)
-        .with_secret_access_key(&credentials.secret_access_key)
-        .with_retry(object_store::RetryConfig { max_retries: 0, ..Default::default() })
-        .build()
-        .unwrap()
-}
+use support::{Server, client};
 
 /// Bytes that say which write they are of: the writer, its turn, and a length that follows from both.
 fn body(writer: usize, turn: usize) -> Vec<u8> {

@@ -8,24 +8,10 @@ mod support;
 use std::path::Path as Folder;
 use std::process::Command;
 
-use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::aws::AmazonS3;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
-use support::{Server, namespace};
-
-fn client(server: &Server) -> AmazonS3 {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let credentials = namespace("a");
-    AmazonS3Builder::new()
-        .with_endpoint(format!("http://{}", server.s3))
-        .with_allow_http(true)
-        .with_bucket_name("cultivar")
-        .with_access_key_id(&credentials.access_key_id)
-        .with_secret_access_key(&credentials.secret_access_key)
-        .with_retry(object_store::RetryConfig { max_retries: 0, ..Default::default() })
-        .build()
-        .unwrap()
-}
+use support::{Server, client};
 
 fn files(folder: &Folder) -> usize {
     let shards = std::fs::read_dir(folder.join("data/blobs")).unwrap();

@@ -10,6 +10,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use cultivar_store::credentials::{Credentials, derive, derive_admin};
+use object_store::aws::{AmazonS3, AmazonS3Builder};
 
 /// The root key of every test.
 pub const ROOT: &[u8] = b"0123456789abcdef0123456789abcdef";
@@ -101,4 +102,19 @@ pub fn admin() -> Credentials {
 /// A namespace's credentials.
 pub fn namespace(name: &str) -> Credentials {
     derive(ROOT, name)
+}
+
+/// A client of namespace `a` that tries everything once.
+pub fn client(server: &Server) -> AmazonS3 {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let credentials = namespace("a");
+    AmazonS3Builder::new()
+        .with_endpoint(format!("http://{}", server.s3))
+        .with_allow_http(true)
+        .with_bucket_name("cultivar")
+        .with_access_key_id(&credentials.access_key_id)
+        .with_secret_access_key(&credentials.secret_access_key)
+        .with_retry(object_store::RetryConfig { max_retries: 0, ..Default::default() })
+        .build()
+        .unwrap()
 }
