@@ -23,13 +23,13 @@ fn body(writer: usize, turn: usize) -> Vec<u8> {
     word.bytes().cycle().take(length).collect()
 }
 
-/// Per key the last turn that was acknowledged, and the one that was tried after it.
-type Book = Arc<Mutex<BTreeMap<String, (Option<usize>, Option<usize>)>>>;
+/// Per key the last turn that was acknowledged, and those that were tried after it: one for each crash in between.
+type Book = Arc<Mutex<BTreeMap<String, (Option<usize>, Vec<usize>)>>>;
 
 async fn write(store: Arc<AmazonS3>, writer: usize, book: Book, first: usize) {
     for turn in first.. {
         let key = format!("a/{writer}/{}", turn % 7);
-        book.lock().unwrap().entry(key.clone()).or_default().1 = Some(turn);
+        book.lock().unwrap().entry(key.clone()).or_default().1.push(turn);
         let (path, bytes) = (Path::from(key.clone()), body(writer, turn));
         let done = if turn % 4 == 3 {
             match store.put_multipart(&path).await {
@@ -46,7 +46,7 @@ async fn write(store: Arc<AmazonS3>, writer: usize, book: Book, first: usize) {
         if done.is_err() {
             return;
         }
-        book.lock().unwrap().insert(key, (Some(turn), None));
+        book.lock().unwrap().insert(key, (Some(turn), Vec::new()));
     }
 }
 
@@ -84,7 +84,7 @@ async fn check(store: &AmazonS3, book: &Book) {
             Err(error) => panic!("{key}: {error}"),
         };
         // What was tried and not acknowledged may be there, but then whole.
-        let may: Vec<_> = [last, tried].into_iter().flatten().map(|turn| body(writer, turn)).collect();
+        let may: Vec<_> = last.into_iter().chain(tried).map(|turn| body(writer, turn)).collect();
         match got {
             None => assert!(last.is_none(), "{key} was acknowledged and is lost"),
             Some(got) => assert!(may.iter().any(|body| *body == got), "{key} is half, or somebody else's"),
