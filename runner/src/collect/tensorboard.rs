@@ -12,12 +12,15 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// A larger event holds a picture or a graph, not a scalar.
 const MAX_EVENT: u64 = 1024 * 1024;
 /// More files than this are not read.
 const MAX_FILES: usize = 1000;
+/// A file's time may be earlier than the clock said when it was written: the kernel stamps files by its last tick, and some
+/// file systems keep whole or every other second only.
+const TIME_STAMP_GRAIN: Duration = Duration::from_secs(2);
 
 /// Where the scalars of a run go.
 #[must_use]
@@ -71,6 +74,7 @@ pub fn collect(spec: &RunSpec, since: SystemTime) -> Vec<String> {
 
 // Where they were said to be; or where they usually are: the outputs, PyTorch's and Lightning's folders.
 fn event_files(spec: &RunSpec, since: SystemTime) -> Vec<WalkedFile> {
+    let since = since.checked_sub(TIME_STAMP_GRAIN).unwrap_or(since);
     let usual = [spec.outputs_dir.clone(), "runs".to_owned(), "lightning_logs".to_owned()];
     let folders: &[String] = if spec.tensorboard.is_empty() { &usual } else { &spec.tensorboard };
     let mut seen = BTreeSet::new();
