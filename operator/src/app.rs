@@ -16,7 +16,7 @@ use futures::future::select_all;
 use kube::Client;
 
 use crate::act::{Act, Calls, Stores};
-use crate::control::queue::Queue;
+use crate::control::wakeups::Wakeups;
 use crate::control::{self, Context};
 use crate::leader::Elector;
 use crate::observe::{DataPlane, Index, watch};
@@ -31,7 +31,7 @@ const STANDSTILL: Duration = Duration::from_secs(60);
 /// Starts every task of the operator.
 pub fn start(client: Client, settings: &Settings, metrics: Metrics, tasks: &mut Tasks) {
     let health = Health::new();
-    let queue = Arc::new(Queue::default());
+    let queue = Arc::new(Wakeups::default());
     let index = Arc::new(Index::new(Arc::clone(&queue), data_plane(settings)));
     let counted = Arc::clone(&index);
 

@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::queue::Queue;
+use super::wakeups::Wakeups;
 use super::{experiment, pipeline, pipeline_run};
 use crate::act::{Act, ActError, Done};
 use crate::leader::{self, Claim, random};
@@ -21,14 +21,14 @@ use crate::telemetry::metrics::Outcome;
 /// What every pass works with.
 pub struct Context {
     pub index: Arc<Index>,
-    pub queue: Arc<Queue>,
+    pub queue: Arc<Wakeups>,
     pub act: Arc<Act>,
     pub metrics: Metrics,
     failures: Mutex<HashMap<Key, u32>>,
 }
 
 impl Context {
-    pub fn new(index: Arc<Index>, queue: Arc<Queue>, act: Arc<Act>, metrics: Metrics) -> Self {
+    pub fn new(index: Arc<Index>, queue: Arc<Wakeups>, act: Arc<Act>, metrics: Metrics) -> Self {
         Self { index, queue, act, metrics, failures: Mutex::default() }
     }
 
@@ -101,7 +101,7 @@ pub async fn run(
 
 /// Gives the key back when the pass is over, also when it panics.
 struct Working<'a> {
-    queue: &'a Queue,
+    queue: &'a Wakeups,
     key: &'a Key,
 }
 

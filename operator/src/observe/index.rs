@@ -15,7 +15,7 @@ use super::convert;
 use super::raw::Raw;
 use super::state::State;
 use super::store::{Arrival, Name};
-use crate::control::queue::Queue;
+use crate::control::wakeups::Wakeups;
 use crate::telemetry::metrics;
 
 /// A kind with a controller.
@@ -77,12 +77,12 @@ pub struct DataPlane {
 /// What the operator knows.
 pub struct Index {
     state: Mutex<State>,
-    queue: Arc<Queue>,
+    queue: Arc<Wakeups>,
     pub(super) data: DataPlane,
 }
 
 impl Index {
-    pub fn new(queue: Arc<Queue>, data: DataPlane) -> Self {
+    pub fn new(queue: Arc<Wakeups>, data: DataPlane) -> Self {
         Self { state: Mutex::default(), queue, data }
     }
 

@@ -26,13 +26,13 @@ fn key(kind: Kind, name: &str) -> Key {
     Key::new(kind, "n", name)
 }
 
-fn index() -> (Index, Arc<Queue>) {
-    let queue = Arc::new(Queue::default());
+fn index() -> (Index, Arc<Wakeups>) {
+    let queue = Arc::new(Wakeups::default());
     queue.open();
     (Index::new(Arc::clone(&queue), DataPlane::default()), queue)
 }
 
-async fn woken(queue: &Queue) -> BTreeSet<Key> {
+async fn woken(queue: &Wakeups) -> BTreeSet<Key> {
     let mut keys = BTreeSet::new();
     while queue.len() > 0 {
         let key = queue.next().await;

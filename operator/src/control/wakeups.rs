@@ -1,4 +1,4 @@
-//! The queue of wake-ups: each key once, never two passes of one key at a time, timers beside it.
+//! Wake-ups: each key once, never two passes of one key at a time, timers beside it.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use crate::observe::Key;
 
 /// Keys that want a pass.
 #[derive(Default)]
-pub struct Queue {
+pub struct Wakeups {
     state: Mutex<State>,
     news: Notify,
 }
@@ -55,7 +55,7 @@ impl State {
     }
 }
 
-impl Queue {
+impl Wakeups {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing in here panics half way.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -99,7 +99,7 @@ impl Queue {
         }
     }
 
-    /// The next key to work on; to be given back with [`Queue::done`].
+    /// The next key to work on; to be given back with [`Wakeups::done`].
     pub async fn next(&self) -> Key {
         loop {
             let timer = {
@@ -149,7 +149,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_key_waits_once_and_never_runs_twice_at_a_time() {
-        let queue = Queue::default();
+        let queue = Wakeups::default();
         queue.open();
         queue.wake(key("a"));
         queue.wake(key("a"));
@@ -165,7 +165,7 @@ mod tests {
 
     #[tokio::test]
     async fn timers_fire_in_order_and_can_be_moved() {
-        let queue = Queue::default();
+        let queue = Wakeups::default();
         queue.open();
         let now = Instant::now();
         queue.set_timer(&key("late"), Some(now + Duration::from_millis(10)));
