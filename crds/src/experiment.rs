@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use crate::Phase;
 use crate::schema::{self, cancel_is_final, frozen, object_name};
-use crate::template::{Checkpoint, ExperimentTemplate, From, Input, Output, Retries, Timeouts};
+use crate::template::{ArtifactPolicy, Checkpoint, ExperimentTemplate, From, Input, Output, Retries, Timeouts};
 use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, ResourceRequirements};
 
 /// One recorded run of a container. Once it has completed, its name is an id: a template that
@@ -49,12 +49,16 @@ use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, ResourceRequirements};
     validation = frozen("tensorboard"),
     validation = frozen("store"),
     validation = frozen("keepOnFailure"),
+    validation = frozen("artifacts"),
+    validation = frozen("record"),
     validation = frozen("resources"),
     validation = frozen("retries"),
     validation = frozen("timeouts"),
     validation = frozen("podTemplate"),
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.image) || has(self.from) || has(self.record)").message("say what to run: set image (a root) or from (a clone of an experiment); or record (a run that is over)"))]
+#[x_kube(validation = Rule::new("!has(self.record) || (!has(self.image) && !has(self.from))").message("a record says itself what was run: image and from do not go with it"))]
 pub struct ExperimentSpec {
     /// What to run.
     #[serde(flatten)]
@@ -64,11 +68,28 @@ pub struct ExperimentSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel: Option<bool>,
 
+    /// The record of a run that is over, here or elsewhere. The Experiment becomes what it says, Completed, and never
+    /// runs; the artifacts in the record's store are checked by their digests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<RecordSource>,
+
     /// How long the Experiment is kept after it has ended, e.g. `30d`; for good by default. One that
     /// is named in a `from` stays until it no longer is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::duration")]
     pub ttl_after_finished: Option<String>,
+}
+
+/// A record, as `status.record` of the Experiment names it that it was written for.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct RecordSource {
+    /// Where it lies: in a store of this namespace.
+    #[schemars(length(min = 1, max = 2048))]
+    pub uri: String,
+    /// `sha256:` and 64 hex digits of it.
+    #[schemars(schema_with = "schema::digest")]
+    pub digest: String,
 }
 
 /// What happened, as the operator saw it.
@@ -87,7 +108,7 @@ pub struct ExperimentStatus {
     /// Generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Accepted, Complete, Failed, Reconciling, Stalled, InUse, ResultAccepted.
+    /// Accepted, Complete, Failed, Reconciling, Stalled, InUse, ResultAccepted, InputsPinned, Published.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -316,6 +337,7 @@ fn every_template_field_is_frozen(template: ExperimentTemplate) {
         tensorboard,
         store,
         keep_on_failure,
+        artifacts,
         resources,
         retries,
         timeouts,
@@ -324,7 +346,7 @@ fn every_template_field_is_frozen(template: ExperimentTemplate) {
     let _: (Option<String>, Option<From>, Vec<String>, Vec<String>, Vec<String>) = (image, from, unset, command, args);
     let _: (Map<String, Value>, Vec<EnvVar>, Vec<EnvFromSource>) = (params, env, env_from);
     let _: (Vec<Input>, Vec<Output>, Option<ResourceRequirements>) = (inputs, outputs, resources);
-    let _: (Option<Checkpoint>, Vec<String>, Option<String>, Option<String>) =
-        (checkpoint, tensorboard, store, keep_on_failure);
+    let _: (Option<Checkpoint>, Vec<String>, Option<String>, Option<String>, Option<ArtifactPolicy>) =
+        (checkpoint, tensorboard, store, keep_on_failure, artifacts);
     let _: (Option<Retries>, Option<Timeouts>, Option<Value>) = (retries, timeouts, pod_template);
 }

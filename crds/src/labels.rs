@@ -17,6 +17,9 @@ pub const STAGE: &str = "cultivar.dev/stage";
 /// Revision of the Pipeline that a run executes, from 1.
 pub const REVISION: &str = "cultivar.dev/revision";
 
+/// Finalizer of an Experiment whose artifacts are deleted with it.
+pub const ARTIFACTS_FINALIZER: &str = "cultivar.dev/artifacts";
+
 /// On the Experiment of a stage: JSON `{name, uid, digest}` of the experiment its template came from.
 pub const CLONED_FROM: &str = "cultivar.dev/cloned-from";
 /// On a PipelineRun made by its Pipeline: digest of the part of the spec that starts runs.

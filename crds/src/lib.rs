@@ -27,7 +27,7 @@ pub use pipeline::{
 pub use pipeline_run::{PipelineRun, PipelineRunSpec, PipelineRunStatus, StageStatus};
 pub use reason::Reason;
 pub use template::{
-    Best, Checkpoint, ExperimentTemplate, From, Goal, Input, MetricUse, Output, Pick, Require, Retries, Selector,
+    ArtifactPolicy, Best, Checkpoint, ExperimentTemplate, From, Goal, Input, MetricUse, Output, Pick, Require, Retries, Selector,
     Timeouts,
 };
 

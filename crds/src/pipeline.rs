@@ -83,6 +83,7 @@ pub struct PipelineSpec {
 /// One node of the DAG; its run becomes an Experiment of its own.
 #[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.image) || has(self.from)").message("say what to run: set image (a root) or from (a clone of an experiment)"))]
 pub struct Stage {
     /// Name, unique within the pipeline: a DNS label that starts with a letter, at most 40 characters.
     #[schemars(schema_with = "schema::label_name")]

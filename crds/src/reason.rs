@@ -112,6 +112,8 @@ reasons! {
     WaitingForInput => Final,
     /// The program has ended; its result, too large for a termination message, is being read from the store.
     ReadingResult => Final,
+    /// The record that the experiment is made from is being read, and the artifacts in it are checked.
+    ReadingRecord => Final,
     /// Waits for stages that have not ended.
     WaitingForStages => Final,
     /// Waits for an earlier run of the same pipeline to end.
@@ -145,6 +147,14 @@ reasons! {
     Succeeded => Final,
     /// The result message was not used in full; the message says why.
     ResultMalformed => Final,
+    /// An output's place could not be written into its ConfigMap.
+    PublishFailed => Final,
+    /// Artifacts could not be deleted with their experiment, and stay in the store.
+    ArtifactsLeft => Final,
+    /// An input has no digest, and its server names no version or ETag: what was read may not be there any more.
+    InputUnpinned => Final,
+    /// Every input is known by its digest, version or ETag.
+    InputsPinned => Final,
     /// The result message was understood.
     ResultAccepted => Final,
     /// A Pipeline, an Experiment or an unfinished run names this in `from`.

@@ -16,7 +16,6 @@ use crate::schema;
 /// over the same names. A string that is one whole reference keeps the value's type. `$${` is a literal `${`.
 #[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.image) || has(self.from)").message("say what to run: set image (a root) or from (a clone of an experiment)"))]
 pub struct ExperimentTemplate {
     /// Container image of a root, or the override of a clone's. Once a run has ended, its frozen
     /// template holds the digest that the node ran, where the runtime reports one.
@@ -91,6 +90,11 @@ pub struct ExperimentTemplate {
     #[schemars(length(min = 1, max = 63))]
     pub store: Option<String>,
 
+    /// What becomes of the artifacts, logs and records in the store when the Experiment is deleted; Keep by default.
+    /// With Delete they go with it, but for what another Experiment or a Pipeline refers to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifacts: Option<ArtifactPolicy>,
+
     /// How long the container of a failed attempt stays, for a look inside, e.g. `1h`; not at all by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::duration")]
@@ -113,6 +117,16 @@ pub struct ExperimentTemplate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::free_object")]
     pub pod_template: Option<Value>,
+}
+
+/// What becomes of artifacts when their Experiment is deleted.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ArtifactPolicy {
+    /// They stay.
+    #[default]
+    Keep,
+    /// They go with it, unless something refers to them.
+    Delete,
 }
 
 /// Where a clone's template comes from.
@@ -265,10 +279,47 @@ pub struct Output {
     /// Whether the run may end without it; false by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub optional: Option<bool>,
+    /// Whether it stays when the Experiment is deleted; by default as `artifacts` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<bool>,
+    /// Where its uri and digest are written when the run has completed, for what serves it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publish: Option<Publish>,
     /// Its content where the program left nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub default: Option<String>,
+}
+
+/// An entry of a ConfigMap in the same namespace that says where an artifact lies: JSON with `uri`, `digest`, `size` and
+/// `experiment`. Other entries stay as they are; the ConfigMap is made where it is missing.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Publish {
+    /// Name of the ConfigMap.
+    #[schemars(length(min = 1, max = 253))]
+    pub config_map: String,
+    /// Key of the entry; the output's name by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::config_key")]
+    pub key: Option<String>,
+}
+
+/// Where the first attempt starts from.
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.uri) != has(self.experiment)").message("say where it is: either uri or experiment"))]
+pub struct Restore {
+    /// Where it lies: a file or folder in a store, or the `checkpoint.json` beside the checkpoints of an experiment.
+    /// Without a scheme it is a key of the run's own store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub uri: Option<String>,
+    /// An Experiment of the same namespace whose last checkpoint it is, however it ended; while it runs it is waited for,
+    /// at most `timeouts.template`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub experiment: Option<String>,
 }
 
 /// What is saved while the program runs, for the next attempt to go on from.
@@ -282,6 +333,9 @@ pub struct Checkpoint {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::duration")]
     pub every: Option<String>,
+    /// Where the first attempt starts from, such as the last checkpoint of the experiment that this is a clone of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Restore>,
 }
 
 /// How often an attempt is repeated; two budgets, since a lost node is not the program's fault.

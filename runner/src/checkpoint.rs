@@ -6,7 +6,7 @@
 
 use crate::collect;
 use cultivar_data::{DataError, Fetched, Kind, Mover, Place, Store, WalkedFile, look, walk};
-use cultivar_protocol::{Checkpoint, Input, RunSpec};
+use cultivar_protocol::{CHECKPOINT_POINTER as POINTER, Checkpoint, Input, RunSpec};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,8 +18,6 @@ use tokio_util::task::AbortOnDropHandle;
 const TRIES: usize = 3;
 /// The largest pointer.
 const MAX_POINTER: u64 = 64 * 1024;
-/// The name of the pointer.
-pub const POINTER: &str = "checkpoint.json";
 
 /// Which copy is the newest whole one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,10 +4,12 @@
 
 mod support;
 
+use cultivar_core::decide::Action;
 use cultivar_core::decide::experiment::{Refusal, Snapshot, decide};
 use cultivar_core::decide::freeze::overrides;
+use cultivar_core::domain::errand::{Errands, Outcome};
 use cultivar_core::domain::{
-    ContainerState, Disruption, JobRecord, JobState, PodPhase, PodRecord, Producer, ResultRead, StoreAccess, Stores,
+    ContainerState, Disruption, JobRecord, JobState, PodPhase, PodRecord, Producer, StoreAccess, Stores,
     Terminated, names,
 };
 use cultivar_crds::experiment::SpentRetries;
@@ -39,6 +41,7 @@ struct Given {
     /// A stage's experiment.
     stage: bool,
     deleting: bool,
+    finalizers: Vec<String>,
     generation: Option<i64>,
     annotations: BTreeMap<String, String>,
     /// Further fields of the status.
@@ -57,12 +60,14 @@ struct Given {
     store: Option<String>,
     /// Url of the operator's own store.
     own_store: Option<String>,
-    /// The result of attempt 1 as it was read from the store, or why it could not be.
-    read: Option<String>,
-    unread: Option<String>,
+    /// Uris that others refer to.
+    referred: Vec<String>,
+    /// What the errand that is asked for brought, or why nothing.
+    brought: Option<String>,
+    failed_errand: Option<String>,
     /// When it was tried, and since when.
-    read_at: i64,
-    read_since: i64,
+    tried_at: i64,
+    tried_since: i64,
     /// By uri.
     producers: BTreeMap<String, ProducerInShort>,
 }
@@ -242,6 +247,8 @@ impl Given {
         let spec = self.spec.clone().unwrap_or_else(|| json!({"image": "busybox"}));
         let mut experiment = record(&name(self.stage), spec.clone(), self.experiment_status(&spec));
         experiment.meta.deleting = self.deleting;
+        experiment.meta.deleted = self.deleting.then(|| at(0));
+        experiment.meta.finalizers = self.finalizers.clone();
         experiment.meta.generation = self.generation.unwrap_or(1);
         experiment.meta.annotations = self.annotations.clone();
         if self.stage {
@@ -266,25 +273,31 @@ impl Given {
                 at: at(refusal.at),
             }),
             runner_image: self.runner.then(|| "runner:1".to_owned()),
-            stores: Stores { named: self.store.clone().map(store), own: self.own_store.clone().map(store) },
-            result: match (&self.read, &self.unread) {
-                (Some(text), _) => Some(ResultRead {
-                    attempt: 1,
-                    text: Ok(text.clone()),
-                    at: at(self.read_at),
-                    since: at(self.read_since),
-                }),
-                (None, Some(why)) => Some(ResultRead {
-                    attempt: 1,
-                    text: Err(why.clone()),
-                    at: at(self.read_at),
-                    since: at(self.read_since),
-                }),
-                (None, None) => None,
-            },
+            stores: self.stores(),
+            errands: Errands::new(),
+            referred: self.referred.iter().cloned().collect(),
             producers: self.producers.iter().map(|(uri, producer)| (uri.clone(), producer.producer())).collect(),
             now: at(self.now),
         }
+    }
+
+    // The errands that are asked for at first have this outcome.
+    fn errands(&self, before: &Snapshot) -> Errands {
+        let result = match (&self.brought, &self.failed_errand) {
+            (Some(text), _) => Ok(text.clone()),
+            (None, Some(why)) => Err(why.clone()),
+            (None, None) => return Errands::new(),
+        };
+        let outcome = Outcome { result, at: at(self.tried_at), since: at(self.tried_since), tries: 1 };
+        let asked = decide(before).actions.into_iter().filter_map(|action| match action {
+            Action::Run(errand) => Some(errand),
+            _ => None,
+        });
+        asked.map(|errand| (errand, outcome.clone())).collect()
+    }
+
+    fn stores(&self) -> Stores {
+        Stores { named: self.store.clone().map(store), own: self.own_store.clone().map(store) }
     }
 
     fn experiment_status(&self, spec: &Value) -> ExperimentStatus {
@@ -317,7 +330,8 @@ fn every_case_of_the_tables() {
     let cases: Vec<(String, Case)> = cases("experiment");
     let mut wrong = Vec::new();
     for (file, case) in &cases {
-        let snapshot = case.given.snapshot();
+        let mut snapshot = case.given.snapshot();
+        snapshot.errands = case.given.errands(&snapshot);
         let plan = decide(&snapshot);
         let words = in_words(&plan.actions, &snapshot.experiment.meta);
         let mut found = differences(&plan, &words, &case.expect);

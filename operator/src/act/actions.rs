@@ -2,11 +2,12 @@
 
 use cultivar_core::decide::experiment::Refusal;
 use cultivar_core::decide::{Action, NewRun, NewStage};
-use cultivar_core::domain::{Equipment, Meta, Record, ResultRead, names, text};
+use cultivar_core::domain::{Equipment, Meta, Record, names, text};
 use cultivar_core::render;
 use cultivar_crds::{Reason, labels};
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 use super::{Act, ActError};
 use crate::observe::raw::Raw;
@@ -15,7 +16,7 @@ use crate::telemetry::metrics::Outcome;
 
 impl Act {
     /// Does one thing.
-    pub(super) async fn perform<S>(&self, key: &Key, about: &Record<S>, action: Action) -> Result<(), ActError> {
+    pub(super) async fn perform<S>(self: &Arc<Self>, key: &Key, about: &Record<S>, action: Action) -> Result<(), ActError> {
         let meta = &about.meta;
         let namespace = &key.namespace;
         match action {
@@ -24,10 +25,8 @@ impl Act {
             }
             Action::StopAttempt { job } | Action::DeleteJob { job } => self.calls.delete_job(namespace, &job).await,
             Action::Confirm { number } => self.confirm(key, meta, number).await,
-            Action::ReadResult(at) => {
-                let since = Timestamp::now();
-                let text = self.stores.read(&self.calls, namespace, &at).await;
-                self.index.result_read(key, ResultRead { attempt: at.attempt, text, at: Timestamp::now(), since });
+            Action::Run(errand) => {
+                self.run(key, errand);
                 Ok(())
             }
             Action::ConfirmStage { stage, experiment } => self.confirm_stage(key, &stage, &experiment).await,
@@ -40,6 +39,8 @@ impl Act {
                 }
                 Ok(())
             }
+            Action::HoldForArtifacts => self.set_finalizers(key, meta, &[labels::ARTIFACTS_FINALIZER]).await,
+            Action::ReleaseDeleted => self.set_finalizers(key, meta, &[]).await,
             Action::ReleaseExperiment { name } => {
                 let patch = json!({"metadata": {"ownerReferences": null}});
                 if let Some(object) = self.calls.patch(Kind::Experiment, namespace, &name, patch).await? {
@@ -106,6 +107,23 @@ impl Act {
             self.metrics.stage_gap(ended.elapsed());
         }
         self.index.apply_job(convert::job(job));
+        Ok(())
+    }
+
+    // Of ours there is one; those of others stay.
+    async fn set_finalizers(&self, key: &Key, meta: &Meta, ours: &[&str]) -> Result<(), ActError> {
+        let Some(object) = self.calls.get(key.kind, &key.namespace, &key.name).await? else { return Ok(()) };
+        if object.metadata.uid.as_deref() != Some(&meta.uid) {
+            return Ok(());
+        }
+        let others = object.metadata.finalizers.clone().unwrap_or_default();
+        let others = others.into_iter().filter(|name| name != labels::ARTIFACTS_FINALIZER);
+        let wanted: Vec<String> = others.chain(ours.iter().map(|&name| name.to_owned())).collect();
+        let version = object.metadata.resource_version;
+        let patch = json!({"metadata": {"finalizers": wanted, "resourceVersion": version}});
+        if let Some(object) = self.calls.patch(key.kind, &key.namespace, &key.name, patch).await? {
+            self.take_in(key.kind, object);
+        }
         Ok(())
     }
 

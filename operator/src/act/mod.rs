@@ -5,6 +5,7 @@
 
 mod actions;
 mod calls;
+mod errands;
 mod error;
 mod kinds;
 mod pace;
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 use tokio_util::task::TaskTracker;
 
 use crate::leader::random;
+use self::errands::Running;
 use crate::observe::raw::Raw;
 use crate::observe::{Index, Key, Kind};
 use crate::telemetry::Metrics;
@@ -50,13 +52,14 @@ pub struct Act {
     metrics: Metrics,
     stores: Stores,
     pace: Pace,
+    running: Running,
     // Status writes and events under way: nothing waits for them but the end of the leadership.
     beside: TaskTracker,
 }
 
 impl Act {
     pub fn new(calls: Calls, index: Arc<Index>, metrics: Metrics, stores: Stores) -> Arc<Self> {
-        Arc::new(Self { calls, index, metrics, stores, pace: Pace::default(), beside: TaskTracker::new() })
+        Arc::new(Self { calls, index, metrics, stores, pace: Pace::default(), running: Running::default(), beside: TaskTracker::new() })
     }
 
     /// What a new leader sees to before anything else: the store's pod waits for its root key.
@@ -68,6 +71,7 @@ impl Act {
 
     /// Returns when everything that goes on beside the passes has ended.
     pub async fn settled(&self) {
+        self.break_off().await;
         self.beside.close();
         self.beside.wait().await;
         self.beside.reopen();
@@ -109,7 +113,7 @@ impl Act {
     }
 
     // Actions that are alike and follow one another are done side by side, the rest in order.
-    async fn perform_all<S>(&self, key: &Key, about: &Record<S>, actions: Vec<Action>) -> Result<(), ActError> {
+    async fn perform_all<S>(self: &Arc<Self>, key: &Key, about: &Record<S>, actions: Vec<Action>) -> Result<(), ActError> {
         let (stages, others): (Vec<_>, Vec<_>) =
             actions.into_iter().partition(|action| matches!(action, Action::CreateStage(_)));
         for action in others {
@@ -121,7 +125,7 @@ impl Act {
         results.into_iter().collect()
     }
 
-    async fn perform_one<S>(&self, key: &Key, about: &Record<S>, action: Action) -> Result<(), ActError> {
+    async fn perform_one<S>(self: &Arc<Self>, key: &Key, about: &Record<S>, action: Action) -> Result<(), ActError> {
         let name = action.name();
         self.perform(key, about, action).await.map_err(|error| error.during(name))
     }

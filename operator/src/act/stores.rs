@@ -3,10 +3,12 @@
 //! One root key; a Secret in each namespace with experiments, made when it is missing or not the one that the root key
 //! gives. Nothing of it is logged or put into an object but these Secrets.
 
-use cultivar_core::domain::{ResultAt, StoreAccess};
+use cultivar_core::decide::experiment::record::CheckedRecord;
+use cultivar_core::domain::StoreAccess;
+use cultivar_core::domain::errand::{Document, Leftovers};
 use cultivar_core::render::STORE_SECRET;
-use cultivar_crds::labels;
-use cultivar_data::{Store, digest_of};
+use cultivar_crds::{Artifact, labels};
+use cultivar_data::{DataError, Store, digest_of};
 use cultivar_protocol::StoreSpec;
 use cultivar_store::credentials::{derive, root_key};
 use k8s_openapi::ByteString;
@@ -23,7 +25,7 @@ use crate::settings::StoreSettings;
 
 /// No result is larger: the runner keeps to the limits of a status, and lists no packages in it.
 const MAX_RESULT: u64 = 4 * 1024 * 1024;
-/// How long reading one may take; a pass waits for it.
+/// How long reading one may take.
 const READING: Duration = Duration::from_secs(10);
 /// How long a Secret that was looked at is taken to be right.
 const RIGHT_FOR: Duration = Duration::from_secs(30);
@@ -38,6 +40,9 @@ const BELIEVED: [&str; 7] = [
     "aws_secret_access_key",
     "aws_session_token",
 ];
+const UNREADABLE: &str = "the operator reads and deletes in its own store, and in S3 stores whose Secret has \
+                          aws_access_key_id and aws_secret_access_key and may be read by it";
+const NOT_ITS_DIGEST: &str = "it is not what its digest says";
 /// The root key's place in its Secret.
 const ROOT_KEY: &str = "root-key";
 
@@ -91,27 +96,89 @@ impl Stores {
     }
 
     /// Reads a result from a store; why not, in words for the experiment's status.
-    pub async fn read(&self, calls: &Calls, namespace: &str, at: &ResultAt) -> Result<String, String> {
-        let access =
-            at.store.as_ref().ok_or("it lies in no store that this namespace has; see kubectl get artifactstores")?;
-        let mut options = self.options(calls, namespace, access).await.map_err(|error| error.to_string())?;
-        options.retain(|key, _| BELIEVED.contains(&key.as_str()));
-        // With a key of its own the client asks nobody else who it is.
-        let has_key = ["aws_access_key_id", "aws_secret_access_key"].iter().all(|key| options.contains_key(*key));
-        if !has_key || !access.url.starts_with("s3://") || !at.uri.starts_with("s3://") {
-            return Err("the operator reads results from its own store, and from S3 stores whose Secret has \
-                        aws_access_key_id and aws_secret_access_key and may be read by it"
-                .to_owned());
+    pub async fn read(&self, calls: &Calls, namespace: &str, at: &Document) -> Result<String, String> {
+        self.document(&self.access(calls, namespace, at.store.as_ref()).await?, at).await
+    }
+
+    /// Reads a record and checks the artifacts that it names. Comes back with [`CheckedRecord`] as JSON.
+    pub async fn record(&self, calls: &Calls, namespace: &str, at: &Document) -> Result<String, String> {
+        let spec = self.access(calls, namespace, at.store.as_ref()).await?;
+        let text = match self.document(&spec, at).await {
+            Err(why) if why == NOT_ITS_DIGEST => return checked(&CheckedRecord { corrupt: vec![why], ..Default::default() }),
+            read => read?,
+        };
+        let mut found = CheckedRecord::default();
+        let record: serde_json::Value = match serde_json::from_str(&text) {
+            Ok(record) => record,
+            Err(error) => return checked(&CheckedRecord { corrupt: vec![format!("it is no JSON: {error}")], ..found }),
+        };
+        let artifacts: Vec<Artifact> = record
+            .pointer("/result/artifacts")
+            .and_then(|artifacts| serde_json::from_value(artifacts.clone()).ok())
+            .unwrap_or_default();
+        for artifact in artifacts {
+            let held = at.store.as_ref().is_some_and(|store| store.holds(&artifact.uri));
+            let Some(digest) = artifact.digest.filter(|digest| held && digest.starts_with("sha256:")) else {
+                found.unchecked.push(artifact.name);
+                continue;
+            };
+            match verify(&spec, &artifact.uri, &digest).await {
+                Ok(()) => {}
+                Err(DataError::Corrupt { why, .. }) => found.corrupt.push(format!("artifact {}: {why}", artifact.name)),
+                Err(DataError::NotFound(uri)) => {
+                    found.corrupt.push(format!("artifact {}: there is nothing at {uri}", artifact.name));
+                }
+                Err(error) => return Err(error.to_string()),
+            }
         }
-        let spec = StoreSpec { url: access.url.clone(), options, secret_dir: None };
-        let (store, key) = Store::of_object(&at.uri, Some(&spec)).map_err(|error| error.to_string())?;
+        found.record = record;
+        checked(&found)
+    }
+
+    /// Deletes what an experiment left, but for what is to stay.
+    pub async fn clear(&self, calls: &Calls, namespace: &str, left: &Leftovers) -> Result<String, String> {
+        let spec = self.access(calls, namespace, left.store.as_ref()).await?;
+        let store = Store::open(&spec).map_err(|error| error.to_string())?;
+        let stays: Vec<&str> = left.keep.iter().filter_map(|uri| store.key_of(uri)).collect();
+        let goes = |key: &str| !stays.iter().any(|kept| is_part_of(key, kept));
+        for uri in &left.delete {
+            let key = store.key_of(uri).ok_or_else(|| format!("{uri} lies in another store"))?;
+            let deleted = match key.strip_suffix('/') {
+                Some(folder) if stays.is_empty() => store.delete_tree(folder).await,
+                Some(folder) => store.delete_below(folder, goes).await,
+                None => store.delete(key).await,
+            };
+            deleted.map_err(|error| error.to_string())?;
+        }
+        Ok(String::new())
+    }
+
+    async fn document(&self, spec: &StoreSpec, at: &Document) -> Result<String, String> {
+        if !at.uri.starts_with("s3://") {
+            return Err(UNREADABLE.to_owned());
+        }
+        let (store, key) = Store::of_object(&at.uri, Some(spec)).map_err(|error| error.to_string())?;
         let read = tokio::time::timeout(READING, store.get(&key, MAX_RESULT)).await;
         let bytes = read.map_err(|_| format!("the store did not answer within {READING:?}"))?;
         let bytes = bytes.map_err(|error| error.to_string())?;
         if digest_of(&bytes) != at.digest {
-            return Err("it is not what its digest says".to_owned());
+            return Err(NOT_ITS_DIGEST.to_owned());
         }
         String::from_utf8(bytes.to_vec()).map_err(|error| error.to_string())
+    }
+
+    // How a store is opened by the operator itself.
+    async fn access(&self, calls: &Calls, namespace: &str, access: Option<&StoreAccess>) -> Result<StoreSpec, String> {
+        let access =
+            access.ok_or("it lies in no store that this namespace has; see kubectl get artifactstores")?;
+        let mut options = self.options(calls, namespace, access).await.map_err(|error| error.to_string())?;
+        options.retain(|key, _| BELIEVED.contains(&key.as_str()));
+        // With a key of its own the client asks nobody else who it is.
+        let has_key = ["aws_access_key_id", "aws_secret_access_key"].iter().all(|key| options.contains_key(*key));
+        if !has_key || !access.url.starts_with("s3://") {
+            return Err(UNREADABLE.to_owned());
+        }
+        Ok(StoreSpec { url: access.url.clone(), options, secret_dir: None })
     }
 
     async fn options(
@@ -152,6 +219,22 @@ impl Stores {
     }
 }
 
+async fn verify(spec: &StoreSpec, uri: &str, digest: &str) -> Result<(), DataError> {
+    let (store, key) = Store::of_object(uri, Some(spec))?;
+    let key = if uri.ends_with('/') { format!("{}/", key.trim_end_matches('/')) } else { key };
+    store.verify(&key, digest).await.map(|_| ())
+}
+
+fn checked(found: &CheckedRecord) -> Result<String, String> {
+    serde_json::to_string(found).map_err(|error| error.to_string())
+}
+
+// Whether a key belongs to a file or folder that stays: it, what lies in it, or its manifest.
+fn is_part_of(key: &str, kept: &str) -> bool {
+    let kept = kept.trim_end_matches('/');
+    key.strip_prefix(kept).is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || rest == ".manifest.json")
+}
+
 // A namespace's credentials, by the keys of the crate object_store.
 fn of_namespace(root: &[u8], namespace: &str) -> [(String, String); 2] {
     let given = derive(root, namespace);
@@ -190,4 +273,23 @@ fn random_hex() -> Result<String, ActError> {
         let _ = write!(hex, "{byte:02x}");
         hex
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stays_stays_whole_and_nothing_else_does() {
+        for (key, stays) in [
+            ("ns/a-1/model.pkl", true),
+            ("ns/a-1/model.pkl2", false),
+            ("ns/a-1/model.pkl.manifest.json", true),
+            ("ns/a-1/model.pkl/part", true),
+            ("ns/a-1/log/1.gz", false),
+        ] {
+            assert_eq!(is_part_of(key, "ns/a-1/model.pkl"), stays, "{key}");
+            assert_eq!(is_part_of(key, "ns/a-1/model.pkl/"), stays, "{key}");
+        }
+    }
 }

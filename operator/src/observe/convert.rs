@@ -56,12 +56,18 @@ fn meta(meta: ObjectMeta) -> Meta {
             .annotations
             .unwrap_or_default()
             .into_iter()
-            .filter(|(key, _)| key.starts_with("cultivar.dev/"))
+            .filter(|(key, _)| is_ours(key))
             .collect(),
         created: meta.creation_timestamp.map(|time| time.0),
         deleting: meta.deletion_timestamp.is_some(),
+        deleted: meta.deletion_timestamp.map(|time| time.0),
+        finalizers: meta.finalizers.unwrap_or_default().into_iter().filter(|name| is_ours(name)).collect(),
         owner: controller(meta.owner_references.as_deref()),
     }
+}
+
+fn is_ours(key: &str) -> bool {
+    key.starts_with("cultivar.dev/")
 }
 
 fn controller(references: Option<&[OwnerReference]>) -> Option<Owner> {

@@ -4,9 +4,10 @@
 
 use cultivar_core::decide::experiment::Refusal;
 use cultivar_core::domain::{
-    ExperimentRecord, JobRecord, PipelineRecord, PodRecord, ResultRead, RunRecord, StoreAccess,
+    Errand, ExperimentRecord, JobRecord, PipelineRecord, PodRecord, RunRecord, StoreAccess,
 };
 use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus};
+use jiff::Timestamp;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -257,14 +258,21 @@ impl Index {
         self.queue.wake(key.clone());
     }
 
-    /// A result was read from the store, or could not be.
-    pub fn result_read(&self, key: &Key, mut result: ResultRead) {
-        let mut state = self.lock();
-        let before = state.results.get(key).filter(|before| before.attempt == result.attempt);
-        result.since = before.map_or(result.since, |before| before.since);
-        state.results.insert(key.clone(), result);
-        drop(state);
-        self.queue.wake(key.clone());
+    /// Begins an errand; false while it is under way.
+    pub fn begin_errand(&self, key: &Key, errand: &Errand) -> bool {
+        self.lock().errands.begin(key, errand)
+    }
+
+    /// An errand has ended.
+    pub fn end_errand(&self, key: &Key, errand: Errand, result: Result<String, String>) {
+        if self.lock().errands.end(key, errand, result, Timestamp::now()) {
+            self.queue.wake(key.clone());
+        }
+    }
+
+    /// The errands under way were broken off: this replica leads no more.
+    pub fn errands_broken_off(&self) {
+        self.lock().errands.broken_off();
     }
 
     /// Forgets why the last Job could not be made.

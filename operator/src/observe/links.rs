@@ -1,6 +1,7 @@
 //! Links between objects by name: who names whom in `from`. Kept so that a change wakes whom it concerns.
 
-use cultivar_core::decide::inputs::makers;
+use cultivar_core::decide::inputs::{self, makers};
+use cultivar_core::domain::ExperimentRecord;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -39,6 +40,11 @@ impl Links {
         changed.into_iter().map(|name| Key::new(Kind::Experiment, &who.namespace, &name)).collect()
     }
 
+    /// What names this.
+    pub fn namers(&self, namespace: &str, name: &str) -> impl Iterator<Item = &Key> {
+        self.namers.get(&(namespace.to_owned(), name.to_owned())).into_iter().flatten()
+    }
+
     /// Which kinds name this experiment, in words that change only when the kinds do.
     pub fn in_use(&self, namespace: &str, name: &str) -> Option<String> {
         let namers = self.namers.get(&(namespace.to_owned(), name.to_owned()))?;
@@ -58,6 +64,18 @@ impl Links {
 pub fn of_experiment(spec: &Value) -> BTreeSet<String> {
     let from = spec.get("from").and_then(|from| from.get("experiment")?.as_str());
     from.into_iter().chain(makers(spec)).map(str::to_owned).collect()
+}
+
+/// What an Experiment refers to: see [`inputs::uses`].
+pub fn uses_of_experiment(record: &ExperimentRecord) -> BTreeSet<String> {
+    let template = record.status.template.iter().flat_map(inputs::uses);
+    let used = record.status.inputs.iter().map(|input| input.uri.clone());
+    inputs::uses(&record.spec).chain(template).chain(used).collect()
+}
+
+/// What the stages of a Pipeline's spec, frozen or not, refer to.
+pub fn uses_of_stages(spec: &Value) -> BTreeSet<String> {
+    stages(spec).flat_map(inputs::uses).collect()
 }
 
 /// The stages of a Pipeline's spec, frozen or not.

@@ -4,6 +4,7 @@
 //! keys of every object that a change touches.
 
 pub mod convert;
+mod errands;
 pub mod index;
 mod links;
 pub mod raw;

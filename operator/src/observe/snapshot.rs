@@ -8,7 +8,7 @@ use cultivar_core::domain::{Producer, Record, StoreAccess, Stores};
 use cultivar_crds::artifact_store::DEFAULT_STORE;
 use jiff::Timestamp;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::index::{Index, Key};
@@ -46,6 +46,7 @@ impl Index {
         let snapshot = experiment::Snapshot {
             experiment: (**record).clone(),
             sources: if frozen { Sources::new() } else { state.sources(&key.namespace, queries_of(&record.spec)) },
+            referred: if record.meta.deleting { state.referred(record) } else { BTreeSet::new() },
             jobs,
             pods: pods.cloned().collect(),
             in_use: state.links.in_use(&key.namespace, &key.name),
@@ -53,7 +54,7 @@ impl Index {
             refusal: state.refusals.get(key).cloned(),
             runner_image: self.data.runner_image.clone(),
             stores: Stores { named: state.store_of(&key.namespace, template), own: self.data.store.clone() },
-            result: state.results.get(key).cloned(),
+            errands: state.errands.of(key),
             producers: state.producers_of(&key.namespace, template),
             now,
         };

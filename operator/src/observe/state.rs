@@ -3,10 +3,10 @@
 //! Comes in: records and decided statuses. Goes out: the keys to wake, before and after the change.
 
 use cultivar_core::decide::experiment::Refusal;
-use cultivar_core::decide::inputs::makers;
+use cultivar_core::decide::inputs::{artifact_of, makers};
 use cultivar_core::decide::pipeline_run::standing;
 use cultivar_core::domain::{
-    ExperimentRecord, JobRecord, JobState, Meta, PipelineRecord, PodRecord, Producer, ResultRead, RunRecord,
+    Errand, ExperimentRecord, JobRecord, JobState, Meta, PipelineRecord, PodRecord, Producer, RunRecord,
     StoreAccess, names,
 };
 use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus, Reason};
@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::errands::ErrandBook;
 use super::index::{Key, Kind};
 use super::links::{self, Links};
 use super::store::{Name, Store, Tracked};
@@ -31,6 +32,8 @@ pub struct State {
     // By pipeline: its runs.
     pub(super) runs_of: HashMap<Name, BTreeSet<String>>,
     pub(super) links: Links,
+    // What objects refer to, by uri or by experiment and artifact: who used this.
+    pub(super) uses: Links,
     pub(super) stores: HashMap<Name, StoreAccess>,
     // By namespace and uri: who made what lies there.
     pub(super) producers: HashMap<(String, String), Producer>,
@@ -39,8 +42,7 @@ pub struct State {
     // What the API server itself said: attempts and stages that are gone for sure.
     pub(super) confirmed: HashMap<Key, Confirmed>,
     pub(super) refusals: HashMap<Key, Refusal>,
-    // Results that were read from the store, until the attempt's end is recorded.
-    pub(super) results: HashMap<Key, ResultRead>,
+    pub(super) errands: ErrandBook,
     // By a run's uid: when its latest stage ended, for the gap histogram.
     pub(super) stage_ends: HashMap<String, Instant>,
 }
@@ -85,7 +87,7 @@ impl State {
         if before.as_ref().is_some_and(|before| before.meta.uid != meta.uid) {
             self.confirmed.remove(&key);
             self.refusals.remove(&key);
-            self.results.remove(&key);
+            self.errands.forget(&key);
         }
         if !self.experiments.apply(record) {
             return Vec::new();
@@ -99,6 +101,7 @@ impl State {
         }
         let mut keys = self.links.set(&key, links::of_experiment(&spec));
         self.after_experiment(&key, current.as_deref(), &mut keys);
+        self.note_uses(&key);
         keys
     }
 
@@ -158,9 +161,43 @@ impl State {
             keys.extend(waiting.filter(|waiting| *waiting != key && self.may_wait_for(waiting, &key.name)).cloned());
         }
         self.tidy_pods(&key.place(), recorded);
-        if self.results.get(key).is_some_and(|read| recorded.is_some_and(|number| read.attempt <= number)) {
-            self.results.remove(key);
+        if recorded.is_some() && recorded == self.experiments.get(&key.place()).and_then(|slot| slot.current().status.attempt) {
+            // A result that is recorded is not read again.
+            self.errands.retain(key, |errand| !matches!(errand, Errand::ReadResult(_) | Errand::ReadRecord(_)));
         }
+    }
+
+    fn note_uses(&mut self, key: &Key) {
+        let uses = match key.kind {
+            Kind::Experiment => self.experiments.get(&key.place()).map(|slot| links::uses_of_experiment(&slot.stored)),
+            Kind::Pipeline => self.pipelines.get(&key.place()).map(|slot| links::uses_of_stages(&slot.stored.spec)),
+            Kind::PipelineRun => {
+                let run = self.runs.get(&key.place()).map(|slot| &slot.stored.status);
+                let frozen = run.filter(|status| !status.phase.is_terminal()).and_then(|run| run.pipeline_spec.as_ref());
+                frozen.map(links::uses_of_stages)
+            }
+        };
+        self.uses.set(key, uses.unwrap_or_default());
+    }
+
+    /// Uris of an experiment's artifacts that others, which are not being deleted themselves, refer to.
+    pub(super) fn referred(&self, record: &ExperimentRecord) -> BTreeSet<String> {
+        let (namespace, own) = (&record.meta.namespace, &record.meta.name);
+        let stays = |key: &&Key| {
+            let is_own = key.kind == Kind::Experiment && key.name == *own;
+            let going = match key.kind {
+                Kind::Experiment => self.experiments.get(&key.place()).is_none_or(|slot| slot.stored.meta.deleting),
+                Kind::Pipeline => self.pipelines.get(&key.place()).is_none_or(|slot| slot.stored.meta.deleting),
+                Kind::PipelineRun => self.runs.get(&key.place()).is_none_or(|slot| slot.stored.meta.deleting),
+            };
+            !going && !is_own
+        };
+        let named = |name: &str| self.uses.namers(namespace, name).any(|key| stays(&key));
+        let artifacts = record.status.artifacts.iter();
+        artifacts
+            .filter(|artifact| named(&artifact.uri) || named(&artifact_of(own, &artifact.name)))
+            .map(|artifact| artifact.uri.clone())
+            .collect()
     }
 
     // Three hundred runs that begin at once must not all be woken by each other's stages.
@@ -221,6 +258,7 @@ impl State {
         let linked = if terminal { BTreeSet::new() } else { links::of_frozen(status.pipeline_spec.as_ref()) };
         let mut keys = self.links.set(&key, linked);
         self.set_waiting(&key, waits);
+        self.note_uses(&key);
         keys.push(key.clone());
         if before != Some(now) {
             keys.extend(self.around_run(&key));
@@ -271,6 +309,7 @@ impl State {
         }
         let mut keys = self.links.set(&key, links::of_pipeline(&spec));
         keys.extend(self.unfinished_siblings(&key.namespace, &key.name, ""));
+        self.note_uses(&key);
         keys.push(key);
         keys
     }
@@ -331,7 +370,8 @@ impl State {
         let place = key.place();
         self.confirmed.remove(key);
         self.refusals.remove(key);
-        self.results.remove(key);
+        self.errands.forget(key);
+        self.uses.set(key, BTreeSet::new());
         let mut keys = self.links.set(key, BTreeSet::new());
         self.set_waiting(key, false);
         match key.kind {

@@ -28,6 +28,8 @@ pub enum Kind {
     Event,
     /// A Secret.
     Secret,
+    /// A ConfigMap.
+    ConfigMap,
 }
 
 impl Kind {
@@ -41,6 +43,7 @@ impl Kind {
             Self::Job => "Job",
             Self::Event => "Event",
             Self::Secret => "Secret",
+            Self::ConfigMap => "ConfigMap",
         }
     }
 }

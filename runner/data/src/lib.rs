@@ -17,6 +17,7 @@ mod store;
 mod tree;
 mod unpack;
 mod upload;
+mod verify;
 
 pub use digest::{Sha256Sum, digest_of};
 pub use error::DataError;

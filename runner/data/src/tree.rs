@@ -32,7 +32,7 @@ impl Mover {
         let prefix = prefix.trim_end_matches('/');
         std::fs::create_dir_all(to).map_err(DataError::local("make the folder", to))?;
         let known = match expect {
-            Some(digest) => self.manifest(store, prefix, digest).await?,
+            Some(digest) => store.manifest(prefix, digest).await?,
             None => None,
         };
         let made = Arc::new(Mutex::new(HashSet::new()));
@@ -64,23 +64,6 @@ impl Mover {
         Ok(Fetched { size: manifest.size(), digest, version: None, files: manifest.files.len() as u64 })
     }
 
-    async fn manifest(
-        &self,
-        store: &Store,
-        prefix: &str,
-        digest: &str,
-    ) -> Result<Option<DirectoryManifest>, DataError> {
-        let key = format!("{prefix}.manifest.json");
-        let bytes = match store.get(&key, MAX_MANIFEST).await {
-            Ok(bytes) => bytes,
-            Err(DataError::NotFound(_)) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        check(&store.uri(&key), &digest_of(&bytes), Some(digest))?;
-        let read = DirectoryManifest::read(&bytes);
-        read.map(Some).map_err(|error| DataError::Corrupt { what: store.uri(&key), why: error.to_string() })
-    }
-
     async fn member(
         &self,
         store: Store,
@@ -109,5 +92,20 @@ impl Mover {
             tokio::spawn(async move { mover.fetch(&Remote::Object(store, key), &target, digest.as_deref()).await });
         let fetched = tokio_util::task::AbortOnDropHandle::new(fetched).await.map_err(|error| broken(&error))??;
         Ok(ManifestFile { path, size: fetched.size, digest: fetched.digest })
+    }
+}
+
+impl Store {
+    /// The manifest of the directory `prefix`, checked against the directory's digest; nothing where there is none.
+    pub(crate) async fn manifest(&self, prefix: &str, digest: &str) -> Result<Option<DirectoryManifest>, DataError> {
+        let key = format!("{prefix}.manifest.json");
+        let bytes = match self.get(&key, MAX_MANIFEST).await {
+            Ok(bytes) => bytes,
+            Err(DataError::NotFound(_)) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        check(&self.uri(&key), &digest_of(&bytes), Some(digest))?;
+        let read = DirectoryManifest::read(&bytes);
+        read.map(Some).map_err(|error| DataError::Corrupt { what: self.uri(&key), why: error.to_string() })
     }
 }

@@ -131,3 +131,34 @@ async fn a_store_that_is_away_is_waited_for_then_told() {
     assert!(error.is_temporary(), "{error}");
     assert!(started.elapsed().as_millis() >= 300 && started.elapsed().as_secs() < 10, "{:?}", started.elapsed());
 }
+
+#[tokio::test]
+async fn what_lies_there_is_checked_without_a_copy() {
+    let root = tempfile::tempdir().unwrap();
+    let (store, mover) = (open(root.path()), Mover::default());
+    let from = root.path().join("from");
+    fs::create_dir_all(from.join("sub")).unwrap();
+    fs::write(from.join("sub/a"), "alpha").unwrap();
+    fs::write(from.join("b"), "beta").unwrap();
+    let tree = mover.upload_tree(&store, "d", walk(&from).unwrap().files).await.unwrap();
+    let file = mover.upload(&store, "f", &from.join("b")).await.unwrap();
+    assert_eq!(store.verify("d/", &tree.digest).await.unwrap(), 9);
+    assert_eq!(store.verify("f", &file.digest).await.unwrap(), 4);
+    assert!(matches!(store.verify("f", &tree.digest).await, Err(DataError::Corrupt { .. })));
+    assert!(matches!(store.verify("gone", &file.digest).await, Err(DataError::NotFound(_))));
+    fs::write(root.path().join("st ore/d/sub/a"), "alphA").unwrap();
+    assert!(matches!(store.verify("d/", &tree.digest).await, Err(DataError::Corrupt { .. })));
+}
+
+#[tokio::test]
+async fn a_folder_is_deleted_but_for_what_stays() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    for key in ["e/model.pkl", "e/log/1.gz", "e/data/x", "e/data.manifest.json", "e2/other"] {
+        store.put(key, key.as_bytes().to_vec()).await.unwrap();
+    }
+    store.delete_below("e", |key| !key.starts_with("e/data")).await.unwrap();
+    for (key, there) in [("e/model.pkl", false), ("e/log/1.gz", false), ("e/data/x", true), ("e/data.manifest.json", true), ("e2/other", true)] {
+        assert_eq!(store.get(key, 100).await.is_ok(), there, "{key}");
+    }
+}

@@ -28,6 +28,8 @@ pub use spec::{BadSpec, Checkpoint, ExperimentRef, Input, Output, RunSpec, Store
 
 /// The version of every document that this crate writes.
 pub const VERSION: u32 = 1;
+/// The object in an experiment's folder that names its newest whole checkpoint.
+pub const CHECKPOINT_POINTER: &str = "checkpoint.json";
 /// The environment variable that carries the [`RunSpec`]; the runner removes it before it starts the program.
 pub const SPEC_ENV: &str = "CULTIVAR_RUN_SPEC";
 /// How the runner itself ends when it, and not the program, is what failed.

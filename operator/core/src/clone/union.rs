@@ -16,6 +16,7 @@ enum Arms {
 fn arms(field: &str) -> Option<Arms> {
     Some(match field {
         "env" => Arms::Groups(&[&["value"], &["valueFrom"]]),
+        "restore" => Arms::Groups(&[&["uri"], &["experiment"]]),
         "inputs" => Arms::Groups(&[&["uri"], &["experiment", "artifact"]]),
         "source" => Arms::Groups(&[&["git"], &["packed"]]),
         "valueFrom" => Arms::AllBut(&[]),

@@ -1,18 +1,35 @@
 //! Inputs that experiments made: pinned to a uri and a digest when a template is frozen, traced when a run has ended.
 
 use cultivar_crds::{Phase, Reason};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::freeze::{Frozen, Query, Sources};
-use crate::domain::text;
+use crate::domain::{names, text};
+use cultivar_protocol::CHECKPOINT_POINTER;
 
 fn inputs(spec: &Value) -> impl Iterator<Item = &Value> {
     spec.get("inputs").and_then(Value::as_array).into_iter().flatten()
 }
 
-/// The experiments that a spec's inputs name.
+/// The experiments that a spec's inputs name, and the one whose checkpoint it starts from.
 pub fn makers(spec: &Value) -> impl Iterator<Item = &str> {
-    inputs(spec).filter_map(|input| input.get("experiment")?.as_str())
+    let restored = spec.pointer("/checkpoint/restore/experiment").and_then(Value::as_str);
+    inputs(spec).filter_map(|input| input.get("experiment")?.as_str()).chain(restored)
+}
+
+/// What a spec or template refers to: uris, and artifacts by their experiment as `experiment/artifact`.
+pub fn uses(spec: &Value) -> impl Iterator<Item = String> {
+    let artifact = |input: &Value| {
+        let word = |key: &str| input.get(key).and_then(Value::as_str);
+        Some(artifact_of(word("experiment")?, word("artifact")?))
+    };
+    inputs(spec).filter_map(artifact).chain(uris(spec).map(str::to_owned)).collect::<Vec<_>>().into_iter()
+}
+
+/// How [`uses`] names an artifact of an experiment.
+#[must_use]
+pub fn artifact_of(experiment: &str, artifact: &str) -> String {
+    format!("{experiment}/{artifact}")
 }
 
 /// The uris of a template's inputs that are known without resolving references.
@@ -22,6 +39,9 @@ pub fn uris(template: &Value) -> impl Iterator<Item = &str> {
 
 /// Replaces `experiment` and `artifact` of every input by where that artifact lies and its digest.
 pub fn pin(mut template: Value, sources: &Sources) -> Frozen<Value> {
+    if let Some(Err(outcome)) = pin_checkpoint(&mut template, sources) {
+        return outcome;
+    }
     let Some(inputs) = template.get_mut("inputs").and_then(Value::as_array_mut) else {
         return Frozen::Ready(template);
     };
@@ -72,6 +92,22 @@ fn pin_one(input: &mut Value, sources: &Sources) -> Option<Result<(), Frozen<Val
     Some(Ok(()))
 }
 
+// However the experiment ended: to go on from a failed one is what this is for. It may have been killed before it could
+// report, so where its checkpoints lie is told by its name, not by its status.
+fn pin_checkpoint(template: &mut Value, sources: &Sources) -> Option<Result<(), Frozen<Value>>> {
+    let restore = template.pointer_mut("/checkpoint/restore")?;
+    let maker = restore.get("experiment")?.as_str()?.to_owned();
+    let waits = |message: String| Frozen::Waiting { reason: Reason::WaitingForInput, message };
+    let Some(source) = sources.get(&Query::Name(maker.clone())).and_then(|found| found.first()) else {
+        return Some(Err(waits(format!("checkpoint: experiment {maker} does not exist in this namespace"))));
+    };
+    if !source.status.phase.is_terminal() {
+        return Some(Err(waits(format!("checkpoint: experiment {maker} is {}", source.status.phase))));
+    }
+    *restore = json!({"uri": format!("{}/{CHECKPOINT_POINTER}", names::store_prefix(&source.meta))});
+    Some(Ok(()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,6 +127,20 @@ mod tests {
         let meta = Meta { name: "prepare".into(), ..Meta::default() };
         let record: ExperimentRecord = Record { meta, spec: Arc::default(), status: Arc::new(status) };
         Sources::from([(Query::Name("prepare".into()), vec![Arc::new(record)])])
+    }
+
+    #[test]
+    fn a_checkpoint_is_pinned_by_its_place_however_the_run_ended() {
+        let wanted = json!({"checkpoint": {"path": "/ckpt", "restore": {"experiment": "prepare"}}});
+        assert_eq!(makers(&wanted).collect::<Vec<_>>(), ["prepare"]);
+        for phase in [Phase::Failed, Phase::Completed, Phase::Cancelled] {
+            let Frozen::Ready(template) = pin(wanted.clone(), &maker(phase, &[])) else { panic!("{phase}") };
+            let uri = template["checkpoint"]["restore"]["uri"].as_str().unwrap();
+            assert!(uri.contains("/prepare-") && uri.ends_with("/checkpoint.json"), "{uri}");
+        }
+        for sources in [Sources::new(), maker(Phase::Running, &[])] {
+            assert!(matches!(pin(wanted.clone(), &sources), Frozen::Waiting { reason: Reason::WaitingForInput, .. }));
+        }
     }
 
     #[test]

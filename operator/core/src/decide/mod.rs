@@ -13,7 +13,7 @@ use cultivar_crds::{ClonedFrom, Reason};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::domain::{Equipment, ResultAt};
+use crate::domain::{Equipment, Errand};
 
 /// When a changed status must be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,8 +96,8 @@ pub enum Action {
         /// Number of the attempt.
         number: u32,
     },
-    /// Read a result that lies in the store.
-    ReadResult(ResultAt),
+    /// Do something outside the API server, beside the passes.
+    Run(Errand),
     /// Ask the API server itself for a stage's experiment, before absence is believed.
     ConfirmStage {
         /// Name of the stage.
@@ -128,6 +128,10 @@ pub enum Action {
         /// Uid.
         uid: String,
     },
+    /// Put the finalizer on an Experiment whose artifacts are deleted with it.
+    HoldForArtifacts,
+    /// Take the finalizer off a deleted Experiment: nothing more is to be done.
+    ReleaseDeleted,
     /// Take an Experiment out of its run's ownership, since something names it in `from`.
     ReleaseExperiment {
         /// Name.
@@ -144,13 +148,18 @@ impl Action {
             Self::StopAttempt { .. } => "StopAttempt",
             Self::DeleteJob { .. } => "DeleteJob",
             Self::Confirm { .. } => "Confirm",
-            Self::ReadResult(_) => "ReadResult",
+            Self::Run(Errand::ReadResult(_)) => "ReadResult",
+            Self::Run(Errand::ReadRecord(_)) => "ReadRecord",
+            Self::Run(Errand::DeleteArtifacts(_)) => "DeleteArtifacts",
+            Self::Run(Errand::Publish(_)) => "Publish",
             Self::ConfirmStage { .. } => "ConfirmStage",
             Self::DeleteExperiment { .. } => "DeleteExperiment",
             Self::CreateStage(_) => "CreateStage",
             Self::CancelExperiment { .. } => "CancelExperiment",
             Self::CreateRun(_) => "CreateRun",
             Self::DeleteRun { .. } => "DeleteRun",
+            Self::HoldForArtifacts => "HoldForArtifacts",
+            Self::ReleaseDeleted => "ReleaseDeleted",
             Self::ReleaseExperiment { .. } => "ReleaseExperiment",
         }
     }

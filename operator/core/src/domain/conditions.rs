@@ -24,6 +24,12 @@ pub mod kind {
     pub const IN_USE: &str = "InUse";
     /// The result message was used in full.
     pub const RESULT_ACCEPTED: &str = "ResultAccepted";
+    /// Every input is known by its digest, version or ETag.
+    pub const INPUTS_PINNED: &str = "InputsPinned";
+    /// The places of outputs stand in their ConfigMaps.
+    pub const PUBLISHED: &str = "Published";
+    /// What goes with a deleted experiment is gone.
+    pub const ARTIFACTS_DELETED: &str = "ArtifactsDeleted";
     /// Verdict of the latest ended run.
     pub const LAST_RUN_SUCCEEDED: &str = "LastRunSucceeded";
 }

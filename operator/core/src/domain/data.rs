@@ -1,10 +1,9 @@
 //! The data plane as deciding knows it: where artifacts go, who made which, and what a pod is given for it.
 
-use jiff::Timestamp;
 use std::collections::BTreeMap;
 
 /// How an artifact store is reached, as pods are told.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StoreAccess {
     /// Bucket and prefix, such as `s3://cultivar`.
     pub url: String,
@@ -47,28 +46,24 @@ pub struct Equipment {
     pub digests: BTreeMap<String, String>,
 }
 
-/// A result that did not fit into the termination message: where all of it lies.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ResultAt {
-    /// Number of the attempt.
-    pub attempt: u32,
-    /// Where.
-    pub uri: String,
-    /// `sha256:…` of its bytes.
-    pub digest: String,
-    /// How it is reached.
-    pub store: Option<StoreAccess>,
+impl StoreAccess {
+    /// Whether a uri lies in it.
+    #[must_use]
+    pub fn holds(&self, uri: &str) -> bool {
+        uri.strip_prefix(self.url.trim_end_matches('/')).is_some_and(|rest| rest.starts_with('/'))
+    }
 }
 
-/// Such a result as it was read, or why it could not be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ResultRead {
-    /// Number of the attempt.
-    pub attempt: u32,
-    /// The document, or why there is none.
-    pub text: Result<String, String>,
-    /// When it was read, or not.
-    pub at: Timestamp,
-    /// Since when it is being tried.
-    pub since: Timestamp,
+impl Stores {
+    /// The store that a uri lies in.
+    #[must_use]
+    pub fn of(&self, uri: &str) -> Option<&StoreAccess> {
+        self.named.iter().chain(&self.own).find(|store| store.holds(uri))
+    }
+
+    /// The store that what an experiment leaves goes to.
+    #[must_use]
+    pub fn target(&self) -> Option<&StoreAccess> {
+        self.named.as_ref().or(self.own.as_ref())
+    }
 }

@@ -2,13 +2,15 @@
 
 pub mod conditions;
 pub mod data;
+pub mod errand;
 pub mod names;
 pub mod records;
 pub mod settings;
 pub mod text;
 pub mod time;
 
-pub use data::{Equipment, Producer, ResultAt, ResultRead, StoreAccess, Stores};
+pub use data::{Equipment, Producer, StoreAccess, Stores};
+pub use errand::{Errand, Errands};
 pub use records::{
     ContainerState, Disruption, ExperimentRecord, JobRecord, JobState, Meta, Owner, PipelineRecord, PodPhase,
     PodRecord, Record, RunRecord, Terminated,

@@ -41,6 +41,10 @@ pub struct Meta {
     pub created: Option<Timestamp>,
     /// Whether it is being deleted.
     pub deleting: bool,
+    /// Since when.
+    pub deleted: Option<Timestamp>,
+    /// Finalizers of ours: what has to be done before it goes.
+    pub finalizers: Vec<String>,
     /// Who controls it.
     pub owner: Option<Owner>,
 }

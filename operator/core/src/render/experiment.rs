@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{api_version, controller_reference};
 use crate::decide::NewStage;
+use crate::decide::experiment::leftovers::are_deleted;
 use crate::domain::Meta;
 
 /// The Experiment of a stage of `run`: its spec is the whole effective template, so that it needs
@@ -15,6 +16,8 @@ pub fn stage(run: &Meta, new: &NewStage) -> Value {
     if let Some(cloned_from) = &new.cloned_from {
         annotations[labels::CLONED_FROM] = serde_json::to_string(cloned_from).unwrap_or_default().into();
     }
+    // Now, so that it needs no write of its own later.
+    let finalizers: &[&str] = if are_deleted(&new.spec) { &[labels::ARTIFACTS_FINALIZER] } else { &[] };
     json!({
         "apiVersion": api_version(),
         "kind": "Experiment",
@@ -30,6 +33,7 @@ pub fn stage(run: &Meta, new: &NewStage) -> Value {
             },
             "annotations": annotations,
             "ownerReferences": controller_reference("PipelineRun", run),
+            "finalizers": finalizers,
         },
         "spec": new.spec,
     })

@@ -178,7 +178,7 @@ pub fn spec(
         outputs_dir: format!("{HOME}/outputs"),
         run_dir: format!("{HOME}/run"),
         termination_log: "/dev/termination-log".to_owned(),
-        checkpoint: text("checkpoint")?.map(|value| checkpoint(&value)),
+        checkpoint: text("checkpoint")?.map(|value| checkpoint(&value, equipment.store.as_ref())),
         keep_on_failure: span(template.get("keepOnFailure")),
         tensorboard: words(text("tensorboard")?),
         grace_period: grace(template),
@@ -199,11 +199,18 @@ fn span(value: Option<&Value>) -> Option<Span> {
     value.and_then(Value::as_str).and_then(|text| time::parse_duration(text).ok()).map(Span)
 }
 
-fn checkpoint(value: &Value) -> Checkpoint {
+fn checkpoint(value: &Value, store: Option<&StoreAccess>) -> Checkpoint {
+    let restore = value.pointer("/restore/uri").and_then(Value::as_str);
+    // Without a scheme it is a key of the run's own store.
+    let restore = restore.and_then(|uri| match (uri.contains("://"), store) {
+        (true, _) => Some(uri.to_owned()),
+        (false, Some(store)) => Some(format!("{}/{uri}", store.url.trim_end_matches('/'))),
+        (false, None) => None,
+    });
     Checkpoint {
         path: value["path"].as_str().unwrap_or_default().to_owned(),
         every: span(value.get("every")).unwrap_or(Span(CHECKPOINT_EVERY)),
-        restore: None,
+        restore,
     }
 }
 

@@ -5,7 +5,7 @@
 
 use cultivar_core::decide::freeze::{Query, Sources, queries};
 use cultivar_core::decide::{Action, Plan};
-use cultivar_core::domain::{ExperimentRecord, Meta, Owner, Record, names, time};
+use cultivar_core::domain::{Errand, ExperimentRecord, Meta, Owner, Record, names, time};
 use cultivar_crds::{ExperimentStatus, PhaseTimes, labels};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -229,7 +229,15 @@ pub fn in_words(actions: &[Action], about: &Meta) -> Vec<String> {
         Action::StopAttempt { job } => format!("stop attempt {}", number(job)),
         Action::DeleteJob { job } => format!("delete the job of attempt {}", number(job)),
         Action::Confirm { number } => format!("confirm attempt {number}"),
-        Action::ReadResult(at) => format!("read the result of attempt {} at {}", at.attempt, at.uri),
+        Action::Run(Errand::ReadResult(at)) => format!("read the result at {}", at.uri),
+        Action::Run(Errand::ReadRecord(at)) => format!("read the record at {}", at.uri),
+        Action::HoldForArtifacts => "hold for artifacts".to_owned(),
+        Action::ReleaseDeleted => "release".to_owned(),
+        Action::Run(Errand::DeleteArtifacts(left)) => match left.keep.as_slice() {
+            [] => format!("delete {}", left.delete.join(", ")),
+            keep => format!("delete {} but {}", left.delete.join(", "), keep.join(", ")),
+        },
+        Action::Run(Errand::Publish(entry)) => format!("publish {:?} in {}", entry.data, entry.config_map),
         Action::ConfirmStage { stage, .. } => format!("confirm stage {stage}"),
         Action::DeleteExperiment { name, .. } => format!("delete experiment {name}"),
         Action::CreateStage(new) => format!("create stage {}", new.stage),

@@ -1,26 +1,26 @@
 //! Attempts: one Job each, started, judged, timed out, retried within two budgets.
 
+use cultivar_crds::labels::ARTIFACTS_FINALIZER;
 use cultivar_crds::reason::Budget;
 use cultivar_crds::schema::MAX_ATTEMPTS;
-use cultivar_crds::{Attempt, ExperimentStatus, Output, Phase, Reason};
+use cultivar_crds::{Attempt, ExperimentStatus, InputUsed, Output, Phase, Reason};
 use serde_json::Value;
 use std::time::Duration;
 
 use super::equipment::{Unequipped, equipment};
 use super::judge::{End, Standing, judge, vanished};
-use super::{Snapshot, end, fail, result, times, wait};
+use super::{Snapshot, end, fail, leftovers, result, times, wait};
 use crate::clone;
 use crate::decide::{Action, Event, Plan, Urgency};
 use crate::domain::conditions::{Conditions, kind};
-use crate::domain::{JobState, ResultAt, StoreAccess, names, settings, text, time};
+use crate::domain::errand::{Document, Patience, Step};
+use crate::domain::{Errand, JobState, names, settings, text, time};
 
 /// How long to wait before a Job is offered again that the API server refused for a quota.
 const QUOTA_RETRY: Duration = Duration::from_secs(30);
 
-/// How long to wait before a result is asked for again that the store did not give.
-const RESULT_RETRY: Duration = Duration::from_secs(10);
 /// How long a store may be away before a result in it is given up.
-const RESULT_PATIENCE: Duration = Duration::from_secs(300);
+const RESULT_PATIENCE: Patience = Patience { pause: Duration::from_secs(10), limit: Duration::from_secs(300) };
 
 /// Takes the newest attempt one step further, or starts the next one.
 pub fn advance(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
@@ -91,6 +91,10 @@ fn begin(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, number: u32) {
         Err(Unequipped::Never(reason, message)) => return fail(snapshot, plan, reason, message),
         Err(Unequipped::Waits(message)) => return wait_for_store(snapshot, plan, message),
     };
+    let holds = |finalizer: &String| finalizer == ARTIFACTS_FINALIZER;
+    if leftovers::are_deleted(&template) && !snapshot.experiment.meta.finalizers.iter().any(holds) {
+        plan.actions.push(Action::HoldForArtifacts);
+    }
     plan.actions.push(Action::StartAttempt { number, template, equipment });
     record(snapshot, plan, number);
     plan.status.phase = Phase::Starting;
@@ -262,46 +266,42 @@ fn whole_result(
 ) -> Option<result::RunResult> {
     let mut part = result::parse(&over.output, declared);
     let Some(at) = part.manifest.take() else { return Some(part) };
-    let attempt = plan.status.attempts.last().map_or(0, |attempt| attempt.number);
-    let read = snapshot.result.as_ref().filter(|read| read.attempt == attempt);
-    let why = match read.map(|read| &read.text) {
-        Some(Ok(text)) => {
+    let store = snapshot.stores.of(&at.uri).cloned();
+    let errand = Errand::ReadResult(Document { uri: at.uri.clone(), digest: at.digest, store });
+    let so_far = match RESULT_PATIENCE.step(&snapshot.errands, &errand, snapshot.now) {
+        Step::Done(text) => {
             let mut whole = result::parse(text, declared);
             // The message has the end of the log where the document may not.
             whole.tail = whole.tail.or(part.tail);
             whole.failure = whole.failure.or(part.failure);
             return Some(whole);
         }
-        Some(Err(why)) => Some(why),
-        None => None,
+        Step::GivenUp(why) => {
+            let words = format!("only a part of the result is here: {} could not be read: {why}", at.uri);
+            part.problems.push(words.clone());
+            part.failure.get_or_insert((Reason::ResultLost, words));
+            return Some(part);
+        }
+        Step::Run(why) => {
+            plan.actions.push(Action::Run(errand));
+            why
+        }
+        Step::Wait(again, why) => {
+            plan.wake(again);
+            Some(why)
+        }
     };
-    let again = read.map_or(snapshot.now, |read| time::after(read.at, RESULT_RETRY));
-    let patience = read.map_or(snapshot.now, |read| time::after(read.since, RESULT_PATIENCE));
-    if let Some(why) = why.filter(|_| again >= patience) {
-        let words = format!("only a part of the result is here: {} could not be read: {why}", at.uri);
-        part.problems.push(words.clone());
-        part.failure.get_or_insert((Reason::ResultLost, words));
-        return Some(part);
-    }
-    let so_far = why.map_or_else(String::new, |why| format!("; so far: {why}"));
+    let so_far = so_far.map_or_else(String::new, |why| format!("; so far: {why}"));
     wait(
         plan,
         Reason::ReadingResult,
         format!("the program has ended, and its result is being read from the store{so_far}"),
     );
-    if snapshot.now >= again {
-        let stores = &snapshot.stores;
-        let rest = |store: &StoreAccess| at.uri.strip_prefix(store.url.trim_end_matches('/')).map(str::to_owned);
-        let within = |store: &&StoreAccess| rest(store).is_some_and(|rest| rest.starts_with('/'));
-        let store = stores.named.iter().chain(&stores.own).find(within).cloned();
-        plan.actions.push(Action::ReadResult(ResultAt { attempt, uri: at.uri, digest: at.digest, store }));
-    } else {
-        plan.wake(again);
-    }
     None
 }
 
-fn keep_result(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, reported: result::RunResult) {
+/// Takes a result into the status.
+pub fn keep_result(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, reported: result::RunResult) {
     if reported.reported {
         let accepted = reported.problems.is_empty();
         let (reason, message) = if accepted {
@@ -332,6 +332,38 @@ fn keep_result(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, reported:
             input.artifact = Some(producer.artifact.clone());
         }
     }
+    pinned(snapshot, plan);
+}
+
+// What was read once may not be there any more when it is read again, and nobody could tell.
+fn pinned(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
+    let inputs = plan.status.template.as_ref().and_then(|template| template.get("inputs")?.as_array());
+    let named = |name: &str| inputs.into_iter().flatten().find(|input| input["name"] == name);
+    let is_loose = |input: &&InputUsed| {
+        let has_digest = named(&input.name).is_some_and(|input| input.get("digest").is_some());
+        input.version.is_none() && input.experiment.is_none() && !has_digest
+    };
+    let loose: Vec<&str> = plan.status.inputs.iter().filter(is_loose).map(|input| input.name.as_str()).collect();
+    let mounted = inputs.into_iter().flatten().filter(|input| {
+        input["uri"].as_str().is_some_and(|uri| uri.starts_with("pvc://"))
+    });
+    let loose: Vec<&str> = loose.into_iter().chain(mounted.filter_map(|input| input["name"].as_str())).collect();
+    if plan.status.inputs.is_empty() && loose.is_empty() {
+        return;
+    }
+    let (reason, message) = match loose.as_slice() {
+        [] => (Reason::InputsPinned, String::new()),
+        loose => (
+            Reason::InputUnpinned,
+            format!("no digest, version or ETag is known of: {}; give inputs[].digest to pin one", text::some_of(loose, 8)),
+        ),
+    };
+    Conditions::new(&mut plan.status.conditions, snapshot.experiment.meta.generation, snapshot.now).set(
+        kind::INPUTS_PINNED,
+        loose.is_empty(),
+        reason,
+        message,
+    );
 }
 
 fn complete(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {

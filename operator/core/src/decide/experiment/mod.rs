@@ -7,14 +7,18 @@ mod attempts;
 mod ended;
 mod equipment;
 mod judge;
+pub mod leftovers;
+mod publish;
+pub mod record;
 pub mod result;
 mod runner;
 
+use cultivar_crds::experiment::RecordSource;
 use cultivar_crds::{ClonedFrom, ExperimentSpec, ExperimentStatus, Phase, PhaseTimes, Reason, labels};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::freeze::{self, Effective, Frozen, Sources};
@@ -22,7 +26,7 @@ use super::{Action, Event, Plan, Urgency};
 use crate::clone;
 use crate::domain::conditions::{self, Conditions, kind};
 use crate::domain::{
-    ContainerState, ExperimentRecord, JobRecord, JobState, PodRecord, Producer, ResultRead, Stores, names, settings,
+    ContainerState, ExperimentRecord, Errands, JobRecord, JobState, PodRecord, Producer, Stores, names, settings,
     text, time,
 };
 use crate::validate;
@@ -38,6 +42,8 @@ pub struct Snapshot {
     pub jobs: Vec<Arc<JobRecord>>,
     /// Its pods, also those that are gone but not yet recorded.
     pub pods: Vec<Arc<PodRecord>>,
+    /// Uris of its artifacts that others refer to; known while it is being deleted.
+    pub referred: BTreeSet<String>,
     /// What names it in `from`, such as "a Pipeline".
     pub in_use: Option<String>,
     /// The attempt whose absence the API server itself confirmed.
@@ -48,8 +54,8 @@ pub struct Snapshot {
     pub runner_image: Option<String>,
     /// Where what the run leaves may go.
     pub stores: Stores,
-    /// A result that was read from the store.
-    pub result: Option<ResultRead>,
+    /// How its errands went so far.
+    pub errands: Errands,
     /// By uri: who made the inputs.
     pub producers: BTreeMap<String, Producer>,
     /// The time.
@@ -101,11 +107,13 @@ impl Snapshot {
 pub fn decide(snapshot: &Snapshot) -> Plan<ExperimentStatus> {
     let mut plan = Plan::new((*snapshot.experiment.status).clone());
     if snapshot.experiment.meta.deleting {
+        leftovers::clean_up(snapshot, &mut plan);
         return plan;
     }
     plan.status.observed_generation = Some(snapshot.experiment.meta.generation);
     if plan.status.phase.is_terminal() {
         ended::tend(snapshot, &mut plan);
+        publish::publish(snapshot, &mut plan);
     } else {
         live(snapshot, &mut plan);
     }
@@ -132,6 +140,9 @@ fn live(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
             }
             Err(error) => return invalid(plan, format!("spec: {error}")),
             Ok(_) => {}
+        }
+        if let Some(source) = spec.get("record").and_then(|source| RecordSource::deserialize(source).ok()) {
+            return record::adopt(snapshot, plan, &source);
         }
         if !freeze(snapshot, plan) {
             return;

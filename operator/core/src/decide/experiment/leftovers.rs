@@ -1,0 +1,125 @@
+//! What an experiment leaves in the store: kept, or deleted with it.
+//!
+//! An experiment whose artifacts go with it carries a finalizer from before its first attempt. Its deletion waits for its
+//! pods and then for the store, but never for long: what cannot be deleted is told of, and the object goes.
+
+use cultivar_crds::labels::ARTIFACTS_FINALIZER;
+use cultivar_crds::{ArtifactPolicy, ExperimentStatus, Output, Reason};
+use serde::Deserialize;
+use serde_json::Value;
+use std::time::Duration;
+
+use super::Snapshot;
+use crate::decide::{Action, Event, Plan};
+use crate::domain::conditions::{Conditions, kind};
+use crate::domain::errand::{Leftovers, Patience, Step};
+use crate::domain::{Errand, JobState, names, text, time};
+
+/// How long a store may be away.
+const PATIENCE: Patience = Patience { pause: Duration::from_secs(15), limit: Duration::from_secs(120) };
+/// How long pods may take to end; a lost node's never do.
+const PODS_PATIENCE: Duration = Duration::from_secs(600);
+
+/// Whether anything that a run of `template` leaves goes with its experiment.
+#[must_use]
+pub fn are_deleted(template: &Value) -> bool {
+    policy(template) == ArtifactPolicy::Delete || outputs(template).iter().any(|output| output.keep == Some(false))
+}
+
+fn policy(template: &Value) -> ArtifactPolicy {
+    template.get("artifacts").and_then(|policy| ArtifactPolicy::deserialize(policy).ok()).unwrap_or_default()
+}
+
+fn outputs(template: &Value) -> Vec<Output> {
+    template.get("outputs").and_then(|outputs| Vec::deserialize(outputs).ok()).unwrap_or_default()
+}
+
+/// The part of deciding about an experiment that is being deleted.
+pub fn clean_up(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
+    let meta = &snapshot.experiment.meta;
+    if !meta.finalizers.iter().any(|finalizer| finalizer == ARTIFACTS_FINALIZER) {
+        return;
+    }
+    if !pods_have_ended(snapshot, plan) {
+        return;
+    }
+    let left = left(snapshot);
+    if left.delete.is_empty() {
+        return plan.actions.push(Action::ReleaseDeleted);
+    }
+    let errand = Errand::DeleteArtifacts(left);
+    let why = match PATIENCE.step(&snapshot.errands, &errand, snapshot.now) {
+        Step::Done(_) => return plan.actions.push(Action::ReleaseDeleted),
+        Step::GivenUp(why) => {
+            let message = text::message(format!("artifacts stay in the store, since they could not be deleted: {why}"));
+            plan.events.push(Event { warning: true, reason: Reason::ArtifactsLeft, message });
+            return plan.actions.push(Action::ReleaseDeleted);
+        }
+        Step::Run(why) => {
+            plan.actions.push(Action::Run(errand));
+            why
+        }
+        Step::Wait(again, why) => {
+            plan.wake(again);
+            Some(why)
+        }
+    };
+    if let Some(why) = why {
+        Conditions::new(&mut plan.status.conditions, meta.generation, snapshot.now).set(
+            kind::ARTIFACTS_DELETED,
+            false,
+            Reason::StoreUnavailable,
+            format!("tried again for two minutes, then the Experiment goes and they stay: {why}"),
+        );
+    }
+}
+
+// Nothing may upload any more. The Jobs go with their owner, which waits for this.
+fn pods_have_ended(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) -> bool {
+    let mut live = snapshot.pods.iter().any(|pod| !pod.is_over());
+    for job in snapshot.jobs.iter().filter(|job| job.state == JobState::Active) {
+        live = true;
+        if !job.deleting {
+            plan.actions.push(Action::StopAttempt { job: job.name.clone() });
+        }
+    }
+    let since = snapshot.experiment.meta.deleted.unwrap_or(snapshot.now);
+    let patience = time::after(since, PODS_PATIENCE);
+    if live && snapshot.now < patience {
+        plan.wake(patience);
+        return false;
+    }
+    true
+}
+
+fn left(snapshot: &Snapshot) -> Leftovers {
+    let experiment = &snapshot.experiment;
+    let template = experiment.status.template.as_ref().unwrap_or(&experiment.spec);
+    let outputs = outputs(template);
+    let all = policy(template) == ArtifactPolicy::Delete;
+    let declared = |name: &str| outputs.iter().find(|output| output.name == name).and_then(|output| output.keep);
+    let artifacts = &experiment.status.artifacts;
+    let (mut delete, mut keep) = (Vec::new(), Vec::new());
+    let store = snapshot.stores.target().cloned();
+    let folder = store.as_ref().map(|store| {
+        format!("{}/{}/", store.url.trim_end_matches('/'), names::store_prefix(&experiment.meta))
+    });
+    for artifact in artifacts {
+        let ours = folder.as_ref().is_some_and(|folder| artifact.uri.starts_with(folder));
+        let stays = snapshot.referred.contains(&artifact.uri) || !all && declared(&artifact.name) != Some(false);
+        match ours {
+            true if stays || declared(&artifact.name) == Some(true) => keep.push(artifact.uri.clone()),
+            true if !all => delete.push(artifact.uri.clone()),
+            // What lies elsewhere is not ours to delete; what lies in the folder goes with it.
+            _ => {}
+        }
+    }
+    if all {
+        delete.extend(folder);
+        // The record tells what it is that stays.
+        if !keep.is_empty() {
+            keep.extend(experiment.status.record.iter().map(|record| record.uri.clone()));
+        }
+    }
+    Leftovers { store, delete, keep }
+}

@@ -1,0 +1,100 @@
+//! An experiment that is made from the record of a run that is over: it becomes what the record says and never runs.
+//!
+//! Comes in: the record as it was read, its artifacts checked. Goes out: a completed status.
+
+use cultivar_crds::experiment::{RecordAt, RecordSource};
+use cultivar_crds::{ExperimentStatus, Output, Phase, Reason};
+use cultivar_protocol::Record;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::time::Duration;
+
+use super::attempts::keep_result;
+use super::{Snapshot, end, fail, result, times, wait};
+use crate::clone;
+use crate::decide::{Action, Plan};
+use crate::domain::Errand;
+use crate::domain::errand::{Document, Patience, Step};
+use crate::domain::text;
+
+/// How long a store may be away, or a record be missing in it.
+const PATIENCE: Patience = Patience { pause: Duration::from_secs(30), limit: Duration::from_secs(1800) };
+
+/// A record, and what was found when its artifacts were checked.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CheckedRecord {
+    /// The record.
+    pub record: Value,
+    /// What is not what its digest says, or is gone, in words.
+    pub corrupt: Vec<String>,
+    /// Names of artifacts without a digest, or in another store.
+    pub unchecked: Vec<String>,
+}
+
+/// Makes the experiment what its record says.
+pub fn adopt(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, source: &RecordSource) {
+    let store = snapshot.stores.of(&source.uri).cloned();
+    let errand = Errand::ReadRecord(Document { uri: source.uri.clone(), digest: source.digest.clone(), store });
+    let so_far = match PATIENCE.step(&snapshot.errands, &errand, snapshot.now) {
+        Step::Done(text) => return read(snapshot, plan, source, text),
+        Step::GivenUp(why) => {
+            return fail(snapshot, plan, Reason::InputUnavailable, format!("spec.record.uri: {}: {why}", source.uri));
+        }
+        Step::Run(why) => {
+            plan.actions.push(Action::Run(errand));
+            why
+        }
+        Step::Wait(again, why) => {
+            plan.wake(again);
+            Some(why)
+        }
+    };
+    plan.status.phase = Phase::Pending;
+    let so_far = so_far.map_or_else(String::new, |why| format!("; so far: {why}"));
+    wait(plan, Reason::ReadingRecord, format!("the record is being read, and its artifacts checked{so_far}"));
+}
+
+fn read(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, source: &RecordSource, text: &str) {
+    let corrupt = |plan: &mut Plan<ExperimentStatus>, why: String| {
+        fail(snapshot, plan, Reason::InputCorrupt, format!("spec.record: {}: {why}", source.uri));
+    };
+    let found: CheckedRecord = match serde_json::from_str(text) {
+        Ok(found) => found,
+        Err(error) => return corrupt(plan, error.to_string()),
+    };
+    if !found.corrupt.is_empty() {
+        return corrupt(plan, text::some_of(&found.corrupt, 4));
+    }
+    let record = match Record::deserialize(&found.record) {
+        Ok(record) if record.version == cultivar_protocol::VERSION => record,
+        Ok(record) => return corrupt(plan, format!("it has version {}, and this operator knows 1", record.version)),
+        Err(error) => return corrupt(plan, format!("it is no record: {error}")),
+    };
+    if record.exit_code != 0 || record.result.reason.is_some() {
+        let words = format!(
+            "spec.record: it is of attempt {} of {}, which failed (exit code {}); only what completed can be adopted",
+            record.attempt, record.experiment.name, record.exit_code
+        );
+        return fail(snapshot, plan, Reason::TemplateNotCompleted, words);
+    }
+    if !record.template.is_object() {
+        return corrupt(plan, "it has no template: it was left out for its size when the run was started".to_owned());
+    }
+    let declared: Vec<Output> =
+        record.template.get("outputs").and_then(|outputs| Vec::deserialize(outputs).ok()).unwrap_or_default();
+    let mut reported = result::parse(&found.record["result"].to_string(), &declared);
+    if !found.unchecked.is_empty() {
+        let names = text::some_of(&found.unchecked, 8);
+        reported.problems.push(format!("artifacts that were not checked, without a digest or in another store: {names}"));
+    }
+    plan.status.digest = Some(clone::digest(&record.template));
+    plan.status.template = Some(record.template);
+    keep_result(snapshot, plan, reported);
+    plan.status.record = Some(RecordAt { uri: source.uri.clone(), digest: source.digest.clone() });
+    let words = format!("adopted from the record of {}/{}", record.experiment.namespace, record.experiment.name);
+    end(snapshot, plan, Phase::Completed, None, words);
+    let times = times(plan);
+    times.running = Some(record.started_at);
+    // What is over was over then, also for ttlAfterFinished.
+    times.finished = Some(record.finished_at);
+}
