@@ -27,8 +27,8 @@ pub use pipeline::{
 pub use pipeline_run::{PipelineRun, PipelineRunSpec, PipelineRunStatus, StageStatus};
 pub use reason::Reason;
 pub use template::{
-    ArtifactPolicy, Best, Checkpoint, ExperimentTemplate, From, Goal, Input, MetricUse, Output, Pick, Require, Retries, Selector,
-    Timeouts,
+    ArtifactPolicy, Best, Checkpoint, ExperimentTemplate, From, Goal, Input, MetricUse, Output, Pick, Require, Retries,
+    Selector, Timeouts,
 };
 
 /// The API group of every kind.

@@ -292,7 +292,8 @@ pub struct Output {
 }
 
 /// An entry of a ConfigMap in the same namespace that says where an artifact lies: JSON with `uri`, `digest`, `size` and
-/// `experiment`. Other entries stay as they are; the ConfigMap is made where it is missing.
+/// `experiment`. Other entries stay as they are. The ConfigMap is made where it is missing; one that is there must carry the
+/// label `app.kubernetes.io/managed-by: cultivar`, so that nobody writes another's settings through an Experiment.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Publish {

@@ -129,6 +129,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
+# Where outputs[].publish writes: ConfigMaps of its own, and those that are labelled for it.
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, create, patch]
 {{- if .Values.store.enabled }}
 # A namespace's own credentials for the built-in store. Names cannot restrict `create`.
 - apiGroups: [""]

@@ -19,7 +19,7 @@ const WEBHOOK: &str = "validatingwebhookconfiguration/chart-test-cultivar-chart-
 const OPERATOR: &str = "system:serviceaccount:chart-test:chart-test-cultivar-operator";
 
 /// Verb and resource, namespace, and whether the operator may.
-const RIGHTS: [(&str, &str, &str, bool); 28] = [
+const RIGHTS: [(&str, &str, &str, bool); 30] = [
     ("watch", "artifactstores.cultivar.dev", NAMESPACE, true),
     ("patch", "artifactstores.cultivar.dev", NAMESPACE, false),
     ("create", "experiments.cultivar.dev", NAMESPACE, true),
@@ -36,6 +36,8 @@ const RIGHTS: [(&str, &str, &str, bool); 28] = [
     ("delete", "pods", NAMESPACE, false),
     ("create", "pods", NAMESPACE, false),
     ("create", "events.events.k8s.io", NAMESPACE, true),
+    ("patch", "configmaps", NAMESPACE, true),
+    ("list", "configmaps", NAMESPACE, false),
     ("get", "secrets/chart-test-cultivar-webhook", NAMESPACE, true),
     ("get", "secrets/another", NAMESPACE, false),
     ("get", "secrets/chart-test-cultivar-store-root", NAMESPACE, true),

@@ -9,8 +9,8 @@ use cultivar_core::decide::experiment::{Refusal, Snapshot, decide};
 use cultivar_core::decide::freeze::overrides;
 use cultivar_core::domain::errand::{Errands, Outcome};
 use cultivar_core::domain::{
-    ContainerState, Disruption, JobRecord, JobState, PodPhase, PodRecord, Producer, StoreAccess, Stores,
-    Terminated, names,
+    ContainerState, Disruption, JobRecord, JobState, PodPhase, PodRecord, Producer, StoreAccess, Stores, Terminated,
+    names,
 };
 use cultivar_crds::experiment::SpentRetries;
 use cultivar_crds::{Attempt, ExperimentStatus, Phase, PhaseTimes, Reason, labels};

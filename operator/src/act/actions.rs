@@ -16,7 +16,12 @@ use crate::telemetry::metrics::Outcome;
 
 impl Act {
     /// Does one thing.
-    pub(super) async fn perform<S>(self: &Arc<Self>, key: &Key, about: &Record<S>, action: Action) -> Result<(), ActError> {
+    pub(super) async fn perform<S>(
+        self: &Arc<Self>,
+        key: &Key,
+        about: &Record<S>,
+        action: Action,
+    ) -> Result<(), ActError> {
         let meta = &about.meta;
         let namespace = &key.namespace;
         match action {

@@ -4,11 +4,9 @@
 
 use cultivar_core::decide::Event;
 use cultivar_core::domain::{Meta, text};
-use cultivar_crds::labels;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{
     Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy, Request,
 };
@@ -212,7 +210,13 @@ impl Calls {
         self.write(metrics::Kind::Secret, Verb::Patch, "replacing the store's Secret", call).await.map(|_| ())
     }
 
-    /// Writes entries into a ConfigMap, which is made when it is missing; its other entries stay.
+    /// Reads a ConfigMap.
+    pub async fn config_map(&self, namespace: &str, name: &str) -> Result<Option<ConfigMap>, ActError> {
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
+        self.limited("reading a ConfigMap", api.get_opt(name)).await
+    }
+
+    /// Writes entries into a ConfigMap; its others stay.
     pub async fn write_config_map(
         &self,
         namespace: &str,
@@ -222,18 +226,13 @@ impl Calls {
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
         let (params, patch) = (PatchParams::default(), Patch::Merge(json!({"data": data})));
         let patched = api.patch(name, &params, &patch);
-        match self.write(metrics::Kind::ConfigMap, Verb::Patch, "writing a ConfigMap", patched).await {
-            Err(error) if error.is_gone() => {}
-            answer => return answer.map(|_| ()),
-        }
-        let metadata = ObjectMeta {
-            name: Some(name.to_owned()),
-            labels: Some(BTreeMap::from([(labels::MANAGED_BY.to_owned(), labels::MANAGER.to_owned())])),
-            ..ObjectMeta::default()
-        };
-        let config_map = ConfigMap { metadata, data: Some(data.clone()), ..ConfigMap::default() };
-        let params = PostParams::default();
-        let created = api.create(&params, &config_map);
+        self.write(metrics::Kind::ConfigMap, Verb::Patch, "writing a ConfigMap", patched).await.map(|_| ())
+    }
+
+    /// Creates a ConfigMap of ours.
+    pub async fn create_config_map(&self, namespace: &str, config_map: &ConfigMap) -> Result<(), ActError> {
+        let (api, params) = (Api::namespaced(self.client.clone(), namespace), PostParams::default());
+        let created = api.create(&params, config_map);
         self.write(metrics::Kind::ConfigMap, Verb::Create, "creating a ConfigMap", created).await.map(|_| ())
     }
 

@@ -3,6 +3,10 @@
 
 use cultivar_core::domain::Errand;
 use cultivar_core::domain::errand::Publication;
+use cultivar_crds::labels;
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -64,9 +68,33 @@ impl Act {
         }
     }
 
-    // The entries alone are written: the ConfigMap may be somebody else's.
+    // Whoever may write Experiments is not to write just any ConfigMap through the operator: it writes into its own, and
+    // into those that were given to it.
     async fn publish(&self, namespace: &str, entry: &Publication) -> Result<String, String> {
-        let written = self.calls.write_config_map(namespace, &entry.config_map, &entry.data).await;
+        let name = &entry.config_map;
+        let there = self.calls.config_map(namespace, name).await.map_err(|error| error.words())?;
+        let written = match there {
+            None => self.calls.create_config_map(namespace, &config_map(entry)).await,
+            Some(there) if is_ours(&there) => self.calls.write_config_map(namespace, name, &entry.data).await,
+            Some(_) => {
+                let (label, value) = (labels::MANAGED_BY, labels::MANAGER);
+                return Err(format!("it has another owner; label it {label}={value} to let Experiments write into it"));
+            }
+        };
         written.map(|()| String::new()).map_err(|error| error.words())
     }
+}
+
+fn config_map(entry: &Publication) -> ConfigMap {
+    let metadata = ObjectMeta {
+        name: Some(entry.config_map.clone()),
+        labels: Some(BTreeMap::from([(labels::MANAGED_BY.to_owned(), labels::MANAGER.to_owned())])),
+        ..ObjectMeta::default()
+    };
+    ConfigMap { metadata, data: Some(entry.data.clone()), ..ConfigMap::default() }
+}
+
+fn is_ours(config_map: &ConfigMap) -> bool {
+    let managed_by = config_map.metadata.labels.as_ref().and_then(|labels| labels.get(labels::MANAGED_BY));
+    managed_by.is_some_and(|manager| manager == labels::MANAGER)
 }

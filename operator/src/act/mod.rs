@@ -24,8 +24,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::task::TaskTracker;
 
-use crate::leader::random;
 use self::errands::Running;
+use crate::leader::random;
 use crate::observe::raw::Raw;
 use crate::observe::{Index, Key, Kind};
 use crate::telemetry::Metrics;
@@ -59,7 +59,15 @@ pub struct Act {
 
 impl Act {
     pub fn new(calls: Calls, index: Arc<Index>, metrics: Metrics, stores: Stores) -> Arc<Self> {
-        Arc::new(Self { calls, index, metrics, stores, pace: Pace::default(), running: Running::default(), beside: TaskTracker::new() })
+        Arc::new(Self {
+            calls,
+            index,
+            metrics,
+            stores,
+            pace: Pace::default(),
+            running: Running::default(),
+            beside: TaskTracker::new(),
+        })
     }
 
     /// What a new leader sees to before anything else: the store's pod waits for its root key.
@@ -113,7 +121,12 @@ impl Act {
     }
 
     // Actions that are alike and follow one another are done side by side, the rest in order.
-    async fn perform_all<S>(self: &Arc<Self>, key: &Key, about: &Record<S>, actions: Vec<Action>) -> Result<(), ActError> {
+    async fn perform_all<S>(
+        self: &Arc<Self>,
+        key: &Key,
+        about: &Record<S>,
+        actions: Vec<Action>,
+    ) -> Result<(), ActError> {
         let (stages, others): (Vec<_>, Vec<_>) =
             actions.into_iter().partition(|action| matches!(action, Action::CreateStage(_)));
         for action in others {

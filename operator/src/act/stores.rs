@@ -104,7 +104,9 @@ impl Stores {
     pub async fn record(&self, calls: &Calls, namespace: &str, at: &Document) -> Result<String, String> {
         let spec = self.access(calls, namespace, at.store.as_ref()).await?;
         let text = match self.document(&spec, at).await {
-            Err(why) if why == NOT_ITS_DIGEST => return checked(&CheckedRecord { corrupt: vec![why], ..Default::default() }),
+            Err(why) if why == NOT_ITS_DIGEST => {
+                return checked(&CheckedRecord { corrupt: vec![why], ..Default::default() });
+            }
             read => read?,
         };
         let mut found = CheckedRecord::default();
@@ -169,8 +171,7 @@ impl Stores {
 
     // How a store is opened by the operator itself.
     async fn access(&self, calls: &Calls, namespace: &str, access: Option<&StoreAccess>) -> Result<StoreSpec, String> {
-        let access =
-            access.ok_or("it lies in no store that this namespace has; see kubectl get artifactstores")?;
+        let access = access.ok_or("it lies in no store that this namespace has; see kubectl get artifactstores")?;
         let mut options = self.options(calls, namespace, access).await.map_err(|error| error.to_string())?;
         options.retain(|key, _| BELIEVED.contains(&key.as_str()));
         // With a key of its own the client asks nobody else who it is.

@@ -52,12 +52,7 @@ fn meta(meta: ObjectMeta) -> Meta {
         resource_version: meta.resource_version.unwrap_or_default(),
         generation: meta.generation.unwrap_or_default(),
         labels: meta.labels.unwrap_or_default(),
-        annotations: meta
-            .annotations
-            .unwrap_or_default()
-            .into_iter()
-            .filter(|(key, _)| is_ours(key))
-            .collect(),
+        annotations: meta.annotations.unwrap_or_default().into_iter().filter(|(key, _)| is_ours(key)).collect(),
         created: meta.creation_timestamp.map(|time| time.0),
         deleting: meta.deletion_timestamp.is_some(),
         deleted: meta.deletion_timestamp.map(|time| time.0),

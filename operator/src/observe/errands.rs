@@ -1,7 +1,7 @@
 //! The errands of experiments: which are under way, and how the others went.
 
-use cultivar_core::domain::errand::{Errands, Outcome};
 use cultivar_core::domain::Errand;
+use cultivar_core::domain::errand::{Errands, Outcome};
 use jiff::Timestamp;
 use std::collections::{BTreeSet, HashMap};
 

@@ -3,9 +3,7 @@
 //! A change wakes every object that it touches, before and after the change.
 
 use cultivar_core::decide::experiment::Refusal;
-use cultivar_core::domain::{
-    Errand, ExperimentRecord, JobRecord, PipelineRecord, PodRecord, RunRecord, StoreAccess,
-};
+use cultivar_core::domain::{Errand, ExperimentRecord, JobRecord, PipelineRecord, PodRecord, RunRecord, StoreAccess};
 use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, HashSet};

@@ -6,8 +6,8 @@ use cultivar_core::decide::experiment::Refusal;
 use cultivar_core::decide::inputs::{artifact_of, makers};
 use cultivar_core::decide::pipeline_run::standing;
 use cultivar_core::domain::{
-    Errand, ExperimentRecord, JobRecord, JobState, Meta, PipelineRecord, PodRecord, Producer, RunRecord,
-    StoreAccess, names,
+    Errand, ExperimentRecord, JobRecord, JobState, Meta, PipelineRecord, PodRecord, Producer, RunRecord, StoreAccess,
+    names,
 };
 use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus, Reason};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -161,7 +161,9 @@ impl State {
             keys.extend(waiting.filter(|waiting| *waiting != key && self.may_wait_for(waiting, &key.name)).cloned());
         }
         self.tidy_pods(&key.place(), recorded);
-        if recorded.is_some() && recorded == self.experiments.get(&key.place()).and_then(|slot| slot.current().status.attempt) {
+        if recorded.is_some()
+            && recorded == self.experiments.get(&key.place()).and_then(|slot| slot.current().status.attempt)
+        {
             // A result that is recorded is not read again.
             self.errands.retain(key, |errand| !matches!(errand, Errand::ReadResult(_) | Errand::ReadRecord(_)));
         }
@@ -173,7 +175,8 @@ impl State {
             Kind::Pipeline => self.pipelines.get(&key.place()).map(|slot| links::uses_of_stages(&slot.stored.spec)),
             Kind::PipelineRun => {
                 let run = self.runs.get(&key.place()).map(|slot| &slot.stored.status);
-                let frozen = run.filter(|status| !status.phase.is_terminal()).and_then(|run| run.pipeline_spec.as_ref());
+                let frozen =
+                    run.filter(|status| !status.phase.is_terminal()).and_then(|run| run.pipeline_spec.as_ref());
                 frozen.map(links::uses_of_stages)
             }
         };

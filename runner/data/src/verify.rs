@@ -41,6 +41,9 @@ impl Store {
             let (store, key) = (self.clone(), format!("{prefix}/{}", file.path));
             async move { store.verify_file(&key, &file.digest).await }
         });
-        futures::stream::iter(files).buffer_unordered(FILES).try_fold(0, |sum, size| async move { Ok(sum + size) }).await
+        futures::stream::iter(files)
+            .buffer_unordered(FILES)
+            .try_fold(0, |sum, size| async move { Ok(sum + size) })
+            .await
     }
 }

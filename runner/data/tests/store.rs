@@ -158,7 +158,13 @@ async fn a_folder_is_deleted_but_for_what_stays() {
         store.put(key, key.as_bytes().to_vec()).await.unwrap();
     }
     store.delete_below("e", |key| !key.starts_with("e/data")).await.unwrap();
-    for (key, there) in [("e/model.pkl", false), ("e/log/1.gz", false), ("e/data/x", true), ("e/data.manifest.json", true), ("e2/other", true)] {
+    for (key, there) in [
+        ("e/model.pkl", false),
+        ("e/log/1.gz", false),
+        ("e/data/x", true),
+        ("e/data.manifest.json", true),
+        ("e2/other", true),
+    ] {
         assert_eq!(store.get(key, 100).await.is_ok(), there, "{key}");
     }
 }

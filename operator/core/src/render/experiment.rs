@@ -16,9 +16,7 @@ pub fn stage(run: &Meta, new: &NewStage) -> Value {
     if let Some(cloned_from) = &new.cloned_from {
         annotations[labels::CLONED_FROM] = serde_json::to_string(cloned_from).unwrap_or_default().into();
     }
-    // Now, so that it needs no write of its own later.
-    let finalizers: &[&str] = if are_deleted(&new.spec) { &[labels::ARTIFACTS_FINALIZER] } else { &[] };
-    json!({
+    let mut experiment = json!({
         "apiVersion": api_version(),
         "kind": "Experiment",
         "metadata": {
@@ -33,8 +31,12 @@ pub fn stage(run: &Meta, new: &NewStage) -> Value {
             },
             "annotations": annotations,
             "ownerReferences": controller_reference("PipelineRun", run),
-            "finalizers": finalizers,
         },
         "spec": new.spec,
-    })
+    });
+    if are_deleted(&new.spec) {
+        // Now, so that it needs no write of its own later.
+        experiment["metadata"]["finalizers"] = json!([labels::ARTIFACTS_FINALIZER]);
+    }
+    experiment
 }

@@ -101,17 +101,17 @@ fn left(snapshot: &Snapshot) -> Leftovers {
     let artifacts = &experiment.status.artifacts;
     let (mut delete, mut keep) = (Vec::new(), Vec::new());
     let store = snapshot.stores.target().cloned();
-    let folder = store.as_ref().map(|store| {
-        format!("{}/{}/", store.url.trim_end_matches('/'), names::store_prefix(&experiment.meta))
-    });
-    for artifact in artifacts {
-        let ours = folder.as_ref().is_some_and(|folder| artifact.uri.starts_with(folder));
-        let stays = snapshot.referred.contains(&artifact.uri) || !all && declared(&artifact.name) != Some(false);
-        match ours {
-            true if stays || declared(&artifact.name) == Some(true) => keep.push(artifact.uri.clone()),
-            true if !all => delete.push(artifact.uri.clone()),
-            // What lies elsewhere is not ours to delete; what lies in the folder goes with it.
-            _ => {}
+    let folder = store
+        .as_ref()
+        .map(|store| format!("{}/{}/", store.url.trim_end_matches('/'), names::store_prefix(&experiment.meta)));
+    let ours = |uri: &str| folder.as_ref().is_some_and(|folder| uri.starts_with(folder));
+    // What lies elsewhere is not ours to delete.
+    for artifact in artifacts.iter().filter(|artifact| ours(&artifact.uri)) {
+        let goes = declared(&artifact.name).map_or(all, |keep| !keep);
+        match goes && !snapshot.referred.contains(&artifact.uri) {
+            true if all => {} // With the folder.
+            true => delete.push(artifact.uri.clone()),
+            false => keep.push(artifact.uri.clone()),
         }
     }
     if all {

@@ -10,6 +10,7 @@ mod judge;
 pub mod leftovers;
 mod publish;
 pub mod record;
+mod report;
 pub mod result;
 mod runner;
 
@@ -26,8 +27,8 @@ use super::{Action, Event, Plan, Urgency};
 use crate::clone;
 use crate::domain::conditions::{self, Conditions, kind};
 use crate::domain::{
-    ContainerState, ExperimentRecord, Errands, JobRecord, JobState, PodRecord, Producer, Stores, names, settings,
-    text, time,
+    ContainerState, Errands, ExperimentRecord, JobRecord, JobState, PodRecord, Producer, Stores, names, settings, text,
+    time,
 };
 use crate::validate;
 

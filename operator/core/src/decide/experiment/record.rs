@@ -9,8 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::time::Duration;
 
-use super::attempts::keep_result;
-use super::{Snapshot, end, fail, result, times, wait};
+use super::{Snapshot, end, fail, report, result, times, wait};
 use crate::clone;
 use crate::decide::{Action, Plan};
 use crate::domain::Errand;
@@ -85,11 +84,13 @@ fn read(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, source: &RecordS
     let mut reported = result::parse(&found.record["result"].to_string(), &declared);
     if !found.unchecked.is_empty() {
         let names = text::some_of(&found.unchecked, 8);
-        reported.problems.push(format!("artifacts that were not checked, without a digest or in another store: {names}"));
+        reported
+            .problems
+            .push(format!("artifacts that were not checked, without a digest or in another store: {names}"));
     }
     plan.status.digest = Some(clone::digest(&record.template));
     plan.status.template = Some(record.template);
-    keep_result(snapshot, plan, reported);
+    report::keep(snapshot, plan, reported);
     plan.status.record = Some(RecordAt { uri: source.uri.clone(), digest: source.digest.clone() });
     let words = format!("adopted from the record of {}/{}", record.experiment.namespace, record.experiment.name);
     end(snapshot, plan, Phase::Completed, None, words);
