@@ -4,6 +4,7 @@
 //! (`CULTIVAR_E2E_CLUSTER` names it, `e2e` by default). Out: one line a case. Cases have a namespace each and run side
 //! by side; those that stop the operator or the API server run alone.
 
+mod artifacts;
 mod clones;
 mod deaths;
 mod faults;
@@ -40,6 +41,8 @@ macro_rules! cases {
 
 fn all() -> Vec<(&'static str, Company, Body)> {
     let shared = cases![Shared:
+        artifacts::an_output_is_published_where_it_may_be,
+        artifacts::a_deletion_waits_for_the_pods_alone,
         clones::a_chain_of_clones_knows_whose_copy_each_is,
         clones::a_missing_source_is_waited_for,
         clones::a_failed_source_is_cloned_only_on_request,

@@ -98,6 +98,7 @@ struct Metadata {
     creation_timestamp: Option<Time>,
     deletion_timestamp: Option<Time>,
     owner_references: Option<Vec<OwnerReference>>,
+    finalizers: Option<Vec<String>>,
 }
 
 impl<'de, S: Deserialize<'de>, T: Deserialize<'de>> Deserialize<'de> for Slim<S, T> {
@@ -114,6 +115,7 @@ impl<'de, S: Deserialize<'de>, T: Deserialize<'de>> Deserialize<'de> for Slim<S,
             creation_timestamp: metadata.creation_timestamp,
             deletion_timestamp: metadata.deletion_timestamp,
             owner_references: metadata.owner_references,
+            finalizers: metadata.finalizers,
             ..ObjectMeta::default()
         };
         Ok(Self { metadata, spec, status })
@@ -166,6 +168,24 @@ mod tests {
             r#"{{"apiVersion": "cultivar.dev/v1alpha1", "kind": "Experiment", "metadata": {{"name": "{name}", "resourceVersion": "7",
             "creationTimestamp": "2026-01-01T00:00:00Z", "managedFields": [{{"fieldsV1": {spec}}}]}}, "spec": {spec}}}"#
         )
+    }
+
+    #[test]
+    fn all_of_the_metadata_that_is_decided_on_arrives() {
+        let text = r#"{"metadata": {"name": "n", "namespace": "s", "uid": "u", "resourceVersion": "7", "generation": 2,
+            "labels": {"a": "b"}, "annotations": {"cultivar.dev/x": "y", "other/z": ""}, "creationTimestamp": "2026-01-01T00:00:00Z",
+            "deletionTimestamp": "2026-01-01T00:00:01Z", "finalizers": ["cultivar.dev/artifacts", "theirs/f"],
+            "ownerReferences": [{"apiVersion": "v", "kind": "PipelineRun", "name": "r", "uid": "ru", "controller": true}]}}"#;
+        let object: Raw = serde_json::from_str(text).unwrap();
+        // The operator writes the list as a whole: the others' must be in it.
+        assert_eq!(object.metadata.finalizers.as_deref().unwrap_or_default().len(), 2);
+        let meta = convert::record::<cultivar_crds::ExperimentStatus>(object, None).unwrap().meta;
+        assert_eq!((meta.name.as_str(), meta.namespace.as_str(), meta.uid.as_str()), ("n", "s", "u"));
+        assert_eq!((meta.resource_version.as_str(), meta.generation), ("7", 2));
+        assert_eq!((meta.labels.len(), meta.annotations.len()), (1, 1));
+        assert!(meta.created.is_some() && meta.deleting && meta.deleted > meta.created);
+        assert_eq!(meta.finalizers, ["cultivar.dev/artifacts"]);
+        assert_eq!(meta.owner.map(|owner| owner.name).as_deref(), Some("r"));
     }
 
     #[test]
