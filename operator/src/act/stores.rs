@@ -146,8 +146,7 @@ impl Stores {
         for uri in &left.delete {
             let key = store.key_of(uri).ok_or_else(|| format!("{uri} lies in another store"))?;
             let deleted = match key.strip_suffix('/') {
-                Some(folder) if stays.is_empty() => store.delete_tree(folder).await,
-                Some(folder) => store.delete_below(folder, goes).await,
+                Some(folder) => store.delete_tree_where(folder, goes).await,
                 None => store.delete(key).await,
             };
             deleted.map_err(|error| error.to_string())?;

@@ -114,15 +114,18 @@ impl Store {
     /// # Errors
     /// When the store refuses or does not answer.
     pub async fn delete_tree(&self, prefix: &str) -> Result<(), DataError> {
-        self.delete(&format!("{prefix}.manifest.json")).await?;
-        self.delete_below(prefix, |_| true).await
+        self.delete_tree_where(prefix, |_| true).await
     }
 
-    /// Removes the objects below a prefix whose keys, relative to the store, `goes` says yes to.
+    /// As [`Store::delete_tree`], of those objects whose keys, relative to the store, `goes` says yes to.
     ///
     /// # Errors
     /// When the store refuses or does not answer.
-    pub async fn delete_below(&self, prefix: &str, goes: impl Fn(&str) -> bool) -> Result<(), DataError> {
+    pub async fn delete_tree_where(&self, prefix: &str, goes: impl Fn(&str) -> bool) -> Result<(), DataError> {
+        let manifest = format!("{prefix}.manifest.json");
+        if goes(&manifest) {
+            self.delete(&manifest).await?;
+        }
         let keys = self.list(prefix)?.map_ok(|(path, _)| format!("{prefix}/{path}"));
         let keys = keys.try_filter(|key| futures::future::ready(goes(key)));
         keys.try_for_each_concurrent(16, |key| async move { self.delete(&key).await }).await

@@ -157,7 +157,7 @@ async fn a_folder_is_deleted_but_for_what_stays() {
     for key in ["e/model.pkl", "e/log/1.gz", "e/data/x", "e/data.manifest.json", "e2/other"] {
         store.put(key, key.as_bytes().to_vec()).await.unwrap();
     }
-    store.delete_below("e", |key| !key.starts_with("e/data")).await.unwrap();
+    store.delete_tree_where("e", |key| !key.starts_with("e/data")).await.unwrap();
     for (key, there) in [
         ("e/model.pkl", false),
         ("e/log/1.gz", false),
@@ -166,5 +166,10 @@ async fn a_folder_is_deleted_but_for_what_stays() {
         ("e2/other", true),
     ] {
         assert_eq!(store.get(key, 100).await.is_ok(), there, "{key}");
+    }
+    // With the folder its manifest, which would tell of files that are not there any more.
+    store.delete_tree_where("e/data", |key| !key.starts_with("e/model")).await.unwrap();
+    for key in ["e/data/x", "e/data.manifest.json"] {
+        assert!(store.get(key, 100).await.is_err(), "{key}");
     }
 }
