@@ -1,0 +1,27 @@
+//! Clients that are not ours, against what we serve; and our client against a store that is not ours.
+//!
+//! In: a Python with those clients, made in the cache folder the first time. Out: what the tests that need it say.
+
+use super::run::{cargo, tests};
+use super::{Count, Outcome};
+use crate::python;
+
+/// What people use, at versions that the tests are known to hold with. MLflow logs models of the last two.
+const PACKAGES: [&str; 5] =
+    ["boto3==1.40.76", "mlflow-skinny==3.17.2", "moto[server]==5.2.5", "scikit-learn>=1.5,<2", "pandas>=2,<4"];
+
+/// The tests that look for that Python: crate and test.
+const TESTS: [(&str, &str); 2] = [("cultivar-store", "boto3"), ("cultivar-runner", "mlflow")];
+
+/// The rung.
+pub fn clients() -> Outcome {
+    println!("a Python with {} …", PACKAGES.join(", "));
+    let python = python::with(&PACKAGES)?;
+    let mut count = Count::default();
+    for (package, test) in TESTS {
+        let mut command = cargo(&["test", "-p", package, "--test", test]);
+        command.env("CULTIVAR_TEST_PYTHON", &python);
+        count.add(tests(command)?);
+    }
+    Ok(count)
+}
