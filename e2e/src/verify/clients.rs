@@ -8,18 +8,19 @@ use crate::python;
 
 /// What people use, at versions that the tests are known to hold with. MLflow logs models of the last two.
 const PACKAGES: [&str; 5] =
-    ["boto3==1.40.76", "mlflow-skinny==3.17.2", "moto[server]==5.2.5", "scikit-learn>=1.5,<2", "pandas>=2,<4"];
+    ["boto3[crt]==1.40.76", "mlflow-skinny==3.17.2", "moto[server]==5.2.5", "scikit-learn>=1.5,<2", "pandas>=2,<4"];
 
-/// The tests that look for that Python: crate and test.
-const TESTS: [(&str, &str); 2] = [("cultivar-store", "boto3"), ("cultivar-runner", "mlflow")];
+/// The tests that look for that Python: crate, test, and which part of it.
+const TESTS: [(&str, &str, &str); 3] =
+    [("cultivar-store", "boto3", ""), ("cultivar-runner", "mlflow", ""), ("cultivar-store", "conformance", "moto")];
 
 /// The rung.
 pub fn clients() -> Outcome {
     println!("a Python with {} …", PACKAGES.join(", "));
     let python = python::with(&PACKAGES)?;
     let mut count = Count::default();
-    for (package, test) in TESTS {
-        let mut command = cargo(&["test", "-p", package, "--test", test]);
+    for (package, test, part) in TESTS {
+        let mut command = cargo(&["test", "-p", package, "--test", test, part]);
         command.env("CULTIVAR_TEST_PYTHON", &python);
         count.add(tests(command)?);
     }

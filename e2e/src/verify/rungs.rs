@@ -74,7 +74,12 @@ pub fn all() -> Vec<Rung> {
             run: generated,
         },
         Rung { name: "unit", what: "units, tables, properties, replay", needs: Needs::Nothing, run: unit },
-        Rung { name: "clients", what: "boto3 and MLflow against what we serve", needs: Needs::Python, run: clients },
+        Rung {
+            name: "clients",
+            what: "boto3 and MLflow against what we serve, the runner against another S3",
+            needs: Needs::Python,
+            run: clients,
+        },
         Rung { name: "chart", what: "the chart's templates, values and docs", needs: Needs::Go, run: chart_tests },
         Rung {
             name: "api",

@@ -16,7 +16,9 @@ macro_rules! suite {
         mod $kind {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $check() {
-                crate::$room::$check(&crate::kinds::$kind()).await;
+                if let Some(kind) = crate::kinds::$kind() {
+                    crate::$room::$check(&kind).await;
+                }
             })*
         }
     };
@@ -52,3 +54,23 @@ suite!(
     network::a_store_that_is_away,
     network::a_slow_line,
 );
+
+suite!(
+    moto: checks::sizes,
+    checks::odd_names,
+    checks::a_large_directory,
+    checks::what_is_absent,
+    checks::what_is_corrupt,
+    checks::what_changes_while_it_is_read,
+    checks::files_are_seen_whole,
+    checks::directories_are_seen_whole,
+    checks::a_full_disk_at_the_reader,
+    network::interrupted_transfers,
+    network::interrupted_directories,
+    network::a_line_that_always_breaks,
+    network::what_is_given_up_is_not_seen,
+    network::a_store_that_is_away,
+    network::a_slow_line,
+);
+
+suite!(guarded_moto: network::wrong_credentials);
