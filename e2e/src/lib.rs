@@ -14,6 +14,7 @@ pub mod image;
 #[cfg(feature = "client")]
 pub mod measure;
 pub mod operator;
+pub mod python;
 pub mod tools;
 pub mod ui;
 pub mod verify;

@@ -180,13 +180,15 @@ pub(crate) fn link(target: &Path, link: &Path) -> Result<()> {
 }
 
 fn control_plane_home() -> PathBuf {
-    let mut hash = Sha256::new();
-    for (name, text) in MODULE {
-        hash.update(name);
-        hash.update(text);
-    }
-    let key: String = hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let key = key_of(&MODULE.map(|(name, text)| [name, text]).concat());
     cache_dir().join("tools").join(format!("kubernetes-{KUBERNETES}-{key}"))
+}
+
+/// The name in the cache folder of what is made of these texts.
+pub(crate) fn key_of(texts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    texts.iter().for_each(|text| hash.update(text));
+    hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Without these a client sees a server of version v0.0.0.
@@ -198,7 +200,7 @@ fn version_flags() -> String {
 }
 
 /// Runs `make` unless `file` exists, under a lock that other processes of this machine honour.
-fn once(file: &Path, make: impl FnOnce() -> Result<()>) -> Result<()> {
+pub(crate) fn once(file: &Path, make: impl FnOnce() -> Result<()>) -> Result<()> {
     if file.exists() {
         return Ok(());
     }

@@ -3,6 +3,7 @@
 //! In: the checkout. Out: the output of every test runner as it comes, and whether everything passed. A rung that
 //! cannot run fails; nothing is skipped in silence.
 
+mod clients;
 mod dependencies;
 mod run;
 mod rungs;

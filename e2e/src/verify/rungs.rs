@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use super::clients::clients;
 use super::dependencies::dependencies;
 use super::run::{cargo, check, tests};
 use super::{Count, Outcome};
@@ -10,6 +11,7 @@ use crate::chart;
 use crate::cluster::Cluster;
 use crate::error::{Context as _, Result};
 use crate::operator::install_definitions;
+use crate::python;
 use crate::ui::Ui;
 
 /// What a rung needs beside a Rust toolchain.
@@ -17,10 +19,25 @@ use crate::ui::Ui;
 pub enum Needs {
     /// Nothing.
     Nothing,
+    /// Python with venv, for clients that are not ours.
+    Python,
     /// Go, for Helm and the control plane.
     Go,
     /// Root on Linux, for a real node.
     Root,
+}
+
+impl Needs {
+    /// What this machine lacks of it, and the rung is left out for. Go is no such thing: without it the rung fails.
+    #[must_use]
+    pub fn lacking(self) -> Option<&'static str> {
+        let (there, what) = match self {
+            Self::Nothing | Self::Go => (true, ""),
+            Self::Python => (python::is_there(), "python3"),
+            Self::Root => (cfg!(target_os = "linux") && rustix::process::geteuid().is_root(), "root on Linux"),
+        };
+        (!there).then_some(what)
+    }
 }
 
 /// A rung of the ladder.
@@ -57,6 +74,12 @@ pub fn all() -> Vec<Rung> {
             run: generated,
         },
         Rung { name: "unit", what: "units, tables, properties, replay", needs: Needs::Nothing, run: unit },
+        Rung {
+            name: "clients",
+            what: "boto3, aws and MLflow against what we serve, the runner against another S3",
+            needs: Needs::Python,
+            run: clients,
+        },
         Rung { name: "chart", what: "the chart's templates, values and docs", needs: Needs::Go, run: chart_tests },
         Rung {
             name: "api",

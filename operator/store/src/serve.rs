@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONNECTION, CONTENT_TYPE, EXPECT, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -64,10 +65,16 @@ pub async fn s3(
         let (service, metrics) = (service.clone(), metrics.clone());
         async move {
             let asked = Asked::default();
+            let waits = request.headers().contains_key(EXPECT);
             let mut request = request.map(Body::from);
             request.extensions_mut().insert(asked.clone());
-            let answer = service.call(request).await?;
+            let mut answer = service.call(request).await?;
             metrics.answered(&asked, answer.status());
+            // A client that waits to be asked for its body may lose its place on this connection when it is refused
+            // instead: boto3 takes the status for that of its next request too. S3 ends the connection as well.
+            if waits && !answer.status().is_success() {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             Ok::<_, HttpError>(answer)
         }
     };
@@ -103,8 +110,8 @@ fn probe(request: &Request<Incoming>, store: &Store, metrics: &Metrics) -> Respo
 fn text(status: StatusCode, text: String) -> Response<Full<Bytes>> {
     let mut answer = Response::new(Full::new(Bytes::from(text)));
     *answer.status_mut() = status;
-    let plain = hyper::header::HeaderValue::from_static("text/plain; charset=utf-8");
-    answer.headers_mut().insert(hyper::header::CONTENT_TYPE, plain);
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    answer.headers_mut().insert(CONTENT_TYPE, plain);
     answer
 }
 

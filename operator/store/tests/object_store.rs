@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::Arc;
 
 use cultivar_store::credentials::Credentials;
@@ -208,4 +210,17 @@ async fn many_writers_of_one_key_leave_one_of_their_objects() {
     for task in writers.collect::<Vec<_>>().into_iter().chain(readers.collect::<Vec<_>>()) {
         task.await.unwrap();
     }
+}
+
+#[test]
+fn a_client_that_is_refused_its_body_gets_no_second_request_on_the_connection() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), &[]);
+    let mut stream = TcpStream::connect(&server.s3).unwrap();
+    let head = "PUT /cultivar/a/x HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 0\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    // It ends, though it could be kept.
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("connection: close"), "{answer}");
 }

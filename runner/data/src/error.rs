@@ -73,12 +73,25 @@ impl DataError {
             Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
                 Self::Denied { uri: uri.to_owned(), why: why() }
             }
+            Error::Generic { .. } => match status(error) {
+                Some(401 | 403) => Self::Denied { uri: uri.to_owned(), why: why() },
+                Some(404) => Self::NotFound(uri.to_owned()),
+                _ => Self::Unavailable { uri: uri.to_owned(), why: why() },
+            },
             Error::InvalidPath { .. } | Error::NotSupported { .. } | Error::UnknownConfigurationKey { .. } => {
                 Self::Invalid(format!("{uri}: {}", why()))
             }
             _ => Self::Unavailable { uri: uri.to_owned(), why: why() },
         }
     }
+}
+
+// The library sorts the answers to a listing and to the begin of a large upload under nothing, and keeps the type of
+// their cause to itself: what the server said is in the text only, after an address that has no spaces.
+fn status(error: &object_store::Error) -> Option<u16> {
+    let text = error.to_string();
+    let (_, said) = text.split_once("Server returned non-2xx status code: ")?;
+    said.get(..3)?.parse().ok()
 }
 
 /// Takes the queries out of the URLs in a text, for signatures stand there; and cuts a text that goes on and on.

@@ -12,7 +12,6 @@ use super::process::{Spent, listen};
 use super::store::{BUCKET, Store};
 use crate::error::{Context as _, Result};
 use crate::exec;
-use crate::tools::cache_dir;
 
 const WANTED: &str = "boto3==1.40.*";
 const SCRIPT: &str = include_str!("boto.py");
@@ -26,18 +25,9 @@ pub struct Boto {
 impl Boto {
     /// Makes it in the cache folder, unless it is there.
     pub fn install() -> Result<Self> {
-        let folder = cache_dir().join("measure-boto3");
-        let python = folder.join("bin/python");
-        let ask = || exec::run(&python, &["-c", "import boto3; print(boto3.__version__)"]);
-        let version = ask().or_else(|_| {
-            exec::run("python3", &["-m", "venv", "--clear", &folder.display().to_string()])?;
-            exec::run(&python, &["-m", "pip", "install", "--quiet", "--disable-pip-version-check", WANTED])?;
-            ask()
-        });
-        let version = version.map_err(|error| {
-            error.hint("`cargo measure data` needs python3 with venv and a way to install boto3 with pip")
-        })?;
-        Ok(Self { version: version.trim().to_owned(), python: python.clone() })
+        let python = crate::python::with(&[WANTED])?;
+        let version = exec::run(&python, &["-c", "import boto3; print(boto3.__version__)"])?;
+        Ok(Self { version: version.trim().to_owned(), python })
     }
 
     /// The version of boto3.

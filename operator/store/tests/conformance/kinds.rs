@@ -1,0 +1,157 @@
+//! The kinds of store that the suite runs over, each opened as the runner opens it: by URL and options.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use cultivar_data::Store;
+use cultivar_protocol::StoreSpec;
+use tempfile::TempDir;
+
+use crate::support::{Server, namespace};
+
+/// One store for one check, and a folder for the check's own files.
+pub struct Kind {
+    spec: StoreSpec,
+    scratch: TempDir,
+    /// Where its S3 is; a file system has none.
+    pub endpoint: Option<String>,
+    /// Objects of the check that needs many. More than one page of a listing everywhere.
+    pub many: usize,
+    _server: Option<Server>,
+}
+
+/// A folder of this machine.
+pub fn file_system() -> Option<Kind> {
+    let scratch = tempfile::tempdir().unwrap();
+    let url = format!("file://{}/the store", scratch.path().display());
+    let spec = StoreSpec { url, ..StoreSpec::default() };
+    Some(Kind { spec, scratch, endpoint: None, many: 10_000, _server: None })
+}
+
+/// The built-in store, as a program of its own.
+pub fn built_in() -> Option<Kind> {
+    let scratch = tempfile::tempdir().unwrap();
+    let server = Server::start(&scratch.path().join("server"), &[]);
+    let keys = namespace("a");
+    let spec = s3(&server.s3, "s3://cultivar/a/of the suite", &keys.access_key_id, &keys.secret_access_key);
+    Some(Kind { spec, scratch, endpoint: Some(server.s3.clone()), many: 10_000, _server: Some(server) })
+}
+
+/// moto, an S3 that is not ours, on a Python that has it, named by CULTIVAR_TEST_PYTHON; without one nothing is tested
+/// here, and that is said. It lets everybody in.
+pub fn moto() -> Option<Kind> {
+    static SERVER: OnceLock<Moto> = OnceLock::new();
+    below_moto(&SERVER, "open")
+}
+
+/// A moto that checks signatures. It takes those over a query with a space for wrong, which AWS does not, so that not
+/// everything can be checked over it.
+pub fn guarded_moto() -> Option<Kind> {
+    static SERVER: OnceLock<Moto> = OnceLock::new();
+    below_moto(&SERVER, "guarded")
+}
+
+// One serves all checks of this process, each below a prefix of its own.
+fn below_moto(server: &OnceLock<Moto>, manner: &str) -> Option<Kind> {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let Some(python) = std::env::var_os("CULTIVAR_TEST_PYTHON") else {
+        println!("NOT TESTED: set CULTIVAR_TEST_PYTHON to a python that has boto3 and moto[server]");
+        return None;
+    };
+    let moto = server.get_or_init(|| Moto::start(&python, manner));
+    let url = format!("s3://suite/of the suite/{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    let spec = s3(&moto.endpoint, &url, &moto.id, &moto.secret);
+    let scratch = tempfile::tempdir().unwrap();
+    Some(Kind { spec, scratch, endpoint: Some(moto.endpoint.clone()), many: 2_100, _server: None })
+}
+
+/// A running moto. It ends when its standard input does: with this process, however that ends.
+struct Moto {
+    endpoint: String,
+    id: String,
+    secret: String,
+    _child: Child,
+}
+
+impl Moto {
+    fn start(python: &OsStr, manner: &str) -> Self {
+        let mut child = Command::new(python)
+            .args(["-c", include_str!("moto.py"), manner])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{python:?} does not start: {error}"));
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let told = lines.find(|line| line.starts_with("serving ")).expect("moto says where it serves");
+        // What else it says goes nowhere, but must be read.
+        std::thread::spawn(move || lines.for_each(drop));
+        let mut words = told.split(' ').skip(1).map(str::to_owned);
+        let mut word = || words.next().unwrap();
+        Self { endpoint: word(), id: word(), secret: word(), _child: child }
+    }
+}
+
+/// How any store of this protocol is opened.
+fn s3(endpoint: &str, url: &str, id: &str, secret: &str) -> StoreSpec {
+    let options = BTreeMap::from([
+        ("aws_endpoint".to_owned(), format!("http://{endpoint}")),
+        ("aws_allow_http".to_owned(), "true".to_owned()),
+        ("aws_region".to_owned(), "us-east-1".to_owned()),
+        ("aws_access_key_id".to_owned(), id.to_owned()),
+        ("aws_secret_access_key".to_owned(), secret.to_owned()),
+    ]);
+    StoreSpec { url: url.to_owned(), options, secret_dir: None }
+}
+
+impl Kind {
+    /// Opens it.
+    pub fn open(&self) -> Store {
+        self.open_with(&[])
+    }
+
+    /// Opens it with some options set to something else.
+    pub fn open_with(&self, options: &[(&str, &str)]) -> Store {
+        let mut spec = self.spec.clone();
+        spec.options.extend(options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        Store::open(&spec).unwrap()
+    }
+
+    /// Opens it at another address, where it is to be given up after `patience`.
+    pub fn open_at(&self, endpoint: &str, patience: &str) -> Store {
+        self.open_with(&[("aws_endpoint", &format!("http://{endpoint}")), ("cultivar_patience", patience)])
+    }
+
+    /// Where the check may write.
+    pub fn at(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
+
+    /// A new file of the check.
+    pub fn file(&self, bytes: &[u8]) -> PathBuf {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let path = self.at(&format!("file-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+}
+
+/// Bytes in which no part of a file is like another.
+pub fn pattern(length: usize, seed: u8) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ u64::from(seed);
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
