@@ -5,14 +5,13 @@ use cultivar_core::domain::Errand;
 use cultivar_core::domain::errand::Publication;
 use cultivar_crds::labels;
 use k8s_openapi::api::core::v1::ConfigMap;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::Act;
+use super::ours::{is_ours, metadata};
 use crate::observe::Key;
 
 /// Errands that run side by side.
@@ -74,8 +73,12 @@ impl Act {
         let name = &entry.config_map;
         let there = self.calls.config_map(namespace, name).await.map_err(|error| error.words())?;
         let written = match there {
-            None => self.calls.create_config_map(namespace, &config_map(entry)).await,
-            Some(there) if is_ours(&there) => self.calls.write_config_map(namespace, name, &entry.data).await,
+            None => {
+                let data = Some(entry.data.clone());
+                let config_map = ConfigMap { metadata: metadata(name), data, ..ConfigMap::default() };
+                self.calls.create_config_map(namespace, &config_map).await
+            }
+            Some(there) if is_ours(&there.metadata) => self.calls.write_config_map(namespace, name, &entry.data).await,
             Some(_) => {
                 let (label, value) = (labels::MANAGED_BY, labels::MANAGER);
                 return Err(format!("it has another owner; label it {label}={value} to let Experiments write into it"));
@@ -83,18 +86,4 @@ impl Act {
         };
         written.map(|()| String::new()).map_err(|error| error.words())
     }
-}
-
-fn config_map(entry: &Publication) -> ConfigMap {
-    let metadata = ObjectMeta {
-        name: Some(entry.config_map.clone()),
-        labels: Some(BTreeMap::from([(labels::MANAGED_BY.to_owned(), labels::MANAGER.to_owned())])),
-        ..ObjectMeta::default()
-    };
-    ConfigMap { metadata, data: Some(entry.data.clone()), ..ConfigMap::default() }
-}
-
-fn is_ours(config_map: &ConfigMap) -> bool {
-    let managed_by = config_map.metadata.labels.as_ref().and_then(|labels| labels.get(labels::MANAGED_BY));
-    managed_by.is_some_and(|manager| manager == labels::MANAGER)
 }

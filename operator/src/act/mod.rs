@@ -8,6 +8,7 @@ mod calls;
 mod errands;
 mod error;
 mod kinds;
+mod ours;
 mod pace;
 mod stores;
 

@@ -7,19 +7,19 @@ use cultivar_core::decide::experiment::record::CheckedRecord;
 use cultivar_core::domain::StoreAccess;
 use cultivar_core::domain::errand::{Document, Leftovers};
 use cultivar_core::render::STORE_SECRET;
-use cultivar_crds::{Artifact, labels};
+use cultivar_crds::Artifact;
 use cultivar_data::{DataError, Store, digest_of};
 use cultivar_protocol::StoreSpec;
 use cultivar_store::credentials::{derive, root_key};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::OnceCell;
 
+use super::ours::{is_ours, metadata};
 use super::{ActError, Calls};
 use crate::settings::StoreSettings;
 
@@ -81,7 +81,7 @@ impl Stores {
             of_namespace(root, namespace).map(|(key, value)| (key, ByteString(value.into_bytes()))).into();
         match calls.secret(namespace, STORE_SECRET).await? {
             Some(secret) if secret.data.as_ref() == Some(&wanted) => {}
-            Some(secret) if !is_ours(&secret) => {
+            Some(secret) if !is_ours(&secret.metadata) => {
                 let doing = "writing the namespace's credentials for the artifact store".to_owned();
                 return Err(ActError::NameTaken { doing, name: format!("Secret {STORE_SECRET}") });
             }
@@ -244,21 +244,8 @@ fn of_namespace(root: &[u8], namespace: &str) -> [(String, String); 2] {
     ]
 }
 
-fn is_ours(secret: &Secret) -> bool {
-    let by = secret.metadata.labels.as_ref().and_then(|labels| labels.get(labels::MANAGED_BY));
-    by.is_some_and(|by| by == labels::MANAGER)
-}
-
 fn secret(name: &str, data: BTreeMap<String, ByteString>) -> Secret {
-    Secret {
-        metadata: ObjectMeta {
-            name: Some(name.to_owned()),
-            labels: Some(BTreeMap::from([(labels::MANAGED_BY.to_owned(), labels::MANAGER.to_owned())])),
-            ..ObjectMeta::default()
-        },
-        data: Some(data),
-        ..Secret::default()
-    }
+    Secret { metadata: metadata(name), data: Some(data), ..Secret::default() }
 }
 
 // 32 bytes from the system's own source.

@@ -52,6 +52,12 @@ impl StoreAccess {
     pub fn holds(&self, uri: &str) -> bool {
         uri.strip_prefix(self.url.trim_end_matches('/')).is_some_and(|rest| rest.starts_with('/'))
     }
+
+    /// The uri of a key.
+    #[must_use]
+    pub fn uri_of(&self, key: &str) -> String {
+        format!("{}/{key}", self.url.trim_end_matches('/'))
+    }
 }
 
 impl Stores {

@@ -204,7 +204,7 @@ fn checkpoint(value: &Value, store: Option<&StoreAccess>) -> Checkpoint {
     // Without a scheme it is a key of the run's own store.
     let restore = restore.and_then(|uri| match (uri.contains("://"), store) {
         (true, _) => Some(uri.to_owned()),
-        (false, Some(store)) => Some(format!("{}/{uri}", store.url.trim_end_matches('/'))),
+        (false, Some(store)) => Some(store.uri_of(uri)),
         (false, None) => None,
     });
     Checkpoint {

@@ -1,6 +1,5 @@
 //! Attempts: one Job each, started, judged, timed out, retried within two budgets.
 
-use cultivar_crds::labels::ARTIFACTS_FINALIZER;
 use cultivar_crds::reason::Budget;
 use cultivar_crds::schema::MAX_ATTEMPTS;
 use cultivar_crds::{Attempt, ExperimentStatus, Output, Phase, Reason};
@@ -86,8 +85,7 @@ fn begin(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, number: u32) {
         Err(Unequipped::Never(reason, message)) => return fail(snapshot, plan, reason, message),
         Err(Unequipped::Waits(message)) => return wait_for_store(snapshot, plan, message),
     };
-    let holds = |finalizer: &String| finalizer == ARTIFACTS_FINALIZER;
-    if leftovers::are_deleted(&template) && !snapshot.experiment.meta.finalizers.iter().any(holds) {
+    if leftovers::are_deleted(&template) && !leftovers::is_held(&snapshot.experiment.meta) {
         plan.actions.push(Action::HoldForArtifacts);
     }
     plan.actions.push(Action::StartAttempt { number, template, equipment });

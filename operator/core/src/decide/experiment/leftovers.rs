@@ -10,10 +10,11 @@ use serde_json::Value;
 use std::time::Duration;
 
 use super::Snapshot;
+use super::pursue::{Progress, pursue};
 use crate::decide::{Action, Event, Plan};
 use crate::domain::conditions::{Conditions, kind};
-use crate::domain::errand::{Leftovers, Patience, Step};
-use crate::domain::{Errand, JobState, names, text, time};
+use crate::domain::errand::{Leftovers, Patience};
+use crate::domain::{Errand, JobState, Meta, names, text, time};
 
 /// How long a store may be away.
 const PATIENCE: Patience = Patience { pause: Duration::from_secs(15), limit: Duration::from_secs(120) };
@@ -24,6 +25,12 @@ const PODS_PATIENCE: Duration = Duration::from_secs(600);
 #[must_use]
 pub fn are_deleted(template: &Value) -> bool {
     policy(template) == ArtifactPolicy::Delete || outputs(template).iter().any(|output| output.keep == Some(false))
+}
+
+/// Whether the experiment's deletion waits for its artifacts.
+#[must_use]
+pub fn is_held(meta: &Meta) -> bool {
+    meta.finalizers.iter().any(|finalizer| finalizer == ARTIFACTS_FINALIZER)
 }
 
 fn policy(template: &Value) -> ArtifactPolicy {
@@ -37,7 +44,7 @@ fn outputs(template: &Value) -> Vec<Output> {
 /// The part of deciding about an experiment that is being deleted.
 pub fn clean_up(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
     let meta = &snapshot.experiment.meta;
-    if !meta.finalizers.iter().any(|finalizer| finalizer == ARTIFACTS_FINALIZER) {
+    if !is_held(meta) {
         return;
     }
     if !pods_have_ended(snapshot, plan) {
@@ -47,22 +54,14 @@ pub fn clean_up(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
     if left.delete.is_empty() {
         return plan.actions.push(Action::ReleaseDeleted);
     }
-    let errand = Errand::DeleteArtifacts(left);
-    let why = match PATIENCE.step(&snapshot.errands, &errand, snapshot.now) {
-        Step::Done(_) => return plan.actions.push(Action::ReleaseDeleted),
-        Step::GivenUp(why) => {
+    let why = match pursue(snapshot, plan, PATIENCE, Errand::DeleteArtifacts(left)) {
+        Progress::Done(_) => return plan.actions.push(Action::ReleaseDeleted),
+        Progress::GivenUp(why) => {
             let message = text::message(format!("artifacts stay in the store, since they could not be deleted: {why}"));
             plan.events.push(Event { warning: true, reason: Reason::ArtifactsLeft, message });
             return plan.actions.push(Action::ReleaseDeleted);
         }
-        Step::Run(why) => {
-            plan.actions.push(Action::Run(errand));
-            why
-        }
-        Step::Wait(again, why) => {
-            plan.wake(again);
-            Some(why)
-        }
+        Progress::Pending(why) => why,
     };
     if let Some(why) = why {
         Conditions::new(&mut plan.status.conditions, meta.generation, snapshot.now).set(
@@ -101,9 +100,7 @@ fn left(snapshot: &Snapshot) -> Leftovers {
     let artifacts = &experiment.status.artifacts;
     let (mut delete, mut keep) = (Vec::new(), Vec::new());
     let store = snapshot.stores.target().cloned();
-    let folder = store
-        .as_ref()
-        .map(|store| format!("{}/{}/", store.url.trim_end_matches('/'), names::store_prefix(&experiment.meta)));
+    let folder = store.as_ref().map(|store| store.uri_of(&format!("{}/", names::store_prefix(&experiment.meta))));
     let ours = |uri: &str| folder.as_ref().is_some_and(|folder| uri.starts_with(folder));
     // What lies elsewhere is not ours to delete.
     for artifact in artifacts.iter().filter(|artifact| ours(&artifact.uri)) {

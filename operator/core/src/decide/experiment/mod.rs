@@ -9,6 +9,7 @@ mod equipment;
 mod judge;
 pub mod leftovers;
 mod publish;
+mod pursue;
 pub mod record;
 mod report;
 pub mod result;

@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Snapshot;
-use crate::decide::{Action, Event, Plan};
+use super::pursue::{Progress, pursue};
+use crate::decide::{Event, Plan};
 use crate::domain::Errand;
 use crate::domain::conditions::{Conditions, is_true, kind};
-use crate::domain::errand::{Patience, Publication, Step};
+use crate::domain::errand::{Patience, Publication};
 use crate::domain::text;
 
 /// How long it is tried: somebody may grant the right that is missing.
@@ -30,17 +31,11 @@ pub fn publish(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
     let mut done = true;
     for (config_map, data) in wanted {
         let errand = Errand::Publish(Publication { config_map: config_map.clone(), data });
-        match PATIENCE.step(&snapshot.errands, &errand, snapshot.now) {
-            Step::Done(_) => {}
-            Step::GivenUp(why) => failed.push(format!("ConfigMap {config_map}: {why}; given up after an hour")),
-            Step::Run(why) => {
-                plan.actions.push(Action::Run(errand));
+        match pursue(snapshot, plan, PATIENCE, errand) {
+            Progress::Done(_) => {}
+            Progress::GivenUp(why) => failed.push(format!("ConfigMap {config_map}: {why}; given up after an hour")),
+            Progress::Pending(why) => {
                 failed.extend(why.map(|why| format!("ConfigMap {config_map}: {why}")));
-                done = false;
-            }
-            Step::Wait(again, why) => {
-                plan.wake(again);
-                failed.push(format!("ConfigMap {config_map}: {why}"));
                 done = false;
             }
         }

@@ -9,11 +9,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::time::Duration;
 
+use super::pursue::{Progress, pursue, so_far};
 use super::{Snapshot, end, fail, report, result, times, wait};
 use crate::clone;
-use crate::decide::{Action, Plan};
+use crate::decide::Plan;
 use crate::domain::Errand;
-use crate::domain::errand::{Document, Patience, Step};
+use crate::domain::errand::{Document, Patience};
 use crate::domain::text;
 
 /// How long a store may be away, or a record be missing in it.
@@ -34,22 +35,15 @@ pub struct CheckedRecord {
 pub fn adopt(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, source: &RecordSource) {
     let store = snapshot.stores.of(&source.uri).cloned();
     let errand = Errand::ReadRecord(Document { uri: source.uri.clone(), digest: source.digest.clone(), store });
-    let so_far = match PATIENCE.step(&snapshot.errands, &errand, snapshot.now) {
-        Step::Done(text) => return read(snapshot, plan, source, text),
-        Step::GivenUp(why) => {
+    let why = match pursue(snapshot, plan, PATIENCE, errand) {
+        Progress::Done(text) => return read(snapshot, plan, source, text),
+        Progress::GivenUp(why) => {
             return fail(snapshot, plan, Reason::InputUnavailable, format!("spec.record.uri: {}: {why}", source.uri));
         }
-        Step::Run(why) => {
-            plan.actions.push(Action::Run(errand));
-            why
-        }
-        Step::Wait(again, why) => {
-            plan.wake(again);
-            Some(why)
-        }
+        Progress::Pending(why) => why,
     };
     plan.status.phase = Phase::Pending;
-    let so_far = so_far.map_or_else(String::new, |why| format!("; so far: {why}"));
+    let so_far = so_far(why);
     wait(plan, Reason::ReadingRecord, format!("the record is being read, and its artifacts checked{so_far}"));
 }
 

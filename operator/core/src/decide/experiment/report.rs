@@ -7,10 +7,11 @@ use cultivar_crds::{ExperimentStatus, InputUsed, Output, Reason};
 use std::time::Duration;
 
 use super::judge::End;
+use super::pursue::{Progress, pursue, so_far};
 use super::{Snapshot, result, wait};
-use crate::decide::{Action, Event, Plan};
+use crate::decide::{Event, Plan};
 use crate::domain::conditions::{Conditions, kind};
-use crate::domain::errand::{Document, Patience, Step};
+use crate::domain::errand::{Document, Patience};
 use crate::domain::{Errand, text};
 
 /// How long a store may be away before a result in it is given up.
@@ -28,30 +29,23 @@ pub fn whole(
     let Some(at) = part.manifest.take() else { return Some(part) };
     let store = snapshot.stores.of(&at.uri).cloned();
     let errand = Errand::ReadResult(Document { uri: at.uri.clone(), digest: at.digest, store });
-    let so_far = match PATIENCE.step(&snapshot.errands, &errand, snapshot.now) {
-        Step::Done(text) => {
+    let why = match pursue(snapshot, plan, PATIENCE, errand) {
+        Progress::Done(text) => {
             let mut whole = result::parse(text, declared);
             // The message has the end of the log where the document may not.
             whole.tail = whole.tail.or(part.tail);
             whole.failure = whole.failure.or(part.failure);
             return Some(whole);
         }
-        Step::GivenUp(why) => {
+        Progress::GivenUp(why) => {
             let words = format!("only a part of the result is here: {} could not be read: {why}", at.uri);
             part.problems.push(words.clone());
             part.failure.get_or_insert((Reason::ResultLost, words));
             return Some(part);
         }
-        Step::Run(why) => {
-            plan.actions.push(Action::Run(errand));
-            why
-        }
-        Step::Wait(again, why) => {
-            plan.wake(again);
-            Some(why)
-        }
+        Progress::Pending(why) => why,
     };
-    let so_far = so_far.map_or_else(String::new, |why| format!("; so far: {why}"));
+    let so_far = so_far(why);
     wait(
         plan,
         Reason::ReadingResult,
