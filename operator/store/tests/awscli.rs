@@ -3,14 +3,12 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
 use std::process::{Command, Output};
 
 use cultivar_store::credentials::Credentials;
-use support::{Server, namespace};
+use support::{Server, contents, namespace, python_with};
 
 /// The command line with one pair of keys, and nothing of the user's own configuration.
 struct Aws<'a> {
@@ -47,31 +45,9 @@ impl Aws<'_> {
     }
 }
 
-// Every file below a folder, by path.
-fn contents(folder: &Path, below: &str, found: &mut BTreeMap<String, Vec<u8>>) {
-    for entry in fs::read_dir(folder.join(below)).unwrap() {
-        let entry = entry.unwrap();
-        let path = format!("{below}/{}", entry.file_name().to_str().unwrap()).trim_start_matches('/').to_owned();
-        if entry.path().is_dir() {
-            contents(folder, &path, found);
-        } else {
-            found.insert(path, fs::read(entry.path()).unwrap());
-        }
-    }
-}
-
-fn all_of(folder: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    contents(folder, "", &mut found);
-    found
-}
-
 #[test]
 fn folders_go_there_and_come_back() {
-    let Some(python) = std::env::var_os("CULTIVAR_TEST_PYTHON") else {
-        println!("NOT TESTED: set CULTIVAR_TEST_PYTHON to a python that has awscli");
-        return;
-    };
+    let Some(python) = python_with("awscli") else { return };
     let root = tempfile::tempdir().unwrap();
     let server = Server::start(&root.path().join("server"), &[]);
     let aws = Aws { python, server: &server, keys: namespace("one") };
@@ -92,7 +68,7 @@ fn folders_go_there_and_come_back() {
     let listed = aws.says(&["ls", &format!("{there}/")]);
     assert!(listed.contains("PRE sub folder/") && listed.contains("20000000 large"), "{listed}");
     aws.says(&["sync", there, to.to_str().unwrap()]);
-    assert!(all_of(&from) == all_of(&to), "other files came back");
+    assert!(contents(&from) == contents(&to), "other files came back");
     let one = root.path().join("one");
     aws.says(&["cp", &format!("{there}/large"), &format!("{there}-copy")]);
     aws.says(&["cp", &format!("{there}-copy"), one.to_str().unwrap()]);

@@ -5,14 +5,11 @@ mod support;
 
 use std::process::Command;
 
-use support::{Server, admin, namespace};
+use support::{Server, admin, namespace, python_with};
 
 #[test]
 fn boto3_finds_what_it_expects() {
-    let Some(python) = std::env::var_os("CULTIVAR_TEST_PYTHON") else {
-        println!("NOT TESTED: set CULTIVAR_TEST_PYTHON to a python that has boto3 (python -m venv, pip install boto3)");
-        return;
-    };
+    let Some(python) = python_with("boto3") else { return };
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(folder.path(), &[]);
     let keys = [admin(), namespace("one"), namespace("two")];

@@ -1,6 +1,5 @@
 //! What holds over every store, the network being well.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
@@ -11,17 +10,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use cultivar_data::{DataError, Mover, Place, Remote, Store, digest_of, walk};
 
 use crate::kinds::{Kind, pattern};
+use crate::support::contents;
 
 const MIB: usize = 1024 * 1024;
 
 /// An object of a store, to be fetched.
 pub fn object(store: &Store, key: &str) -> Remote {
     Remote::Object(store.clone(), key.to_owned())
-}
-
-/// Every file below a folder, by path.
-pub fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
-    walk(folder).unwrap().files.into_iter().map(|file| (file.path, fs::read(file.from).unwrap())).collect()
 }
 
 /// Nothing, one byte, and the sizes around what S3 and the mover take for a part.

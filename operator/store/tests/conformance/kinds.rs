@@ -13,7 +13,7 @@ use cultivar_data::Store;
 use cultivar_protocol::StoreSpec;
 use tempfile::TempDir;
 
-use crate::support::{Server, namespace};
+use crate::support::{Server, namespace, python_with};
 
 /// One store for one check, and a folder for the check's own files.
 pub struct Kind {
@@ -60,10 +60,7 @@ pub fn guarded_moto() -> Option<Kind> {
 // One serves all checks of this process, each below a prefix of its own.
 fn below_moto(server: &OnceLock<Moto>, manner: &str) -> Option<Kind> {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let Some(python) = std::env::var_os("CULTIVAR_TEST_PYTHON") else {
-        println!("NOT TESTED: set CULTIVAR_TEST_PYTHON to a python that has boto3 and moto[server]");
-        return None;
-    };
+    let python = python_with("boto3 and moto[server]")?;
     let moto = server.get_or_init(|| Moto::start(&python, manner));
     let url = format!("s3://suite/of the suite/{}", NEXT.fetch_add(1, Ordering::Relaxed));
     let spec = s3(&moto.endpoint, &url, &moto.id, &moto.secret);

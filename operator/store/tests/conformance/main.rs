@@ -24,53 +24,41 @@ macro_rules! suite {
     };
 }
 
-suite!(
-    file_system: checks::sizes,
-    checks::odd_names,
-    checks::a_large_directory,
-    checks::what_is_absent,
-    checks::what_is_corrupt,
-    checks::what_changes_while_it_is_read,
-    checks::files_are_seen_whole,
-    checks::directories_are_seen_whole,
-    checks::a_full_disk_at_the_reader,
-);
+// What holds for any store.
+macro_rules! any_store {
+    ($kind:ident $(, $room:ident::$check:ident)* $(,)?) => {
+        suite!(
+            $kind: checks::sizes,
+            checks::odd_names,
+            checks::a_large_directory,
+            checks::what_is_absent,
+            checks::what_is_corrupt,
+            checks::what_changes_while_it_is_read,
+            checks::files_are_seen_whole,
+            checks::directories_are_seen_whole,
+            checks::a_full_disk_at_the_reader,
+            $($room::$check,)*
+        );
+    };
+}
 
-suite!(
-    built_in: checks::sizes,
-    checks::odd_names,
-    checks::a_large_directory,
-    checks::what_is_absent,
-    checks::what_is_corrupt,
-    checks::what_changes_while_it_is_read,
-    checks::files_are_seen_whole,
-    checks::directories_are_seen_whole,
-    checks::a_full_disk_at_the_reader,
-    network::interrupted_transfers,
-    network::interrupted_directories,
-    network::a_line_that_always_breaks,
-    network::what_is_given_up_is_not_seen,
-    network::wrong_credentials,
-    network::a_store_that_is_away,
-    network::a_slow_line,
-);
+// And for one behind a network.
+macro_rules! service {
+    ($kind:ident $(, $room:ident::$check:ident)* $(,)?) => {
+        any_store!(
+            $kind,
+            network::interrupted_transfers,
+            network::interrupted_directories,
+            network::a_line_that_always_breaks,
+            network::what_is_given_up_is_not_seen,
+            network::a_store_that_is_away,
+            network::a_slow_line,
+            $($room::$check,)*
+        );
+    };
+}
 
-suite!(
-    moto: checks::sizes,
-    checks::odd_names,
-    checks::a_large_directory,
-    checks::what_is_absent,
-    checks::what_is_corrupt,
-    checks::what_changes_while_it_is_read,
-    checks::files_are_seen_whole,
-    checks::directories_are_seen_whole,
-    checks::a_full_disk_at_the_reader,
-    network::interrupted_transfers,
-    network::interrupted_directories,
-    network::a_line_that_always_breaks,
-    network::what_is_given_up_is_not_seen,
-    network::a_store_that_is_away,
-    network::a_slow_line,
-);
-
+any_store!(file_system);
+service!(built_in, network::wrong_credentials);
+service!(moto);
 suite!(guarded_moto: network::wrong_credentials);

@@ -1,13 +1,15 @@
 //! What holds when the network, or whoever is at its other end, behaves badly.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
-use cultivar_data::{DataError, Mover, digest_of, walk};
+use cultivar_data::{DataError, Mover, Store, digest_of, walk};
 
-use crate::checks::{contents, object};
+use crate::checks::object;
 use crate::kinds::{Kind, pattern};
 use crate::proxy::{Manners, Proxy, nobody};
+use crate::support::contents;
 
 const MIB: usize = 1024 * 1024;
 
@@ -84,25 +86,30 @@ pub async fn what_is_given_up_is_not_seen(kind: &Kind) {
     whole.verify("old", &old).await.unwrap();
 }
 
+// What each call says of an object, and of a folder.
+async fn every_call(kind: &Kind, store: &Store, key: &str, folder: &str, from: &Path) -> [Result<(), DataError>; 7] {
+    let mover = Mover::default();
+    [
+        store.get(key, 10).await.map(drop),
+        store.put(key, "y").await.map(drop),
+        store.delete(key).await,
+        store.verify(key, &digest_of(b"x")).await.map(drop),
+        mover.fetch(&object(store, key), &kind.at("to"), None).await.map(drop),
+        mover.fetch_tree(store, folder, &kind.at("tree"), None).await.map(drop),
+        mover.upload(store, key, from).await.map(drop),
+    ]
+}
+
 /// Refused is refused: said in these words, at once, and without going on trying.
 pub async fn wrong_credentials(kind: &Kind) {
-    let (store, mover) = (kind.open(), Mover::default());
+    let store = kind.open();
     store.put("there", "x").await.unwrap();
     let from = kind.file(&pattern(7 * MIB, 3));
     for (name, value) in [("aws_secret_access_key", "wrong"), ("aws_access_key_id", "nobody")] {
         let proxy = before(kind, Manners::default());
         let endpoint = format!("http://{}", proxy.address);
         let wrong = kind.open_with(&[("aws_endpoint", &endpoint), (name, value)]);
-        let errors = [
-            wrong.get("there", 10).await.map(drop),
-            wrong.put("there", "y").await.map(drop),
-            wrong.delete("there").await,
-            wrong.verify("there", &digest_of(b"x")).await.map(drop),
-            mover.fetch(&object(&wrong, "there"), &kind.at("to"), None).await.map(drop),
-            mover.fetch_tree(&wrong, "", &kind.at("tree"), None).await.map(drop),
-            mover.upload(&wrong, "there", &from).await.map(drop),
-        ];
-        for (number, error) in errors.into_iter().enumerate() {
+        for (number, error) in every_call(kind, &wrong, "there", "", &from).await.into_iter().enumerate() {
             assert!(matches!(&error, Err(DataError::Denied { .. })), "{name}, {number}: {error:?}");
             let told = error.unwrap_err().to_string();
             assert!(told.contains("check the credentials") && !told.contains(value), "{told}");
@@ -114,21 +121,11 @@ pub async fn wrong_credentials(kind: &Kind) {
 
 /// Nobody there, or somebody who hangs up: waited for as long as the patience lasts, then told.
 pub async fn a_store_that_is_away(kind: &Kind) {
-    let mover = Mover::default();
     let deaf = before(kind, Manners { refuse: usize::MAX, ..Manners::default() });
     let from = kind.file(&pattern(7 * MIB, 4));
     for address in [nobody(), deaf.address.clone()] {
         let store = kind.open_at(&address, "300ms");
-        let errors = [
-            store.get("k", 10).await.map(drop),
-            store.put("k", "x").await.map(drop),
-            store.delete("k").await,
-            store.verify("k", &digest_of(b"x")).await.map(drop),
-            mover.fetch(&object(&store, "k"), &kind.at("to"), None).await.map(drop),
-            mover.fetch_tree(&store, "k", &kind.at("tree"), None).await.map(drop),
-            mover.upload(&store, "k", &from).await.map(drop),
-        ];
-        for (number, error) in errors.into_iter().enumerate() {
+        for (number, error) in every_call(kind, &store, "k", "k", &from).await.into_iter().enumerate() {
             assert!(matches!(&error, Err(DataError::Unavailable { .. })), "{number}: {error:?}");
         }
     }

@@ -2,6 +2,9 @@
 
 #![allow(dead_code)]
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -102,6 +105,34 @@ pub fn admin() -> Credentials {
 /// A namespace's credentials.
 pub fn namespace(name: &str) -> Credentials {
     derive(ROOT, name)
+}
+
+/// The Python that the tests of other clients run on; without one nothing is tested, and that is said.
+pub fn python_with(packages: &str) -> Option<OsString> {
+    let python = std::env::var_os("CULTIVAR_TEST_PYTHON");
+    if python.is_none() {
+        println!("NOT TESTED: set CULTIVAR_TEST_PYTHON to a python that has {packages} (python -m venv, pip install)");
+    }
+    python
+}
+
+/// Every file below a folder, by path.
+pub fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    read_below(folder, "", &mut found);
+    found
+}
+
+fn read_below(folder: &Path, below: &str, found: &mut BTreeMap<String, Vec<u8>>) {
+    for entry in fs::read_dir(folder.join(below)).unwrap() {
+        let entry = entry.unwrap();
+        let path = format!("{below}/{}", entry.file_name().to_str().unwrap()).trim_start_matches('/').to_owned();
+        if entry.path().is_dir() {
+            read_below(folder, &path, found);
+        } else {
+            found.insert(path, fs::read(entry.path()).unwrap());
+        }
+    }
 }
 
 /// A client of namespace `a` that tries everything once.
