@@ -4,6 +4,7 @@ pub mod conditions;
 pub mod data;
 pub mod errand;
 pub mod names;
+pub mod quantity;
 pub mod records;
 pub mod settings;
 pub mod text;
