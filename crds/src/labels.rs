@@ -16,9 +16,19 @@ pub const PIPELINE_RUN: &str = "cultivar.dev/pipeline-run";
 pub const STAGE: &str = "cultivar.dev/stage";
 /// Revision of the Pipeline that a run executes, from 1.
 pub const REVISION: &str = "cultivar.dev/revision";
+/// Name of the Queue that a Job or Pod was admitted by.
+pub const QUEUE: &str = "cultivar.dev/queue";
+/// Name of the Queue's flavor that it was admitted to.
+pub const FLAVOR: &str = "cultivar.dev/flavor";
+/// On a namespace: the Queue of its experiments that name none.
+pub const DEFAULT_QUEUE: &str = "cultivar.dev/default-queue";
+/// On a Job and its Pods: JSON of what one pod holds of the queue, by resource in whole units (cpu in thousandths).
+pub const HOLDS: &str = "cultivar.dev/holds";
 
 /// Finalizer of an Experiment whose artifacts are deleted with it.
 pub const ARTIFACTS_FINALIZER: &str = "cultivar.dev/artifacts";
+/// Finalizer of a Queue: it stays until nothing is held of it.
+pub const QUEUE_FINALIZER: &str = "cultivar.dev/queue";
 
 /// On the Experiment of a stage: JSON `{name, uid, digest}` of the experiment its template came from.
 pub const CLONED_FROM: &str = "cultivar.dev/cloned-from";

@@ -11,6 +11,7 @@ pub mod manifest;
 pub mod phase;
 pub mod pipeline;
 pub mod pipeline_run;
+pub mod queue;
 pub mod reason;
 pub mod schema;
 pub mod template;
@@ -25,6 +26,7 @@ pub use pipeline::{
     OnFailure, ParamSchema, Pipeline, PipelineSpec, PipelineStatus, RunOn, RunSummary, Stage, StageDependency,
 };
 pub use pipeline_run::{PipelineRun, PipelineRunSpec, PipelineRunStatus, StageStatus};
+pub use queue::{Queue, QueueSpec, QueueStatus};
 pub use reason::Reason;
 pub use template::{
     ArtifactPolicy, Best, Checkpoint, ExperimentTemplate, From, Goal, Input, MetricUse, Output, Pick, Require, Retries,

@@ -5,7 +5,7 @@
 use kube::CustomResourceExt;
 use serde_json::Value;
 
-use crate::{ArtifactStore, Experiment, Pipeline, PipelineRun};
+use crate::{ArtifactStore, Experiment, Pipeline, PipelineRun, Queue};
 
 /// Every CustomResourceDefinition: plural name and document.
 #[must_use]
@@ -15,6 +15,7 @@ pub fn all() -> Vec<(&'static str, Value)> {
         ("pipelines", document(&Pipeline::crd())),
         ("pipelineruns", document(&PipelineRun::crd())),
         ("artifactstores", document(&ArtifactStore::crd())),
+        ("queues", document(&Queue::crd())),
     ]
 }
 

@@ -9,6 +9,8 @@ pub enum Phase {
     /// Accepted, or waiting for what it refers to; nothing was started. The reason says for what.
     #[default]
     Pending,
+    /// The template is frozen; waits in its queue for what its pods ask for.
+    Queued,
     /// The template is frozen; a Job exists or is about to, but the program does not run yet.
     Starting,
     /// The program runs.
@@ -25,8 +27,16 @@ pub enum Phase {
 
 impl Phase {
     /// Every phase, in the order of a life.
-    pub const ALL: [Self; 7] =
-        [Self::Pending, Self::Starting, Self::Running, Self::Completed, Self::Failed, Self::Cancelled, Self::Skipped];
+    pub const ALL: [Self; 8] = [
+        Self::Pending,
+        Self::Queued,
+        Self::Starting,
+        Self::Running,
+        Self::Completed,
+        Self::Failed,
+        Self::Cancelled,
+        Self::Skipped,
+    ];
 
     /// Whether nothing can follow.
     #[must_use]
@@ -39,6 +49,7 @@ impl Phase {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "Pending",
+            Self::Queued => "Queued",
             Self::Starting => "Starting",
             Self::Running => "Running",
             Self::Completed => "Completed",

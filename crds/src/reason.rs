@@ -74,10 +74,12 @@ reasons! {
     StoreUnavailable => Infrastructure,
 
     // Ends of an attempt that spend nothing.
-    /// A pod of higher priority took the place.
+    /// A pod or a run of higher priority took the place, or a queue took back what it had lent.
     Preempted => Free,
 
     // Final.
+    /// The run waited in its queue for longer than `timeouts.queue`.
+    QueueTimeout => Final,
     /// The image could not be pulled within `timeouts.start`.
     ImagePullFailed => Final,
     /// No node could take the pod within `timeouts.start`.
@@ -128,9 +130,25 @@ reasons! {
     WaitingForContainer => Final,
     /// Waits for the pods to end after a stop was asked for.
     Stopping => Final,
-    /// The API server refuses the Job for a quota; tried again from time to time.
+    /// The queue's quota is in use, or the API server refuses the Job for a quota of the namespace; tried again when
+    /// something is released, and from time to time.
     WaitingForQuota => Final,
-
+    /// The queue's quota would do, or what its cohort could lend, but others of the cohort hold it.
+    WaitingForCohort => Final,
+    /// Waits until those have ended that were stopped for it.
+    WaitingForPreemption => Final,
+    /// Waits behind others of its queue that come first.
+    WaitingForTurn => Final,
+    /// The queue admits nothing: it is on hold, drained, or being deleted.
+    QueueHeld => Final,
+    /// Waits until the Queue that the experiment names exists.
+    QueueNotFound => Final,
+    /// The cluster has Queues, and neither the experiment nor its namespace names one.
+    QueueRequired => Final,
+    /// The queue does not take runs of this namespace.
+    NamespaceNotAllowed => Final,
+    /// The run asks for more than its queue can ever have.
+    ExceedsCap => Final,
     /// The API server refuses the Job for a policy or a missing right; tried again from time to time.
     JobRefused => Final,
 
@@ -139,6 +157,10 @@ reasons! {
     Valid => Final,
     /// The object contradicts itself; the message has the field's path.
     Invalid => Final,
+    /// The queue admits runs.
+    Admits => Final,
+    /// Queues of one cohort mean different nodes by one flavor's name.
+    FlavorConflict => Final,
     /// Everything that was asked for has been done or is under way.
     UpToDate => Final,
     /// The program runs, or stages do.

@@ -8,6 +8,7 @@ pub mod freeze;
 pub mod inputs;
 pub mod pipeline;
 pub mod pipeline_run;
+pub mod queue;
 
 use cultivar_crds::{ClonedFrom, Reason};
 use jiff::Timestamp;

@@ -5,6 +5,7 @@ pub mod data;
 pub mod errand;
 pub mod names;
 pub mod quantity;
+pub mod queue;
 pub mod records;
 pub mod settings;
 pub mod text;
@@ -12,6 +13,7 @@ pub mod time;
 
 pub use data::{Equipment, Producer, StoreAccess, Stores};
 pub use errand::{Errand, Errands};
+pub use queue::{Claim, Placement, QueueConfig};
 pub use records::{
     ContainerState, Disruption, ExperimentRecord, JobRecord, JobState, Meta, Owner, PipelineRecord, PodPhase,
     PodRecord, Record, RunRecord, Terminated,

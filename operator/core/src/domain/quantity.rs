@@ -32,6 +32,23 @@ pub fn amount(resource: &str, text: &str) -> Option<i64> {
     Some(i64::try_from(above.div_ceil(below)).unwrap_or(i64::MAX))
 }
 
+/// An amount as people write it: `1500m` and `2` of cpu, `512Gi` of bytes, else a whole number.
+#[must_use]
+pub fn text(resource: &str, amount: i64) -> String {
+    if resource == "cpu" {
+        return if amount % 1000 == 0 { (amount / 1000).to_string() } else { format!("{amount}m") };
+    }
+    // Only what is counted in bytes has sizes that these divide.
+    let bytes = ["memory", "ephemeral-storage"].contains(&resource) || resource.starts_with("hugepages-");
+    let suffixes = [("Ti", 40), ("Gi", 30), ("Mi", 20), ("Ki", 10)].into_iter();
+    let fits = |(_, bits): &(&str, u32)| bytes && amount != 0 && amount % (1_i64 << bits) == 0;
+    suffixes
+        .filter(fits)
+        .map(|(suffix, bits)| format!("{}{suffix}", amount >> bits))
+        .next()
+        .unwrap_or_else(|| amount.to_string())
+}
+
 /// What a suffix multiplies and divides by.
 fn multiplier(suffix: &str) -> Option<(u128, u128)> {
     Some(match suffix {
@@ -64,7 +81,21 @@ fn exponent(suffix: &str) -> Option<(u128, u128)> {
 
 #[cfg(test)]
 mod tests {
-    use super::amount;
+    use super::{amount, text};
+
+    #[test]
+    fn amounts_are_written_as_people_do() {
+        for (resource, amount, wanted) in [
+            ("cpu", 1500, "1500m"),
+            ("cpu", 2000, "2"),
+            ("memory", 3 << 30, "3Gi"),
+            ("memory", 1, "1"),
+            ("memory", 0, "0"),
+            ("nvidia.com/gpu", 1024, "1024"),
+        ] {
+            assert_eq!(text(resource, amount), wanted);
+        }
+    }
 
     #[test]
     fn quantities_become_whole_numbers_rounded_up() {

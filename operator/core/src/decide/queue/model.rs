@@ -1,0 +1,108 @@
+//! What goes into the engine and comes out of it.
+
+use cultivar_crds::Reason;
+use jiff::Timestamp;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::domain::Claim;
+use crate::domain::queue::{Amounts, Word};
+
+/// An experiment.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Id {
+    /// Its namespace.
+    pub namespace: Word,
+    /// Its name.
+    pub name: Word,
+}
+
+impl Id {
+    /// Of a namespace and a name.
+    #[must_use]
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl std::fmt::Display for Id {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// An attempt that wants to start.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ask {
+    /// Number of the attempt.
+    pub attempt: u32,
+    /// The queue that the experiment names; its namespace's default one unless it does.
+    pub queue: Option<Word>,
+    /// Higher comes first.
+    pub priority: i32,
+    /// Since when it waits: the age that counts.
+    pub since: Timestamp,
+    /// What its pods ask for together.
+    pub amounts: Amounts,
+    /// Longest that it runs, where that is known.
+    pub limit: Option<Duration>,
+}
+
+/// The experiment that holds something, as far as preemption asks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bearer {
+    /// Higher is stopped later.
+    pub priority: i32,
+    /// How often it was stopped for others.
+    pub preempted: u32,
+    /// Longest that it runs, where that is known.
+    pub limit: Option<Duration>,
+}
+
+/// An attempt may start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// Number of the attempt.
+    pub attempt: u32,
+    /// Of which queue and flavor; the amounts are those of all its pods.
+    pub claim: Claim,
+    /// When it was decided.
+    pub since: Timestamp,
+}
+
+/// An attempt must end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Eviction {
+    /// Number of the attempt.
+    pub attempt: u32,
+    /// For whom and why, for a person.
+    pub message: String,
+}
+
+/// Why an experiment waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// Its queue, where one is known.
+    pub queue: Option<Word>,
+    /// Machine-readable.
+    pub reason: Reason,
+    /// The particulars, as of when the reason came to be.
+    pub message: String,
+    /// How many come before it, and one.
+    pub position: Option<u32>,
+}
+
+/// What follows from a pass. The particulars are asked of the engine, by experiment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Experiments that were admitted, must end, or wait for another reason than before.
+    pub changed: BTreeSet<Id>,
+    /// When to look again if nothing happens.
+    pub wake_at: Option<Timestamp>,
+}
+
+impl Outcome {
+    pub(super) fn wake(&mut self, moment: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(moment, |earlier| earlier.min(moment)));
+    }
+}

@@ -1,0 +1,8 @@
+//! Queues: tables of who is admitted, who waits and why, and what holds whatever happens in any order.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod model;
+mod tables;
+mod world;

@@ -1,0 +1,172 @@
+//! The tables: one story a case, told step by step.
+
+use cultivar_core::domain::queue::Amounts;
+use cultivar_core::domain::{quantity, time};
+use cultivar_crds::QueueSpec;
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::support::{at, cases};
+use super::world::{Run, World, id};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    name: String,
+    #[serde(default)]
+    queues: BTreeMap<String, QueueSpec>,
+    #[serde(default)]
+    namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    steps: Vec<Step>,
+}
+
+/// First what happens, then what is to be seen; what is not written is not looked at.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Step {
+    #[serde(default)]
+    at: i64,
+    #[serde(default)]
+    ask: Vec<Asks>,
+    #[serde(default)]
+    end: Vec<String>,
+    /// A queue's new spec; null: it is deleted.
+    #[serde(default)]
+    queues: BTreeMap<String, Option<QueueSpec>>,
+    #[serde(default)]
+    namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    #[serde(default)]
+    restart: bool,
+    running: Option<BTreeSet<String>>,
+    leaving: Option<BTreeSet<String>>,
+    waiting: Option<BTreeMap<String, String>>,
+    /// Who waits, and words of the message.
+    #[serde(default)]
+    says: BTreeMap<String, String>,
+    /// Who is stopped, and words of the message.
+    #[serde(default)]
+    told: BTreeMap<String, String>,
+    /// Who stands where.
+    places: Option<BTreeMap<String, u32>>,
+    /// By run: the flavor it got.
+    #[serde(default)]
+    flavors: BTreeMap<String, String>,
+    wakes_at: Option<i64>,
+}
+
+#[derive(Deserialize)]
+struct Asks {
+    run: String,
+    queue: Option<String>,
+    #[serde(default)]
+    priority: i32,
+    limit: Option<String>,
+    /// By resource, as quantities.
+    #[serde(flatten)]
+    resources: BTreeMap<String, serde_json::Value>,
+}
+
+impl Asks {
+    fn amounts(&self) -> Amounts {
+        let amount = |(name, value): (&String, &serde_json::Value)| {
+            let name = if name == "gpu" { "nvidia.com/gpu" } else { name };
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            (name.into(), quantity::amount(name, &text).expect("a quantity"))
+        };
+        self.resources.iter().map(amount).collect()
+    }
+}
+
+#[test]
+fn every_story_goes_as_it_is_told() {
+    let mut failures = Vec::new();
+    let all: Vec<(String, Case)> = cases("queue");
+    assert!(all.len() > 20, "{} cases", all.len());
+    for (file, case) in all {
+        let mut world = World::default();
+        for (name, labels) in &case.namespaces {
+            world.set_namespace(name, labels, at(0));
+        }
+        for (name, spec) in &case.queues {
+            world.set_queue(name, Some(spec.clone()), at(0));
+        }
+        for (number, step) in case.steps.iter().enumerate() {
+            let found = play(&mut world, step);
+            failures
+                .extend(found.into_iter().map(|words| format!("{file}: {}: step {}: {words}", case.name, number + 1)));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+fn play(world: &mut World, step: &Step) -> Vec<String> {
+    let now = at(step.at);
+    for (name, labels) in &step.namespaces {
+        world.set_namespace(name, labels, now);
+    }
+    for (name, spec) in &step.queues {
+        world.set_queue(name, spec.clone(), now);
+    }
+    step.end.iter().for_each(|run| world.end(&id(run), now));
+    for (index, asks) in step.ask.iter().enumerate() {
+        // In the order in which they are written, and before anybody starts.
+        let early = i64::try_from(index).expect("few") - 900;
+        let since = now.checked_add(jiff::SignedDuration::from_millis(early)).expect("a moment");
+        let limit = asks.limit.as_ref().map(|text| time::parse_duration(text).expect("a duration"));
+        let (queue, amounts, priority) = (asks.queue.clone(), asks.amounts(), asks.priority);
+        let run = Run { queue, amounts, priority, limit, since, attempt: 1, preempted: 0, hold: None };
+        world.ask(&id(&asks.run), run, now);
+    }
+    if step.restart {
+        world.restart(now);
+    }
+    world.settle(now);
+    differences(world, step)
+}
+
+fn differences(world: &mut World, step: &Step) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut compare = |what: &str, seen: String, wanted: String| {
+        if seen != wanted {
+            found.push(format!("{what}: {seen}, not {wanted}"));
+        }
+    };
+    if let Some(wanted) = &step.running {
+        compare("running", format!("{:?}", world.running()), format!("{wanted:?}"));
+    }
+    if let Some(wanted) = &step.leaving {
+        compare("leaving", format!("{:?}", world.leaving()), format!("{wanted:?}"));
+    }
+    if let Some(wanted) = &step.waiting {
+        compare("waiting", format!("{:?}", world.waiting()), format!("{wanted:?}"));
+    }
+    for (run, wanted) in &step.flavors {
+        let flavor =
+            world.runs.get(&id(run)).and_then(|run| run.hold.as_ref()).map(|(claim, _)| claim.flavor.to_string());
+        compare("flavor", format!("{run} {flavor:?}"), format!("{run} {:?}", Some(wanted)));
+    }
+    if let Some(wanted) = &step.places {
+        world.engine.count_places(at(step.at));
+        let place =
+            |run: &String| (run.clone(), world.engine.wait(&id(run)).and_then(|wait| wait.position).unwrap_or(0));
+        let seen: BTreeMap<String, u32> = wanted.keys().map(place).collect();
+        compare("places", format!("{seen:?}"), format!("{wanted:?}"));
+    }
+    if let Some(wanted) = step.wakes_at {
+        let wakes = world.engine.pass(at(step.at)).wake_at;
+        compare("wakes at", format!("{wakes:?}"), format!("{:?}", Some(at(wanted))));
+    }
+    for (run, words) in &step.says {
+        let said = world.engine.wait(&id(run)).map_or(String::new(), |wait| wait.message.clone());
+        if !said.contains(words) {
+            found.push(format!("{run} is told {said:?}, without {words:?}"));
+        }
+    }
+    for (run, words) in &step.told {
+        let said = world.engine.eviction(&id(run)).map_or(String::new(), |eviction| eviction.message.clone());
+        if !said.contains(words) {
+            found.push(format!("{run} is stopped with {said:?}, without {words:?}"));
+        }
+    }
+    found
+}
