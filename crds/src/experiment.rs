@@ -52,6 +52,7 @@ use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, ResourceRequirements};
     validation = frozen("artifacts"),
     validation = frozen("record"),
     validation = frozen("resources"),
+    validation = frozen("queue"),
     validation = frozen("retries"),
     validation = frozen("timeouts"),
     validation = frozen("podTemplate"),
@@ -63,6 +64,10 @@ pub struct ExperimentSpec {
     /// What to run.
     #[serde(flatten)]
     pub template: ExperimentTemplate,
+
+    /// Which of the runs of a queue comes first: higher does, 0 by default. It may change at any time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
 
     /// True stops the run, with the pod's grace period, for good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -133,6 +138,9 @@ pub struct ExperimentStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["number".into()]))]
     pub attempts: Vec<Attempt>,
+    /// Where it stands in its queue, or what it holds of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<QueueStanding>,
     /// Attempts that have spent a retry budget so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retries: Option<SpentRetries>,
@@ -188,6 +196,12 @@ pub struct Attempt {
     pub number: u32,
     /// Name of the Job.
     pub job: String,
+    /// Queue that admitted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<String>,
+    /// Flavor of the queue that it was admitted to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flavor: Option<String>,
     /// Node that ran the pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
@@ -215,6 +229,28 @@ pub struct Attempt {
     /// The last 2 KiB of a failed program's log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tail: Option<String>,
+}
+
+/// Where an experiment stands in its queue.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueStanding {
+    /// Name of the Queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The flavor that the newest attempt was admitted to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flavor: Option<String>,
+    /// Since when it waits; absent when it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::moment")]
+    pub since: Option<String>,
+    /// How many come before it, and one; counted from time to time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<u32>,
+    /// How often it was stopped for others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preempted: Option<u32>,
 }
 
 /// Retry budgets spent.
@@ -304,6 +340,10 @@ pub struct Metric {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct PhaseTimes {
+    /// It waited in its queue for the first time: the age that counts there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::moment")]
+    pub queued: Option<String>,
     /// The first attempt's Job was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::moment")]
@@ -339,6 +379,7 @@ fn every_template_field_is_frozen(template: ExperimentTemplate) {
         keep_on_failure,
         artifacts,
         resources,
+        queue,
         retries,
         timeouts,
         pod_template,
@@ -348,5 +389,6 @@ fn every_template_field_is_frozen(template: ExperimentTemplate) {
     let _: (Vec<Input>, Vec<Output>, Option<ResourceRequirements>) = (inputs, outputs, resources);
     let _: (Option<Checkpoint>, Vec<String>, Option<String>, Option<String>, Option<ArtifactPolicy>) =
         (checkpoint, tensorboard, store, keep_on_failure, artifacts);
-    let _: (Option<Retries>, Option<Timeouts>, Option<Value>) = (retries, timeouts, pod_template);
+    let _: (Option<Retries>, Option<Timeouts>, Option<Value>, Option<String>) =
+        (retries, timeouts, pod_template, queue);
 }

@@ -60,6 +60,15 @@ pub struct PipelineSpec {
     #[schemars(schema_with = "schema::free_object")]
     pub outputs: Map<String, Value>,
 
+    /// The Queue of the stages that name none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub queue: Option<String>,
+
+    /// Priority of the stages in their queues; 0 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
+
     /// What happens when a stage fails: Continue (default) lets stages that do not depend on it
     /// finish; Stop cancels everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -104,6 +104,12 @@ pub struct ExperimentTemplate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
 
+    /// The Queue in which the run waits for what its pods ask for; the namespace's default one unless given, by its
+    /// label `cultivar.dev/default-queue`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub queue: Option<String>,
+
     /// How often an attempt that ended badly is repeated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retries: Option<Retries>,
@@ -382,6 +388,10 @@ pub struct Timeouts {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::duration")]
     pub template: Option<String>,
+    /// Wait in the queue, each time anew; without end by default. Then: QueueTimeout, Failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub queue: Option<String>,
     /// From the Job's creation until the program runs; 30m by default. Then: ImagePullFailed, Unschedulable or StartTimeout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::duration")]

@@ -5,12 +5,14 @@
 mod support;
 
 use cultivar_core::decide::Action;
+use cultivar_core::decide::experiment::queueing::Queueing;
 use cultivar_core::decide::experiment::{Refusal, Snapshot, decide};
 use cultivar_core::decide::freeze::overrides;
+use cultivar_core::decide::queue::{Eviction, Wait};
 use cultivar_core::domain::errand::{Errands, Outcome};
 use cultivar_core::domain::{
-    ContainerState, Disruption, JobRecord, JobState, PodPhase, PodRecord, Producer, StoreAccess, Stores, Terminated,
-    names,
+    ContainerState, Disruption, JobRecord, JobState, Placement, PodPhase, PodRecord, Producer, StoreAccess, Stores,
+    Terminated, names,
 };
 use cultivar_crds::experiment::SpentRetries;
 use cultivar_crds::{Attempt, ExperimentStatus, Phase, PhaseTimes, Reason, labels};
@@ -54,6 +56,12 @@ struct Given {
     in_use: Option<String>,
     confirmed: Option<u32>,
     refusal: Option<RefusalInShort>,
+    /// Whether there are queues, and what they say.
+    queues: bool,
+    admitted: Option<AdmittedInShort>,
+    waits: Option<WaitInShort>,
+    evicted: Option<(u32, String)>,
+    max_runtime: Option<u64>,
     /// Whether the operator has a runner.
     runner: bool,
     /// Url of the ArtifactStore that is named, or the default one.
@@ -70,6 +78,23 @@ struct Given {
     tried_since: i64,
     /// By uri.
     producers: BTreeMap<String, ProducerInShort>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AdmittedInShort {
+    attempt: u32,
+    queue: String,
+    flavor: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WaitInShort {
+    queue: Option<String>,
+    reason: Reason,
+    message: String,
+    position: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -98,6 +123,7 @@ struct AttemptInShort {
     created: i64,
     finished: Option<i64>,
     reason: Option<Reason>,
+    queue: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -189,6 +215,7 @@ impl JobInShort {
                 None if self.complete => JobState::Complete,
                 None => JobState::Active,
             },
+            holding: None,
         }
     }
 }
@@ -238,6 +265,7 @@ impl PodInShort {
             disruption: self.disruption.clone().map(|(reason, message)| Disruption { reason, message }),
             main,
             image_id: self.image_id.clone(),
+            holding: None,
         }
     }
 }
@@ -272,6 +300,7 @@ impl Given {
                 message: refusal.message.clone(),
                 at: at(refusal.at),
             }),
+            queueing: self.queueing(),
             runner_image: self.runner.then(|| "runner:1".to_owned()),
             stores: self.stores(),
             errands: Errands::new(),
@@ -279,6 +308,22 @@ impl Given {
             producers: self.producers.iter().map(|(uri, producer)| (uri.clone(), producer.producer())).collect(),
             now: at(self.now),
         }
+    }
+
+    fn queueing(&self) -> Queueing {
+        let admission = self.admitted.as_ref().map(|admitted| {
+            let (queue, flavor) = (admitted.queue.as_str().into(), admitted.flavor.as_str().into());
+            (admitted.attempt, Placement { queue, flavor, ..Placement::default() })
+        });
+        let wait = self.waits.as_ref().map(|wait| Wait {
+            queue: wait.queue.as_deref().map(Into::into),
+            reason: wait.reason,
+            message: wait.message.clone(),
+            position: wait.position,
+        });
+        let evicted = self.evicted.clone().map(|(attempt, message)| Eviction { attempt, message });
+        let max_runtime = self.max_runtime.map(std::time::Duration::from_secs);
+        Queueing { queues: self.queues, admission, wait, eviction: evicted, max_runtime }
     }
 
     // The errands that are asked for at first have this outcome.
@@ -317,6 +362,7 @@ impl Given {
                 created_at: Some(stamp(attempt.created)),
                 finished_at: attempt.finished.map(stamp),
                 reason: attempt.reason,
+                queue: attempt.queue.clone(),
                 ..Attempt::default()
             });
         }

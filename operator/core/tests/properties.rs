@@ -31,6 +31,7 @@ fn job_state() -> impl Strategy<Value = JobState> {
 
 fn job() -> impl Strategy<Value = JobRecord> {
     (1..4_u32, job_state(), prop::bool::weighted(0.2)).prop_map(|(attempt, state, deleting)| JobRecord {
+        holding: None,
         namespace: NAMESPACE.into(),
         name: names::job("train", &uid("train"), attempt),
         uid: format!("job-{attempt}"),
@@ -358,7 +359,7 @@ proptest! {
         sound(&first)?;
         snapshot.experiment.status = Arc::new(first.status.clone());
         sound(&experiment::decide(&snapshot))?;
-        let job = first.status.template.as_ref().map(|template| render::job(&snapshot.experiment.meta, 1, template, None));
+        let job = first.status.template.as_ref().map(|template| render::job(&snapshot.experiment.meta, 1, template, None, None));
         if let Some(Err(error)) = job {
             prop_assert!([Reason::InvalidTemplate, Reason::ReferenceUnresolved].contains(&error.reason));
         }

@@ -7,7 +7,7 @@ mod support;
 
 use cultivar_core::decide::freeze::overrides;
 use cultivar_core::decide::{NewRun, NewStage};
-use cultivar_core::domain::{Equipment, Meta, StoreAccess, names};
+use cultivar_core::domain::{Equipment, Meta, Placement, StoreAccess, names};
 use cultivar_core::render;
 use cultivar_crds::{ClonedFrom, Reason};
 use serde::Deserialize;
@@ -37,6 +37,29 @@ struct Job {
     spec: Value,
     /// The runner's image and the store; nothing: the program runs as it is.
     equipment: Option<EquipmentInShort>,
+    placement: Option<PlacementInShort>,
+}
+
+/// Where its queue admitted it to.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PlacementInShort {
+    queue: String,
+    flavor: String,
+    node_selector: std::collections::BTreeMap<String, String>,
+    tolerations: Vec<Value>,
+}
+
+impl PlacementInShort {
+    fn placement(&self) -> Placement {
+        Placement {
+            queue: self.queue.as_str().into(),
+            flavor: self.flavor.as_str().into(),
+            since: "2026-11-23T10:00:00.25Z".parse().expect("a moment"),
+            node_selector: self.node_selector.clone(),
+            tolerations: self.tolerations.clone(),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -88,7 +111,9 @@ impl Case {
         if let Some(job) = &self.job {
             let experiment = Meta { labels: job.labels.clone(), ..meta(&job.name) };
             let equipment = job.equipment.as_ref().map(EquipmentInShort::equipment);
-            let job = render::job(&experiment, job.attempt, &overrides(&job.spec), equipment.as_ref());
+            let placement = job.placement.as_ref().map(PlacementInShort::placement);
+            let job =
+                render::job(&experiment, job.attempt, &overrides(&job.spec), equipment.as_ref(), placement.as_ref());
             return job.expect("it can be rendered");
         }
         if let Some(stage) = &self.stage {
@@ -166,7 +191,9 @@ fn every_job_keeps_its_promises() {
         assert_eq!(main["terminationMessagePolicy"], "FallbackToLogsOnError");
         let equipment = job.equipment.as_ref().map(EquipmentInShort::equipment);
         let experiment = Meta { labels: job.labels.clone(), ..meta(&job.name) };
-        let again = render::job(&experiment, job.attempt, &overrides(&job.spec), equipment.as_ref());
+        let placement = job.placement.as_ref().map(PlacementInShort::placement);
+        let again =
+            render::job(&experiment, job.attempt, &overrides(&job.spec), equipment.as_ref(), placement.as_ref());
         assert_eq!(
             serde_json::to_string(&again.expect("rendered")).unwrap(),
             serde_json::to_string(&manifest).unwrap()
@@ -224,7 +251,7 @@ fn values_arrive_byte_for_byte() {
             "env": [{"name": "X", "value": "${params.text}"}],
             "podTemplate": {"spec": {"containers": [{"name": "side", "image": "y", "args": ["${params.text}"]}]}},
         });
-        let job = render::job(&meta("train"), 1, &template, None).expect("rendered");
+        let job = render::job(&meta("train"), 1, &template, None, None).expect("rendered");
         let pod = &job["spec"]["template"]["spec"];
         let find =
             |name: &str| pod["containers"].as_array().unwrap().iter().find(|c| c["name"] == name).unwrap().clone();
@@ -246,14 +273,14 @@ fn values_arrive_byte_for_byte() {
 #[test]
 fn what_the_user_wrote_keeps_the_meaning_that_kubernetes_gives_it() {
     let template = json!({"image": "x", "args": ["$(HOME)", "$$(HOME)", "$${HOME} ${HOME}"]});
-    let job = render::job(&meta("train"), 1, &template, None).expect("rendered");
+    let job = render::job(&meta("train"), 1, &template, None, None).expect("rendered");
     let args = &job["spec"]["template"]["spec"]["containers"][0]["args"];
     assert_eq!(*args, json!(["$(HOME)", "$$(HOME)", "${HOME} ${HOME}"]));
 }
 
 #[test]
 fn what_cannot_be_rendered_says_where() {
-    let no = |template: Value| render::job(&meta("train"), 1, &template, None).expect_err("no Job");
+    let no = |template: Value| render::job(&meta("train"), 1, &template, None, None).expect_err("no Job");
     let error = no(json!({"image": "x", "args": ["a", "${params.nope}"], "params": {"lr": 1}}));
     assert_eq!(error.reason, Reason::ReferenceUnresolved);
     assert!(error.message.contains("spec.args[1]") && error.message.contains("lr"), "{error}");

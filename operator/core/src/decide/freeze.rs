@@ -85,7 +85,8 @@ fn from_of(spec: &Value) -> Option<From> {
 }
 
 // What stands in a spec beside the template: of an experiment, and of a stage.
-const NOT_TEMPLATE: [&str; 8] = ["from", "unset", "record", "cancel", "ttlAfterFinished", "name", "after", "when"];
+const NOT_TEMPLATE: [&str; 9] =
+    ["from", "unset", "record", "cancel", "priority", "ttlAfterFinished", "name", "after", "when"];
 
 /// The part of a stored spec that overrides a source's template, or is the template of a root.
 #[must_use]

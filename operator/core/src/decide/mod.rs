@@ -14,7 +14,9 @@ use cultivar_crds::{ClonedFrom, Reason};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::domain::{Equipment, Errand};
+use crate::domain::{Equipment, Errand, Placement};
+
+use self::queue::Ask;
 
 /// When a changed status must be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,6 +75,8 @@ pub struct Event {
 /// One thing to do. Names are within the namespace of the object that the plan is about.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
+    /// Ask the experiment's queue for leave to start an attempt.
+    Ask(Ask),
     /// Create the Job of an attempt.
     StartAttempt {
         /// Number of the attempt, from 1.
@@ -81,6 +85,8 @@ pub enum Action {
         template: Value,
         /// What the pod is given for the data plane; nothing: the program runs as it is.
         equipment: Option<Equipment>,
+        /// Where its queue has admitted it to; nothing where there is none.
+        placement: Option<Placement>,
     },
     /// Delete a Job whose attempt must end; its pods get their grace period.
     StopAttempt {
@@ -145,6 +151,7 @@ impl Action {
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
+            Self::Ask(_) => "Ask",
             Self::StartAttempt { .. } => "StartAttempt",
             Self::StopAttempt { .. } => "StopAttempt",
             Self::DeleteJob { .. } => "DeleteJob",
@@ -175,7 +182,7 @@ pub struct NewStage {
     pub stage: String,
     /// Name of the pipeline.
     pub pipeline: String,
-    /// Its spec: the effective template, outer references resolved.
+    /// Its spec: the effective template, outer references resolved, and its priority.
     pub spec: Value,
     /// Whose copy it is.
     pub cloned_from: Option<ClonedFrom>,

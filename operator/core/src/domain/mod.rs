@@ -13,7 +13,7 @@ pub mod time;
 
 pub use data::{Equipment, Producer, StoreAccess, Stores};
 pub use errand::{Errand, Errands};
-pub use queue::{Claim, Placement, QueueConfig};
+pub use queue::{Claim, Holding, Placement, QueueConfig};
 pub use records::{
     ContainerState, Disruption, ExperimentRecord, JobRecord, JobState, Meta, Owner, PipelineRecord, PodPhase,
     PodRecord, Record, RunRecord, Terminated,

@@ -2,10 +2,11 @@
 //!
 //! Comes in: the spec of a Queue. Goes out: [`QueueConfig`] in whole numbers, so that sums of a ledger are exact.
 
-use cultivar_crds::QueueSpec;
 use cultivar_crds::queue::{Flavor as FlavorSpec, Quantity, Share, Stop};
+use cultivar_crds::{QueueSpec, labels};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -81,6 +82,8 @@ pub struct Placement {
     pub queue: Word,
     /// Its flavor; empty where the queue has none.
     pub flavor: Word,
+    /// When.
+    pub since: Timestamp,
     /// Labels of the flavor's nodes.
     pub node_selector: BTreeMap<String, String>,
     /// Tolerations of the flavor.
@@ -96,6 +99,41 @@ pub struct Claim {
     pub flavor: Word,
     /// What one pod holds.
     pub amounts: Amounts,
+}
+
+/// What a Job or Pod holds, and since when: its annotation `cultivar.dev/holds` and its labels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// Of which queue, and how much one pod holds.
+    pub claim: Claim,
+    /// When it was admitted.
+    pub since: Timestamp,
+}
+
+/// The annotation's JSON.
+#[derive(Serialize, Deserialize)]
+struct Noted {
+    since: Timestamp,
+    amounts: BTreeMap<String, i64>,
+}
+
+impl Holding {
+    /// The annotation of a Job and of its pods.
+    #[must_use]
+    pub fn note(placement: &Placement, amounts: &Amounts) -> String {
+        let amounts = amounts.iter().map(|(resource, amount)| (resource.to_string(), *amount)).collect();
+        serde_json::to_string(&Noted { since: placement.since, amounts }).unwrap_or_default()
+    }
+
+    /// Of labels and annotations; nothing for what no queue admitted.
+    #[must_use]
+    pub fn read(labels: &BTreeMap<String, String>, annotations: &BTreeMap<String, String>) -> Option<Self> {
+        let queue = labels.get(labels::QUEUE)?.as_str().into();
+        let flavor = labels.get(labels::FLAVOR).map_or("", String::as_str).into();
+        let noted: Noted = serde_json::from_str(annotations.get(labels::HOLDS)?).ok()?;
+        let amounts = noted.amounts.into_iter().map(|(resource, amount)| (resource.into(), amount)).collect();
+        Some(Self { claim: Claim { queue, flavor, amounts }, since: noted.since })
+    }
 }
 
 /// What an attempt holds of its queue: what its live Job and unfinished pods ask for.

@@ -9,6 +9,8 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::queue::Holding;
+
 /// Who controls an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
@@ -130,6 +132,8 @@ pub struct JobRecord {
     pub deleting: bool,
     /// How it stands.
     pub state: JobState,
+    /// What each of its pods holds of a queue.
+    pub holding: Option<Holding>,
 }
 
 /// A pod's phase.
@@ -228,6 +232,8 @@ pub struct PodRecord {
     pub init_failure: Option<(String, String)>,
     /// Image id that the node runs.
     pub image_id: Option<String>,
+    /// What it holds of a queue.
+    pub holding: Option<Holding>,
 }
 
 impl PodRecord {

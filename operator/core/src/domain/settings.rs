@@ -12,6 +12,8 @@ use super::time::parse_duration;
 pub struct EffectiveTimeouts {
     /// Wait for the experiment named in `from`.
     pub template: Duration,
+    /// Wait in the queue.
+    pub queue: Option<Duration>,
     /// From the Job's creation until the program runs.
     pub start: Duration,
     /// From the program's start to its end.
@@ -40,6 +42,7 @@ pub fn timeouts(template: &Value) -> EffectiveTimeouts {
     let read = |text: Option<&String>| text.and_then(|text| parse_duration(text).ok());
     EffectiveTimeouts {
         template: read(set.template.as_ref()).unwrap_or(Duration::from_secs(3600)),
+        queue: read(set.queue.as_ref()),
         start: read(set.start.as_ref()).unwrap_or(Duration::from_secs(1800)),
         run: read(set.run.as_ref()),
     }

@@ -3,8 +3,9 @@
 use cultivar_crds::labels;
 use serde_json::{Map, Value, json};
 
-use super::{RenderError, controller_reference, pod};
-use crate::domain::{Equipment, Meta, names};
+use super::{RenderError, controller_reference, pod, requests};
+use crate::domain::queue::Amounts;
+use crate::domain::{Equipment, Holding, Meta, Placement, names};
 
 /// The Job that plays attempt `number` of `experiment` with the frozen `template`.
 ///
@@ -15,10 +16,21 @@ pub fn job(
     number: u32,
     template: &Value,
     equipment: Option<&Equipment>,
+    placement: Option<&Placement>,
 ) -> Result<Value, RenderError> {
-    let labels = labels(experiment, number);
-    let pod = pod::template(experiment, number, template, &labels, equipment)?;
-    Ok(json!({
+    let mut labels = labels(experiment, number);
+    let mut pod = pod::template(experiment, number, template, &labels, equipment)?;
+    let mut annotations = Map::new();
+    if let Some(placement) = placement {
+        labels.insert(labels::QUEUE.to_owned(), placement.queue.to_string().into());
+        if !placement.flavor.is_empty() {
+            labels.insert(labels::FLAVOR.to_owned(), placement.flavor.to_string().into());
+        }
+        let note = Holding::note(placement, &requests::of_pod(&pod));
+        annotations.insert(labels::HOLDS.to_owned(), note.into());
+        pod::place(&mut pod, placement, &labels, &annotations);
+    }
+    let mut job = json!({
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
@@ -40,7 +52,25 @@ pub fn job(
             ]},
             "template": pod,
         },
-    }))
+    });
+    if !annotations.is_empty() {
+        job["metadata"]["annotations"] = annotations.into();
+    }
+    Ok(job)
+}
+
+/// What the pods of an attempt ask for together.
+///
+/// # Errors
+/// As [`job`].
+pub fn amounts(
+    experiment: &Meta,
+    number: u32,
+    template: &Value,
+    equipment: Option<&Equipment>,
+) -> Result<Amounts, RenderError> {
+    let pod = pod::template(experiment, number, template, &labels(experiment, number), equipment)?;
+    Ok(requests::of_pod(&pod))
 }
 
 fn labels(experiment: &Meta, number: u32) -> Map<String, Value> {

@@ -3,11 +3,12 @@
 mod experiment;
 mod job;
 mod pod;
+mod requests;
 mod run;
 mod runner;
 
 pub use experiment::stage;
-pub use job::job;
+pub use job::{amounts, job};
 pub use run::run;
 pub use runner::{RUNNER, STORE_SECRET};
 

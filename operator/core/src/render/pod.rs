@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{RenderError, runner};
 use crate::clone::strategic_merge;
-use crate::domain::{Equipment, Meta, text};
+use crate::domain::{Equipment, Meta, Placement, text};
 use crate::refs::{FieldPath, Head, Insert, Located, Names, RefError, Scope, resolve, resolve_params};
 
 /// Name of the program's container.
@@ -134,11 +134,44 @@ fn reassert(pod: &mut Value, labels: &Map<String, Value>) -> Result<(), RenderEr
     }
     pod["spec"]["restartPolicy"] = "Never".into();
     let metadata = pod.get_mut("metadata").and_then(Value::as_object_mut).ok_or_else(shape)?;
+    // What a pod holds of a queue is not for it to say.
+    for (map, keys) in [("labels", &[labels::QUEUE, labels::FLAVOR][..]), ("annotations", &[labels::HOLDS])] {
+        let entries = metadata.get_mut(map).and_then(Value::as_object_mut);
+        entries.into_iter().for_each(|entries| entries.retain(|key, _| !keys.contains(&key.as_str())));
+    }
     match metadata.entry("labels").or_insert_with(|| json!({})) {
         Value::Object(patched) => patched.extend(labels.clone()),
         other => *other = Value::Object(labels.clone()),
     }
     Ok(())
+}
+
+/// Sends a pod to the nodes of its flavor. What the queue says wins over the patch: it is what was counted.
+pub fn place(pod: &mut Value, placement: &Placement, labels: &Map<String, Value>, annotations: &Map<String, Value>) {
+    let mut into = |pointer: [&str; 2], entries: Vec<(String, Value)>| {
+        if entries.is_empty() {
+            return;
+        }
+        match &mut pod[pointer[0]][pointer[1]] {
+            Value::Object(known) => known.extend(entries),
+            other => *other = Value::Object(entries.into_iter().collect()),
+        }
+    };
+    into(["metadata", "labels"], labels.clone().into_iter().collect());
+    into(["metadata", "annotations"], annotations.clone().into_iter().collect());
+    let selector = placement.node_selector.iter().map(|(key, value)| (key.clone(), value.clone().into()));
+    into(["spec", "nodeSelector"], selector.collect());
+    if placement.tolerations.is_empty() {
+        return;
+    }
+    match &mut pod["spec"]["tolerations"] {
+        Value::Array(known) => {
+            let missing = placement.tolerations.iter().filter(|toleration| !known.contains(toleration));
+            let missing: Vec<Value> = missing.cloned().collect();
+            known.extend(missing);
+        }
+        other => *other = placement.tolerations.clone().into(),
+    }
 }
 
 fn own_names(experiment: &Meta, number: u32, template: &Value, equipped: bool) -> Result<Own, RenderError> {

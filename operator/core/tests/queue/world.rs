@@ -59,7 +59,7 @@ impl World {
             since: *since,
             leaving,
         });
-        let bearer = Bearer { priority: run.priority, preempted: run.preempted, limit: run.limit };
+        let bearer = Bearer { since: run.since, priority: run.priority, preempted: run.preempted, limit: run.limit };
         let holds = holds.collect();
         self.engine.set_holds(id, bearer, holds, now);
     }
@@ -124,7 +124,8 @@ impl World {
                         since: *since,
                         leaving: leaving.contains(&id),
                     };
-                    let bearer = Bearer { priority: run.priority, preempted: run.preempted, limit: run.limit };
+                    let bearer =
+                        Bearer { since: run.since, priority: run.priority, preempted: run.preempted, limit: run.limit };
                     self.engine.set_holds(&id, bearer, vec![hold], now);
                 }
                 None => self.engine.ask(&id, ask_of(&run), now),

@@ -237,6 +237,7 @@ impl Cluster {
         }
         let label = |key: &str| meta.labels.get(key).cloned().unwrap_or_default();
         let job = JobRecord {
+            holding: None,
             namespace: meta.namespace.clone(),
             name: meta.name.clone(),
             uid: self.next_uid("Job", &meta.name),

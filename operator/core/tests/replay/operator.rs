@@ -238,8 +238,8 @@ impl Operator {
 
     fn perform(&mut self, cluster: &mut Cluster, key: &Key, meta: &Meta, action: Action) -> Result<(), Failure> {
         match action {
-            // No scenario has a store.
-            Action::Run(_) | Action::HoldForArtifacts | Action::ReleaseDeleted => Ok(()),
+            // No scenario has a store or a queue.
+            Action::Ask(_) | Action::Run(_) | Action::HoldForArtifacts | Action::ReleaseDeleted => Ok(()),
             Action::StartAttempt { number, template, .. } => self.start_attempt(cluster, key, meta, number, &template),
             Action::StopAttempt { job } | Action::DeleteJob { job } => cluster.delete_job(&job),
             Action::Confirm { number } => {
@@ -286,7 +286,7 @@ impl Operator {
         template: &Value,
     ) -> Result<(), Failure> {
         self.index.refusals.remove(key);
-        let manifest = match render::job(meta, number, template, None) {
+        let manifest = match render::job(meta, number, template, None, None) {
             Ok(manifest) => manifest,
             Err(error) => {
                 let refusal = Refusal { reason: error.reason, message: error.message, at: cluster.now };

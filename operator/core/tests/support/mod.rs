@@ -219,6 +219,14 @@ pub fn in_words(actions: &[Action], about: &Meta) -> Vec<String> {
         if expected.as_deref() == Ok(job) { number.to_owned() } else { format!("the stranger {job}") }
     };
     let words = |action: &Action| match action {
+        Action::Ask(ask) => {
+            let queue = ask.queue.as_deref().unwrap_or("the default queue");
+            let amounts: Vec<String> = ask.amounts.iter().map(|(name, amount)| format!("{amount} {name}")).collect();
+            format!("ask {queue} for {} for attempt {} with priority {}", amounts.join(", "), ask.attempt, ask.priority)
+        }
+        Action::StartAttempt { number, placement: Some(placement), .. } => {
+            format!("start attempt {number} in {}/{}", placement.queue, placement.flavor)
+        }
         Action::StartAttempt { number, equipment: None, .. } => format!("start attempt {number}"),
         Action::StartAttempt { number, equipment: Some(equipment), .. } => {
             let store = equipment.store.as_ref().map_or("no store", |store| store.url.as_str());

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use super::equipment::{Unequipped, equipment};
 use super::judge::{End, Standing, judge, vanished};
+use super::queueing::{self, Leave};
 use super::{Snapshot, end, fail, leftovers, report, result, times, wait};
 use crate::clone;
+use crate::decide::queue::Eviction;
 use crate::decide::{Action, Event, Plan, Urgency};
 use crate::domain::{JobState, names, settings, text, time};
 
@@ -85,10 +87,14 @@ fn begin(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, number: u32) {
         Err(Unequipped::Never(reason, message)) => return fail(snapshot, plan, reason, message),
         Err(Unequipped::Waits(message)) => return wait_for_store(snapshot, plan, message),
     };
+    let placement = match queueing::leave(snapshot, plan, number, &template, equipment.as_ref()) {
+        Leave::Start(placement) => placement,
+        Leave::Wait => return,
+    };
     if leftovers::are_deleted(&template) && !leftovers::is_held(&snapshot.experiment.meta) {
         plan.actions.push(Action::HoldForArtifacts);
     }
-    plan.actions.push(Action::StartAttempt { number, template, equipment });
+    plan.actions.push(Action::StartAttempt { number, template, equipment, placement });
     record(snapshot, plan, number);
     plan.status.phase = Phase::Starting;
     plan.status.reason = None;
@@ -115,12 +121,19 @@ fn timeouts(plan: &Plan<ExperimentStatus>) -> settings::EffectiveTimeouts {
 fn record(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, number: u32) {
     let meta = &snapshot.experiment.meta;
     let created = snapshot.job(number).and_then(|job| job.created).unwrap_or(snapshot.now);
+    let admitted = match (snapshot.job(number).and_then(|job| job.holding.as_ref()), &snapshot.queueing.admission) {
+        (Some(holding), _) => Some((&holding.claim.queue, &holding.claim.flavor)),
+        (None, Some((attempt, placement))) if *attempt == number => Some((&placement.queue, &placement.flavor)),
+        _ => None,
+    };
     let status = &mut plan.status;
     status.attempt = Some(number);
     status.attempts.push(Attempt {
         number,
         job: names::job(&meta.name, &meta.uid, number),
         created_at: Some(time::stamp(created)),
+        queue: admitted.map(|(queue, _)| queue.to_string()),
+        flavor: admitted.map(|(_, flavor)| flavor.to_string()).filter(|flavor| !flavor.is_empty()),
         ..Attempt::default()
     });
     let excess = status.attempts.len().saturating_sub(MAX_ATTEMPTS);
@@ -136,7 +149,14 @@ fn follow(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, number: u32) {
         plan.status.image_id = Some(image_id);
     }
     let confirmed = snapshot.confirmed == Some(number);
-    match judge(snapshot.job(number), &pods) {
+    let standing = judge(snapshot.job(number), &pods);
+    let eviction = snapshot.queueing.eviction.as_ref().filter(|eviction| eviction.attempt == number);
+    match (&standing, eviction) {
+        (Standing::Starting { .. }, Some(eviction)) => return evict(snapshot, plan, eviction, None),
+        (Standing::Running { since }, Some(eviction)) => return evict(snapshot, plan, eviction, *since),
+        _ => {}
+    }
+    match standing {
         Standing::Starting { timeout, waits, message } => starting(snapshot, plan, timeout, waits, &message),
         Standing::Running { since } => running(snapshot, plan, since.unwrap_or(snapshot.now)),
         Standing::Ended(end) => finish(snapshot, plan, end),
@@ -171,14 +191,19 @@ fn running(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, since: jiff::
     plan.status.phase = Phase::Running;
     plan.status.reason = None;
     plan.status.message = None;
-    let Some(limit) = timeouts(plan).run else { return };
+    let of_queue = snapshot.queueing.max_runtime;
+    let own = timeouts(plan).run;
+    let Some(limit) = queueing::shorter(own, of_queue) else { return };
     let deadline = time::after(since, limit);
     if snapshot.now < deadline {
         return plan.wake(deadline);
     }
     let end = End {
         reason: Some(Reason::DeadlineExceeded),
-        message: format!("the program ran longer than timeouts.run, {}", time::human(limit)),
+        message: match own == Some(limit) {
+            true => format!("the program ran longer than timeouts.run, {}", time::human(limit)),
+            false => format!("the program ran longer than its queue allows (maxRuntime), {}", time::human(limit)),
+        },
         started: Some(since),
         ..End::default()
     };
@@ -191,6 +216,16 @@ fn give_up(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, end: End) {
     finish(snapshot, plan, end);
     plan.urge(Urgency::First);
     plan.wake(snapshot.now);
+}
+
+// Its queue needs the place for others. The run keeps its age and goes back into the queue.
+fn evict(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, eviction: &Eviction, since: Option<jiff::Timestamp>) {
+    let standing = plan.status.queue.get_or_insert_default();
+    standing.preempted = Some(standing.preempted.unwrap_or(0) + 1);
+    let (reason, message) = (Some(Reason::Preempted), eviction.message.clone());
+    give_up(snapshot, plan, End { reason, message, started: since, ..End::default() });
+    plan.status.phase = Phase::Queued;
+    plan.status.reason = reason;
 }
 
 fn outputs(plan: &Plan<ExperimentStatus>) -> Vec<Output> {
@@ -330,6 +365,10 @@ fn retry_or_fail(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, reason:
 // When the next attempt may start, from what is recorded alone: a restart changes nothing.
 fn retry_at(snapshot: &Snapshot, plan: &Plan<ExperimentStatus>) -> Option<jiff::Timestamp> {
     let last = plan.status.attempts.last()?;
+    // What was stopped for others stands in its queue again at once.
+    if last.reason == Some(Reason::Preempted) && last.queue.is_some() {
+        return None;
+    }
     let finished = time::read(last.finished_at.as_deref())?;
     let retries = settings::retries(plan.status.template.as_ref().unwrap_or(&Value::Null));
     let spent = plan.status.retries.unwrap_or_default();

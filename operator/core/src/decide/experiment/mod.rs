@@ -10,6 +10,7 @@ mod judge;
 pub mod leftovers;
 mod publish;
 mod pursue;
+pub mod queueing;
 pub mod record;
 mod report;
 pub mod result;
@@ -52,6 +53,8 @@ pub struct Snapshot {
     pub confirmed: Option<u32>,
     /// Why the API server would not take the next attempt's Job.
     pub refusal: Option<Refusal>,
+    /// How the queues stand to it.
+    pub queueing: queueing::Queueing,
     /// Image of the runner; nothing: programs run as they are.
     pub runner_image: Option<String>,
     /// Where what the run leaves may go.

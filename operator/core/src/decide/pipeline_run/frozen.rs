@@ -26,6 +26,9 @@ pub struct FrozenPipeline {
     /// What a failure does.
     #[serde(default)]
     pub on_failure: OnFailure,
+    /// Priority of the stages in their queues.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
 }
 
 /// A stage with its template.
@@ -70,13 +73,19 @@ pub fn freeze(pipeline: &PipelineRecord, run: &Value, sources: &Sources) -> Froz
     for stage in stages_of(spec) {
         let name = stage.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
         match freeze::freeze(stage, sources, Some(&pipeline.meta.name)) {
-            Frozen::Ready(Effective { template, cloned_from }) => stages.push(FrozenStage {
-                needs: dag::needs(stage).into_iter().collect(),
-                when: stage.get("when").and_then(Value::as_str).map(str::to_owned),
-                name,
-                template,
-                cloned_from,
-            }),
+            Frozen::Ready(Effective { mut template, cloned_from }) => {
+                // Of this pipeline, and not of the one in which its source ran.
+                if let Some(queue) = spec.get("queue").filter(|_| stage.get("queue").is_none()) {
+                    template["queue"] = queue.clone();
+                }
+                stages.push(FrozenStage {
+                    needs: dag::needs(stage).into_iter().collect(),
+                    when: stage.get("when").and_then(Value::as_str).map(str::to_owned),
+                    name,
+                    template,
+                    cloned_from,
+                });
+            }
             Frozen::Waiting { reason, message } => {
                 return Frozen::Waiting { reason, message: format!("stage {name}: {message}") };
             }
@@ -91,6 +100,7 @@ pub fn freeze(pipeline: &PipelineRecord, run: &Value, sources: &Sources) -> Froz
         stages,
         outputs: crate::decide::object(spec.get("outputs")),
         on_failure: on_failure.unwrap_or_default(),
+        priority: spec.get("priority").and_then(Value::as_i64).and_then(|priority| i32::try_from(priority).ok()),
     };
     let frozen = serde_json::to_value(&frozen).unwrap_or(Value::Null);
     let size = clone::canonical_json(&frozen).len();

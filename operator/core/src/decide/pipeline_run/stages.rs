@@ -205,7 +205,7 @@ impl<'a> Board<'a> {
                     name: name.clone(),
                     stage: stage.name.clone(),
                     pipeline: pipeline.to_owned(),
-                    spec: as_texts(spec),
+                    spec: with_priority(as_texts(spec), self.pipeline.priority),
                     cloned_from: stage.cloned_from.clone(),
                 })));
                 StageStatus {
@@ -217,6 +217,13 @@ impl<'a> Board<'a> {
             }
         }
     }
+}
+
+fn with_priority(mut spec: Value, priority: Option<i32>) -> Value {
+    if let Some(priority) = priority {
+        spec["priority"] = priority.into();
+    }
+    spec
 }
 
 /// Asks every experiment of the run that has not ended, and was not asked yet, to end.

@@ -16,6 +16,7 @@
 
 mod backfill;
 mod engine;
+mod holds;
 mod ledger;
 mod model;
 mod pass;
@@ -25,4 +26,5 @@ mod report;
 mod waiting;
 
 pub use engine::Engine;
+pub use holds::holds;
 pub use model::{Admission, Ask, Bearer, Eviction, Id, Outcome, Wait};

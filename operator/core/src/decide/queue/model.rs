@@ -51,6 +51,8 @@ pub struct Ask {
 /// The experiment that holds something, as far as preemption asks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bearer {
+    /// Since when it has asked: its age, which does not change when it is admitted again.
+    pub since: Timestamp,
     /// Higher is stopped later.
     pub priority: i32,
     /// How often it was stopped for others.

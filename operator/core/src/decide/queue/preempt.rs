@@ -195,7 +195,7 @@ impl Engine {
             .filter(|key| !self.is_leaving(key))
             .filter_map(|key| Some((key, self.holds.get(key)?)))
             .collect();
-        ranked.sort_by_key(|(key, held)| (std::cmp::Reverse(held.bearer.priority), held.hold.since, (*key).clone()));
+        ranked.sort_by_key(|(key, held)| (std::cmp::Reverse(held.bearer.priority), held.bearer.since, (*key).clone()));
         let mut sums: std::collections::BTreeMap<Word, Amounts> = std::collections::BTreeMap::new();
         let mut covered = BTreeSet::new();
         for (key, held) in ranked {

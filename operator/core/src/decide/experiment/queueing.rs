@@ -1,0 +1,113 @@
+//! The experiment's side of its queue: asking for leave to start, waiting with a reason, being stopped for others.
+
+use cultivar_crds::experiment::QueueStanding;
+use cultivar_crds::{ExperimentStatus, Phase, Reason};
+use serde_json::Value;
+use std::time::Duration;
+
+use super::{Snapshot, fail, times, wait};
+use crate::decide::queue::{Ask, Eviction, Wait};
+use crate::decide::{Action, Plan};
+use crate::domain::{Equipment, Placement, settings, time};
+use crate::render;
+
+/// How the queues stand to an experiment.
+#[derive(Clone, Debug, Default)]
+pub struct Queueing {
+    /// Whether the cluster has any Queue: where there is none, what names none just runs.
+    pub queues: bool,
+    /// The leave to start that it has: number of the attempt, and where.
+    pub admission: Option<(u32, Placement)>,
+    /// Why it waits.
+    pub wait: Option<Wait>,
+    /// The attempt that must end.
+    pub eviction: Option<Eviction>,
+    /// Longest that its queue lets a program run.
+    pub max_runtime: Option<Duration>,
+}
+
+/// Whether an attempt may start.
+pub enum Leave {
+    /// It may, here.
+    Start(Option<Placement>),
+    /// It may not yet, or never: the plan says why.
+    Wait,
+}
+
+/// Asks for leave to start attempt `number`, unless no queue has a say in it.
+pub fn leave(
+    snapshot: &Snapshot,
+    plan: &mut Plan<ExperimentStatus>,
+    number: u32,
+    template: &Value,
+    equipment: Option<&Equipment>,
+) -> Leave {
+    let named = template.get("queue").and_then(Value::as_str);
+    if !snapshot.queueing.queues && named.is_none() {
+        return Leave::Start(None);
+    }
+    if let Some((attempt, placement)) = &snapshot.queueing.admission
+        && *attempt == number
+    {
+        let standing = plan.status.queue.get_or_insert_default();
+        standing.name = Some(placement.queue.to_string());
+        standing.flavor = (!placement.flavor.is_empty()).then(|| placement.flavor.to_string());
+        (standing.since, standing.position) = (None, None);
+        return Leave::Start(Some(placement.clone()));
+    }
+    match render::amounts(&snapshot.experiment.meta, number, template, equipment) {
+        Err(error) => fail(snapshot, plan, error.reason, error.message),
+        Ok(amounts) => {
+            let now = time::stamp(snapshot.now);
+            let first = times(plan).queued.get_or_insert_with(|| now.clone()).clone();
+            let since = stand(plan, named, snapshot.queueing.wait.as_ref(), now);
+            let limit = settings::timeouts(template).queue;
+            let deadline = limit.and_then(|limit| Some(time::after(time::read(Some(&since))?, limit)));
+            if let Some(deadline) = deadline {
+                if snapshot.now >= deadline {
+                    let waits = plan.status.message.clone().unwrap_or_default();
+                    fail(snapshot, plan, Reason::QueueTimeout, format!("waited for timeouts.queue: {waits}"));
+                    return Leave::Wait;
+                }
+                plan.wake(deadline);
+            }
+            plan.actions.push(Action::Ask(Ask {
+                attempt: number,
+                queue: named.map(Into::into),
+                priority: priority(&snapshot.experiment.spec),
+                since: time::read(Some(&first)).unwrap_or(snapshot.now),
+                amounts,
+                limit: shorter(settings::timeouts(template).run, snapshot.queueing.max_runtime),
+            }));
+        }
+    }
+    Leave::Wait
+}
+
+// Says where it stands, and returns since when it waits.
+fn stand(plan: &mut Plan<ExperimentStatus>, named: Option<&str>, told: Option<&Wait>, now: String) -> String {
+    plan.status.phase = Phase::Queued;
+    let queue = told.and_then(|told| told.queue.as_deref()).or(named).map(str::to_owned);
+    match told {
+        Some(told) => wait(plan, told.reason, told.message.clone()),
+        None => wait(plan, Reason::WaitingForTurn, "its queue has not been asked yet"),
+    }
+    let standing: &mut QueueStanding = plan.status.queue.get_or_insert_default();
+    standing.name = queue;
+    standing.flavor = None;
+    standing.position = told.and_then(|told| told.position);
+    standing.since.get_or_insert(now).clone()
+}
+
+/// The priority that a stored spec asks for.
+#[must_use]
+pub fn priority(spec: &Value) -> i32 {
+    let priority = spec.get("priority").and_then(Value::as_i64).unwrap_or(0);
+    i32::try_from(priority).unwrap_or(if priority < 0 { i32::MIN } else { i32::MAX })
+}
+
+/// The shorter of two limits, where there are any.
+#[must_use]
+pub fn shorter(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    [one, other].into_iter().flatten().min()
+}
