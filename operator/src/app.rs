@@ -14,14 +14,17 @@ use cultivar_core::render::STORE_SECRET;
 use futures::FutureExt;
 use futures::future::select_all;
 use kube::Client;
+use tokio_util::sync::CancellationToken;
 
 use crate::act::{Act, Calls, Stores};
 use crate::control::wakeups::Wakeups;
 use crate::control::{self, Context};
 use crate::leader::Elector;
 use crate::observe::{DataPlane, Index, watch};
+use crate::queues::{self, Loop, Queues};
 use crate::settings::Settings;
 use crate::shutdown::Tasks;
+use crate::telemetry::health::Heartbeat;
 use crate::telemetry::{Health, Metrics, http};
 use crate::webhook;
 
@@ -32,7 +35,8 @@ const STANDSTILL: Duration = Duration::from_secs(60);
 pub fn start(client: Client, settings: &Settings, metrics: Metrics, tasks: &mut Tasks) {
     let health = Health::new();
     let queue = Arc::new(Wakeups::default());
-    let index = Arc::new(Index::new(Arc::clone(&queue), data_plane(settings)));
+    let queues = Arc::new(Queues::new(settings.queues));
+    let index = Arc::new(Index::new(Arc::clone(&queue), Arc::clone(&queues), data_plane(settings)));
     let counted = Arc::clone(&index);
 
     let (elector, claim) = Elector::new(client.clone(), &settings.leader);
@@ -45,7 +49,10 @@ pub fn start(client: Client, settings: &Settings, metrics: Metrics, tasks: &mut 
     let beat = health.heartbeat("leader election", STANDSTILL);
     tasks.spawn_last("leader election", elector.run(tasks.last(), move || beat.beat()));
 
-    let watches = watch::all(&client, &settings.namespaces, &index, &health, &tasks.stop());
+    let mut watches = watch::all(&client, &settings.namespaces, &index, &health, &tasks.stop());
+    if settings.queues {
+        watches.extend(watch::of_the_cluster(&client, &index, &queues, &health, &tasks.stop()));
+    }
     let synced = health.clone();
     let stop = tasks.stop();
     tasks.spawn("watches", async move {
@@ -62,18 +69,24 @@ pub fn start(client: Client, settings: &Settings, metrics: Metrics, tasks: &mut 
         })
     });
 
-    let calls = Calls::new(client.clone(), claim.clone(), metrics.clone(), settings.leader.identity.clone());
+    let calls = || Calls::new(client.clone(), claim.clone(), metrics.clone(), settings.leader.identity.clone());
+    let admission =
+        Loop { queues: Arc::clone(&queues), index: Arc::clone(&index), wakeups: Arc::clone(&queue), calls: calls() };
+    let beat = health.heartbeat("admission loop", STANDSTILL);
+    let (stop, leads, known) = (tasks.stop(), claim.clone(), synced.clone());
+    tasks.spawn("admission loop", async move {
+        // What is held must be known before anything is admitted.
+        wait_for(&known, &beat, &stop).await;
+        queues::run(admission, leads, beat, stop).await
+    });
     let stores = Stores::new(settings.store.clone());
-    let act = Act::new(calls, Arc::clone(&index), metrics.clone(), stores);
-    let context = Arc::new(Context::new(index, queue, act, metrics.clone()));
+    let act = Act::new(calls(), Arc::clone(&index), metrics.clone(), stores, Arc::clone(&queues));
+    let context = Arc::new(Context::new(index, queue, act, queues, metrics.clone()));
     let beat = health.heartbeat("control loop", STANDSTILL);
     let (stop, concurrency, leads) = (tasks.stop(), usize::from(settings.concurrency), claim.clone());
     tasks.spawn("control loop", async move {
         // Deciding on half of what exists would start things twice.
-        while !synced.synced().ok && !stop.is_cancelled() {
-            beat.beat();
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        wait_for(&synced, &beat, &stop).await;
         control::run(context, leads, concurrency, beat, stop).await
     });
     if let Some(webhook) = settings.webhook.clone() {
@@ -81,6 +94,13 @@ pub fn start(client: Client, settings: &Settings, metrics: Metrics, tasks: &mut 
         tasks.spawn_last("webhook", served);
     }
     tasks.spawn_last("http", http::run(settings.http_bind, health, metrics, tasks.last()));
+}
+
+async fn wait_for(synced: &Health, beat: &Heartbeat, stop: &CancellationToken) {
+    while !synced.synced().ok && !stop.is_cancelled() {
+        beat.beat();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 fn data_plane(settings: &Settings) -> DataPlane {

@@ -5,6 +5,7 @@ mod app;
 mod control;
 mod leader;
 mod observe;
+mod queues;
 mod settings;
 mod shutdown;
 mod telemetry;

@@ -19,6 +19,10 @@ pub struct Args {
     #[arg(long, env = "CULTIVAR_NAMESPACES", value_name = "A,B", default_value = "")]
     namespaces: String,
 
+    /// Whether experiments wait in Queues: on or off. Off, no Queue is looked at, and no right to read them is needed.
+    #[arg(long, env = "CULTIVAR_QUEUES", value_name = "on|off", default_value = "on")]
+    queues: String,
+
     /// Whether to serve the admission webhook: on or off.
     #[arg(long, env = "CULTIVAR_WEBHOOK", value_name = "on|off", default_value = "on")]
     webhook: String,
@@ -106,6 +110,8 @@ pub struct Args {
 pub struct Settings {
     /// Namespaces to watch; empty means all.
     pub namespaces: Vec<String>,
+    /// Whether experiments wait in Queues.
+    pub queues: bool,
     /// The webhook, unless it is off.
     pub webhook: Option<WebhookSettings>,
     /// Image of the runner; nothing: programs run as they are.
@@ -210,12 +216,9 @@ impl TryFrom<Args> for Settings {
 
     fn try_from(args: Args) -> Result<Self, SettingsError> {
         let namespace = label("operator-namespace", &args.operator_namespace)?;
-        let webhook = match args.webhook.as_str() {
-            "on" => Some(webhook(&args, namespace.clone())?),
-            "off" => None,
-            other => return Err(wrong("webhook", other, "it is neither on nor off", "write on or off")),
-        };
+        let webhook = if on("webhook", &args.webhook)? { Some(webhook(&args, namespace.clone())?) } else { None };
         Ok(Self {
+            queues: on("queues", &args.queues)?,
             namespaces: namespaces(&args.namespaces)?,
             webhook,
             runner_image: Some(args.runner_image.clone()).filter(|image| !image.is_empty()),
@@ -226,6 +229,14 @@ impl TryFrom<Args> for Settings {
             log_filter: log_filter(args.log_filter)?,
             concurrency: concurrency(&args.concurrency)?,
         })
+    }
+}
+
+fn on(flag: &'static str, value: &str) -> Result<bool, SettingsError> {
+    match value {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        other => Err(wrong(flag, other, "it is neither on nor off", "write on or off")),
     }
 }
 

@@ -19,9 +19,13 @@ const WEBHOOK: &str = "validatingwebhookconfiguration/chart-test-cultivar-chart-
 const OPERATOR: &str = "system:serviceaccount:chart-test:chart-test-cultivar-operator";
 
 /// Verb and resource, namespace, and whether the operator may.
-const RIGHTS: [(&str, &str, &str, bool); 30] = [
+const RIGHTS: [(&str, &str, &str, bool); 34] = [
     ("watch", "artifactstores.cultivar.dev", NAMESPACE, true),
     ("patch", "artifactstores.cultivar.dev", NAMESPACE, false),
+    ("watch", "queues.cultivar.dev", NAMESPACE, true),
+    ("create", "queues.cultivar.dev", NAMESPACE, false),
+    ("watch", "namespaces", NAMESPACE, true),
+    ("patch", "namespaces", NAMESPACE, false),
     ("create", "experiments.cultivar.dev", NAMESPACE, true),
     ("patch", "experiments.cultivar.dev/status", NAMESPACE, true),
     ("update", "experiments.cultivar.dev/finalizers", NAMESPACE, true),

@@ -11,6 +11,7 @@ mod faults;
 mod kit;
 mod load;
 mod pipelines;
+mod queues;
 mod refusals;
 mod revisions;
 
@@ -87,6 +88,11 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         faults::a_result_lost_while_the_operator_is_down_is_made_again,
         faults::the_api_server_goes_away_and_comes_back,
         faults::another_replica_takes_over,
+        queues::a_crash_of_the_operator_leaks_nothing,
+        queues::a_queue_in_use_stays_until_it_is_empty,
+        queues::a_run_waits_until_it_fits,
+        queues::stages_go_to_the_flavor_of_their_queue,
+        queues::what_is_lent_is_taken_back,
         load::a_run_costs_few_writes,
         load::two_hundred_pipelines_make_five_jobs_each,
     ];

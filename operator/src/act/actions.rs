@@ -2,7 +2,7 @@
 
 use cultivar_core::decide::experiment::Refusal;
 use cultivar_core::decide::{Action, NewRun, NewStage};
-use cultivar_core::domain::{Equipment, Meta, Record, names, text};
+use cultivar_core::domain::{Equipment, Meta, Placement, Record, names, text};
 use cultivar_core::render;
 use cultivar_crds::{Reason, labels};
 use jiff::Timestamp;
@@ -13,6 +13,14 @@ use super::{Act, ActError};
 use crate::observe::raw::Raw;
 use crate::observe::{Key, Kind, convert};
 use crate::telemetry::metrics::Outcome;
+
+/// What an attempt is started with.
+struct Attempt<'a> {
+    number: u32,
+    template: &'a Value,
+    equipment: Option<Equipment>,
+    placement: Option<Placement>,
+}
 
 impl Act {
     /// Does one thing.
@@ -25,8 +33,13 @@ impl Act {
         let meta = &about.meta;
         let namespace = &key.namespace;
         match action {
-            Action::StartAttempt { number, template, equipment } => {
-                self.start_attempt(key, meta, number, &template, equipment.as_ref()).await
+            Action::Ask(ask) => {
+                self.queues.ask(key, ask);
+                Ok(())
+            }
+            Action::StartAttempt { number, template, equipment, placement } => {
+                let attempt = Attempt { number, template: &template, equipment, placement };
+                self.start_attempt(key, meta, attempt).await
             }
             Action::StopAttempt { job } | Action::DeleteJob { job } => self.calls.delete_job(namespace, &job).await,
             Action::Confirm { number } => self.confirm(key, meta, number).await,
@@ -60,16 +73,10 @@ impl Act {
         }
     }
 
-    async fn start_attempt(
-        &self,
-        key: &Key,
-        meta: &Meta,
-        number: u32,
-        template: &Value,
-        equipment: Option<&Equipment>,
-    ) -> Result<(), ActError> {
+    async fn start_attempt(&self, key: &Key, meta: &Meta, attempt: Attempt<'_>) -> Result<(), ActError> {
+        let Attempt { number, template, equipment, placement } = attempt;
         self.index.clear_refusal(key);
-        if equipment.and_then(|equipment| equipment.store.as_ref()).is_some_and(|store| store.own) {
+        if equipment.as_ref().and_then(|equipment| equipment.store.as_ref()).is_some_and(|store| store.own) {
             match self.stores.ensure(&self.calls, &key.namespace).await {
                 Err(error) if !matches!(error.outcome(), Outcome::Transient | Outcome::Conflict) => {
                     let words = format!("the namespace's credentials for the artifact store: {error}");
@@ -78,7 +85,7 @@ impl Act {
                 done => done?,
             }
         }
-        let manifest = match render::job(meta, number, template, equipment) {
+        let manifest = match render::job(meta, number, template, equipment.as_ref(), placement.as_ref()) {
             Ok(manifest) => manifest,
             Err(error) => return self.refuse(key, error.reason, error.message),
         };

@@ -4,6 +4,7 @@
 
 use cultivar_core::decide::Event;
 use cultivar_core::domain::{Meta, text};
+use cultivar_crds::{QueueStatus, labels};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -185,6 +186,40 @@ impl Calls {
         let api = Api::<SlimPod>::namespaced_with(self.client.clone(), namespace, &watch::pod());
         let params = ListParams::default().labels(labels);
         Ok(self.limited("listing pods", api.list(&params)).await?.items)
+    }
+
+    /// Replaces the status of a Queue, on the condition that nobody wrote since.
+    pub async fn replace_queue_status(&self, meta: &Meta, status: &QueueStatus) -> Result<Raw, ActError> {
+        let resource = watch::queue();
+        let object = StatusOf {
+            api_version: cultivar_core::render::api_version(),
+            kind: &resource.kind,
+            metadata: Version { name: &meta.name, uid: &meta.uid, resource_version: &meta.resource_version },
+            status,
+        };
+        let (api, params) = (Api::<Raw>::all_with(self.client.clone(), &resource), PostParams::default());
+        let call = api.replace_subresource("status", &meta.name, &params, &object);
+        self.write(metrics::Kind::Queue, Verb::Status, "replacing the status", call).await
+    }
+
+    /// Puts our finalizer on a Queue, or takes it off; those of others stay. Nothing: the Queue is gone.
+    pub async fn set_queue_finalizer(&self, meta: &Meta, wanted: bool) -> Result<Option<Raw>, ActError> {
+        let api = Api::<Raw>::all_with(self.client.clone(), &watch::queue());
+        let Some(object) = self.limited("reading the Queue", api.get_opt(&meta.name)).await? else { return Ok(None) };
+        if object.metadata.uid.as_deref() != Some(&meta.uid) {
+            return Ok(None);
+        }
+        let others = object.metadata.finalizers.clone().unwrap_or_default();
+        let others = others.into_iter().filter(|name| name != labels::QUEUE_FINALIZER);
+        let finalizers: Vec<String> = others.chain(wanted.then(|| labels::QUEUE_FINALIZER.to_owned())).collect();
+        let version = object.metadata.resource_version;
+        let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": version}});
+        let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+        let call = api.patch(&meta.name, &params, &patch);
+        match self.write(metrics::Kind::Queue, Verb::Patch, "writing the finalizer", call).await {
+            Err(error) if error.is_gone() => Ok(None),
+            answer => answer.map(Some),
+        }
     }
 
     fn secrets(&self, namespace: &str) -> Api<Secret> {

@@ -29,6 +29,7 @@ use self::errands::Running;
 use crate::leader::random;
 use crate::observe::raw::Raw;
 use crate::observe::{Index, Key, Kind};
+use crate::queues::Queues;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Outcome;
 
@@ -52,6 +53,7 @@ pub struct Act {
     index: Arc<Index>,
     metrics: Metrics,
     stores: Stores,
+    queues: Arc<Queues>,
     pace: Pace,
     running: Running,
     // Status writes and events under way: nothing waits for them but the end of the leadership.
@@ -59,12 +61,13 @@ pub struct Act {
 }
 
 impl Act {
-    pub fn new(calls: Calls, index: Arc<Index>, metrics: Metrics, stores: Stores) -> Arc<Self> {
+    pub fn new(calls: Calls, index: Arc<Index>, metrics: Metrics, stores: Stores, queues: Arc<Queues>) -> Arc<Self> {
         Arc::new(Self {
             calls,
             index,
             metrics,
             stores,
+            queues,
             pace: Pace::default(),
             running: Running::default(),
             beside: TaskTracker::new(),

@@ -1,5 +1,6 @@
 //! Experiment: snapshot → decide → act.
 
+use cultivar_core::decide::Action;
 use cultivar_core::decide::experiment::decide;
 use jiff::Timestamp;
 
@@ -9,8 +10,16 @@ use crate::observe::Key;
 
 pub async fn reconcile(context: &Context, key: &Key) -> Result<Done, ActError> {
     let now = Timestamp::now();
-    let Some(view) = context.index.experiment(key, now) else { return Ok(Done::default()) };
+    let Some(view) = context.index.experiment(key, now) else {
+        context.queues.withdraw(key);
+        return Ok(Done::default());
+    };
     let plan = decide(&view.snapshot);
+    // Who neither asks nor starts wants nothing of a queue, and gives back what it may have.
+    let wants = |action: &Action| matches!(action, Action::Ask(_) | Action::StartAttempt { .. });
+    if !plan.actions.iter().any(wants) {
+        context.queues.withdraw(key);
+    }
     let planned = plan.wake_at;
     let done = context.act.carry_out(key, &view.stored, plan).await?;
     Ok(Done { wake_at: wake_at(&done, planned, now), ..done })

@@ -14,6 +14,7 @@ use super::{experiment, pipeline, pipeline_run};
 use crate::act::{Act, ActError, Done};
 use crate::leader::{self, Claim, random};
 use crate::observe::{Index, Key, Kind};
+use crate::queues::Queues;
 use crate::telemetry::Metrics;
 use crate::telemetry::health::Heartbeat;
 use crate::telemetry::metrics::Outcome;
@@ -23,13 +24,14 @@ pub struct Context {
     pub index: Arc<Index>,
     pub queue: Arc<Wakeups>,
     pub act: Arc<Act>,
+    pub queues: Arc<Queues>,
     pub metrics: Metrics,
     failures: Mutex<HashMap<Key, u32>>,
 }
 
 impl Context {
-    pub fn new(index: Arc<Index>, queue: Arc<Wakeups>, act: Arc<Act>, metrics: Metrics) -> Self {
-        Self { index, queue, act, metrics, failures: Mutex::default() }
+    pub fn new(index: Arc<Index>, queue: Arc<Wakeups>, act: Arc<Act>, queues: Arc<Queues>, metrics: Metrics) -> Self {
+        Self { index, queue, act, queues, metrics, failures: Mutex::default() }
     }
 
     // Grows from a tenth of a second to half a minute, with jitter; forgotten at the first success.

@@ -1,7 +1,8 @@
 //! From API objects to slim records. Whole objects are dropped at once: most of them is bookkeeping.
 
 use cultivar_core::domain::{
-    ContainerState, Disruption, JobRecord, JobState, Meta, Owner, PodPhase, PodRecord, Record, StoreAccess, Terminated,
+    ContainerState, Disruption, Holding, JobRecord, JobState, Meta, Owner, PodPhase, PodRecord, Record, StoreAccess,
+    Terminated,
 };
 use cultivar_crds::{ArtifactStoreSpec, labels};
 use jiff::Timestamp;
@@ -70,6 +71,10 @@ fn controller(references: Option<&[OwnerReference]>) -> Option<Owner> {
     Some(Owner { kind: owner.kind.clone(), name: owner.name.clone(), uid: owner.uid.clone() })
 }
 
+fn holding(meta: &ObjectMeta) -> Option<Holding> {
+    Holding::read(meta.labels.as_ref()?, meta.annotations.as_ref()?)
+}
+
 fn attempt(meta: &ObjectMeta) -> u32 {
     label(meta, labels::ATTEMPT).parse().unwrap_or(0)
 }
@@ -95,6 +100,7 @@ pub fn job(job: SlimJob) -> JobRecord {
     }
     let meta = job.metadata;
     JobRecord {
+        holding: holding(&meta),
         owner_uid: controller(meta.owner_references.as_deref()).map(|owner| owner.uid).unwrap_or_default(),
         experiment: label(&meta, labels::EXPERIMENT),
         attempt: attempt(&meta),
@@ -150,6 +156,7 @@ pub fn pod(pod: SlimPod, gone: bool) -> PodRecord {
             (main, _) => main,
         },
         init_failure,
+        holding: holding(&meta),
         namespace: meta.namespace.unwrap_or_default(),
         name: meta.name.unwrap_or_default(),
         uid: meta.uid.unwrap_or_default(),

@@ -3,6 +3,8 @@
 //! A change wakes every object that it touches, before and after the change.
 
 use cultivar_core::decide::experiment::Refusal;
+use cultivar_core::decide::experiment::queueing::bearer;
+use cultivar_core::decide::queue::holds;
 use cultivar_core::domain::{Errand, ExperimentRecord, JobRecord, PipelineRecord, PodRecord, RunRecord, StoreAccess};
 use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus};
 use jiff::Timestamp;
@@ -15,6 +17,7 @@ use super::raw::Raw;
 use super::state::State;
 use super::store::{Arrival, Name};
 use crate::control::wakeups::Wakeups;
+use crate::queues::{Held, Queues};
 use crate::telemetry::metrics;
 
 /// A kind with a controller.
@@ -77,12 +80,13 @@ pub struct DataPlane {
 pub struct Index {
     state: Mutex<State>,
     queue: Arc<Wakeups>,
+    pub(super) queues: Arc<Queues>,
     pub(super) data: DataPlane,
 }
 
 impl Index {
-    pub fn new(queue: Arc<Wakeups>, data: DataPlane) -> Self {
-        Self { state: Mutex::default(), queue, data }
+    pub fn new(queue: Arc<Wakeups>, queues: Arc<Queues>, data: DataPlane) -> Self {
+        Self { state: Mutex::default(), queue, queues, data }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -91,7 +95,12 @@ impl Index {
     }
 
     fn wake(&self, keys: impl IntoIterator<Item = Key>) {
-        keys.into_iter().for_each(|key| self.queue.wake(key));
+        for key in keys {
+            if key.kind == Kind::Experiment {
+                self.queues.touch(&key.namespace, &key.name);
+            }
+            self.queue.wake(key);
+        }
     }
 
     /// Wakes every object: after this replica has become the leader.
@@ -225,6 +234,25 @@ impl Index {
     /// A status write of a pipeline has ended.
     pub fn end_pipeline_write(&self, key: &Key, written: Option<&PipelineStatus>) -> bool {
         self.lock().pipelines.end_write(&key.place(), written)
+    }
+
+    /// Experiments that have Jobs or pods.
+    pub fn experiments_with_jobs(&self) -> HashSet<Name> {
+        let state = self.lock();
+        state.jobs.keys().chain(state.pods.keys()).cloned().collect()
+    }
+
+    /// Whether an experiment exists, and what its Jobs and pods hold of queues.
+    pub fn held(&self, key: &Key) -> (bool, Held) {
+        let state = self.lock();
+        let of = |jobs: Option<&BTreeMap<String, Arc<JobRecord>>>| {
+            jobs.into_iter().flat_map(BTreeMap::values).cloned().collect::<Vec<_>>()
+        };
+        let jobs = of(state.jobs.get(&key.place()));
+        let pods: Vec<_> = state.pods.get(&key.place()).into_iter().flat_map(BTreeMap::values).cloned().collect();
+        let slot = state.experiments.get(&key.place());
+        let bearer = slot.map(|slot| bearer(slot.current())).unwrap_or_default();
+        (slot.is_some(), Held { bearer, holds: holds(&jobs, &pods) })
     }
 
     /// Asks for a pass over an object.

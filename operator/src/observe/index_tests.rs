@@ -29,7 +29,7 @@ fn key(kind: Kind, name: &str) -> Key {
 fn index() -> (Index, Arc<Wakeups>) {
     let queue = Arc::new(Wakeups::default());
     queue.open();
-    (Index::new(Arc::clone(&queue), DataPlane::default()), queue)
+    (Index::new(Arc::clone(&queue), Arc::default(), DataPlane::default()), queue)
 }
 
 async fn woken(queue: &Wakeups) -> BTreeSet<Key> {

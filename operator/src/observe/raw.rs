@@ -28,6 +28,8 @@ pub struct Slim<S, T> {
 pub type Raw = Slim<Box<RawValue>, Box<RawValue>>;
 /// A Job.
 pub type SlimJob = Slim<IgnoredAny, JobStatus>;
+/// A namespace.
+pub type SlimNamespace = Slim<IgnoredAny, IgnoredAny>;
 /// An ArtifactStore.
 pub type SlimStore = Slim<ArtifactStoreSpec, IgnoredAny>;
 /// A Pod.

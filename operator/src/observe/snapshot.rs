@@ -4,7 +4,7 @@ use cultivar_core::decide::freeze::{Query, Sources, queries as queries_of};
 use cultivar_core::decide::inputs;
 use cultivar_core::decide::pipeline_run::queries;
 use cultivar_core::decide::{experiment, pipeline, pipeline_run};
-use cultivar_core::domain::{Producer, Record, StoreAccess, Stores};
+use cultivar_core::domain::{ExperimentRecord, Producer, Record, StoreAccess, Stores};
 use cultivar_crds::artifact_store::DEFAULT_STORE;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -20,6 +20,12 @@ pub struct View<Snapshot, Status> {
     pub snapshot: Snapshot,
     /// For comparing and for conditional writes.
     pub stored: Arc<Record<Status>>,
+}
+
+// The queue that it stands in, or that it names.
+fn queue_of<'a>(record: &'a ExperimentRecord, template: &'a Value) -> Option<&'a str> {
+    let standing = record.status.queue.as_ref().and_then(|standing| standing.name.as_deref());
+    standing.or_else(|| template.get("queue").and_then(Value::as_str))
 }
 
 fn place(key: &Key) -> (String, String) {
@@ -52,6 +58,7 @@ impl Index {
             in_use: state.links.in_use(&key.namespace, &key.name),
             confirmed: state.confirmed.get(key).and_then(|confirmed| confirmed.attempt),
             refusal: state.refusals.get(key).cloned(),
+            queueing: self.queues.of(key, queue_of(record, template)),
             runner_image: self.data.runner_image.clone(),
             stores: Stores { named: state.store_of(&key.namespace, template), own: self.data.store.clone() },
             errands: state.errands.of(key),

@@ -1,10 +1,10 @@
 //! The watches: one task, one backoff and one first-sync flag each, so that one that fails slows no other.
 
-use cultivar_crds::{ArtifactStore, labels};
+use cultivar_crds::{ArtifactStore, Queue, labels};
 use futures::future::BoxFuture;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::Api;
 use kube::core::{ApiResource, DynamicResourceScope, GroupVersionKind};
 use kube::{Client, Resource};
@@ -18,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::convert;
 use super::index::{Index, Key, Kind};
-use super::raw::{Raw, SlimJob, SlimPod, SlimStore};
+use super::raw::{Raw, SlimJob, SlimNamespace, SlimPod, SlimStore};
 use super::store::Name;
+use crate::queues::Queues;
 use crate::telemetry::Health;
 use crate::telemetry::health::Synced;
 
@@ -198,8 +199,87 @@ impl Sink<SlimStore> for Stores {
     }
 }
 
+/// Queues.
+struct QueueObjects {
+    queues: Arc<Queues>,
+    unseen: HashSet<String>,
+}
+
+impl Sink<Raw> for QueueObjects {
+    fn begin(&mut self) {
+        self.unseen = self.queues.names();
+    }
+
+    fn apply(&mut self, queue: Raw) {
+        let name = queue.metadata.name.clone().unwrap_or_default();
+        self.unseen.remove(&name);
+        if let Err(error) = self.queues.apply(queue) {
+            tracing::error!(queue = name, %error, "this Queue cannot be read and stays what it was: a newer operator wrote it");
+        }
+    }
+
+    fn finish(&mut self) {
+        self.unseen.drain().for_each(|name| self.queues.remove(&name));
+    }
+
+    fn delete(&mut self, queue: Raw) {
+        self.queues.remove(queue.metadata.name.as_deref().unwrap_or_default());
+    }
+}
+
+/// Namespaces: their labels say which queues take them.
+struct Namespaces {
+    queues: Arc<Queues>,
+    unseen: HashSet<String>,
+    known: HashSet<String>,
+}
+
+impl Sink<SlimNamespace> for Namespaces {
+    fn begin(&mut self) {
+        self.unseen.clone_from(&self.known);
+    }
+
+    fn apply(&mut self, namespace: SlimNamespace) {
+        let name = namespace.metadata.name.unwrap_or_default();
+        self.unseen.remove(&name);
+        self.queues.set_namespace(&name, Some(namespace.metadata.labels.unwrap_or_default()));
+        self.known.insert(name);
+    }
+
+    fn finish(&mut self) {
+        for name in self.unseen.drain() {
+            self.known.remove(&name);
+            self.queues.set_namespace(&name, None);
+        }
+    }
+
+    fn delete(&mut self, namespace: SlimNamespace) {
+        let name = namespace.metadata.name.unwrap_or_default();
+        self.known.remove(&name);
+        self.queues.set_namespace(&name, None);
+    }
+}
+
 /// A watch to be spawned: its name and its life.
 pub type Watch = (&'static str, BoxFuture<'static, ()>);
+
+/// The watches of what has no namespace, and which queues need.
+pub fn of_the_cluster(
+    client: &Client,
+    index: &Arc<Index>,
+    queues: &Arc<Queues>,
+    health: &Health,
+    stop: &CancellationToken,
+) -> Vec<Watch> {
+    let scope = Scope { client, within: None, index, health, stop };
+    let objects = QueueObjects { queues: Arc::clone(queues), unseen: HashSet::new() };
+    let namespaces = Namespaces { queues: Arc::clone(queues), unseen: HashSet::new(), known: HashSet::new() };
+    let config = watcher::Config::default;
+    vec![
+        scope.watch::<Raw>(&queue(), config(), objects),
+        scope.watch::<SlimNamespace>(&namespace(), config(), namespaces),
+    ]
+}
 
 /// Every watch, cluster-wide or one per namespace.
 pub fn all(
@@ -276,6 +356,16 @@ pub fn resource(kind: Kind) -> ApiResource {
 /// The API resource of ArtifactStores.
 pub fn store() -> ApiResource {
     ApiResource::erase::<ArtifactStore>(&())
+}
+
+/// The API resource of Queues.
+pub fn queue() -> ApiResource {
+    ApiResource::erase::<Queue>(&())
+}
+
+/// The API resource of namespaces.
+pub fn namespace() -> ApiResource {
+    ApiResource::erase::<Namespace>(&())
 }
 
 /// The API resource of Jobs.

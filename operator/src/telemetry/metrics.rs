@@ -30,6 +30,8 @@ pub enum Kind {
     Secret,
     /// A ConfigMap.
     ConfigMap,
+    /// A Queue.
+    Queue,
 }
 
 impl Kind {
@@ -44,6 +46,7 @@ impl Kind {
             Self::Event => "Event",
             Self::Secret => "Secret",
             Self::ConfigMap => "ConfigMap",
+            Self::Queue => "Queue",
         }
     }
 }

@@ -6,14 +6,16 @@ use serde_json::Value;
 use std::time::Duration;
 
 use super::{Snapshot, fail, times, wait};
-use crate::decide::queue::{Ask, Eviction, Wait};
+use crate::decide::queue::{Ask, Bearer, Eviction, Wait};
 use crate::decide::{Action, Plan};
-use crate::domain::{Equipment, Placement, settings, time};
+use crate::domain::{Equipment, ExperimentRecord, Placement, settings, time};
 use crate::render;
 
 /// How the queues stand to an experiment.
 #[derive(Clone, Debug, Default)]
 pub struct Queueing {
+    /// Whether this operator knows no queues at all: then everything just runs.
+    pub off: bool,
     /// Whether the cluster has any Queue: where there is none, what names none just runs.
     pub queues: bool,
     /// The leave to start that it has: number of the attempt, and where.
@@ -43,7 +45,7 @@ pub fn leave(
     equipment: Option<&Equipment>,
 ) -> Leave {
     let named = template.get("queue").and_then(Value::as_str);
-    if !snapshot.queueing.queues && named.is_none() {
+    if snapshot.queueing.off || !snapshot.queueing.queues && named.is_none() {
         return Leave::Start(None);
     }
     if let Some((attempt, placement)) = &snapshot.queueing.admission
@@ -110,4 +112,17 @@ pub fn priority(spec: &Value) -> i32 {
 #[must_use]
 pub fn shorter(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
     [one, other].into_iter().flatten().min()
+}
+
+/// Who an experiment is to preemption.
+#[must_use]
+pub fn bearer(experiment: &ExperimentRecord) -> Bearer {
+    let status = &experiment.status;
+    let queued = status.times.as_ref().and_then(|times| time::read(times.queued.as_deref()));
+    Bearer {
+        since: queued.or(experiment.meta.created).unwrap_or_default(),
+        priority: priority(&experiment.spec),
+        preempted: status.queue.as_ref().and_then(|standing| standing.preempted).unwrap_or(0),
+        limit: status.template.as_ref().and_then(|template| settings::timeouts(template).run),
+    }
 }

@@ -74,6 +74,23 @@ impl Engine {
         self.waits.get(id)
     }
 
+    /// Whether an experiment asks.
+    #[must_use]
+    pub fn is_asking(&self, id: &Id) -> bool {
+        self.asks.contains_key(id)
+    }
+
+    /// Whether anybody asks.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        !self.asks.is_empty()
+    }
+
+    /// Everybody who asks or has leave to start.
+    pub fn known(&self) -> impl Iterator<Item = &Id> {
+        self.asks.keys().chain(self.grants.keys())
+    }
+
     /// Everybody who asks.
     pub fn asking(&self) -> impl Iterator<Item = &Id> {
         self.asks.keys()

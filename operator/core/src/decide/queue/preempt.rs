@@ -34,6 +34,13 @@ struct Victims {
     own: Vec<HoldKey>,
 }
 
+/// One who is stopped, and what its queue counts for it.
+struct Chosen {
+    key: HoldKey,
+    of: Word,
+    counted: Vec<(Place, i64)>,
+}
+
 impl Engine {
     /// Stops others for the first of a queue, and promises it their place; false where that does not help.
     pub(super) fn preempt(&mut self, queue: &Word, first: &First, now: Timestamp, outcome: &mut Outcome) -> bool {
@@ -104,10 +111,10 @@ impl Engine {
             engine.ledger.fit(queue, flavor, &first.namespace, &first.class.amounts, without)
         };
         let victims = self.victims(queue, first, members, now);
-        let mut chosen: Vec<(HoldKey, Vec<(Place, i64)>, Word)> = Vec::new();
-        let without = |chosen: &[(HoldKey, Vec<(Place, i64)>, Word)]| {
+        let mut chosen: Vec<Chosen> = Vec::new();
+        let without = |chosen: &[Chosen]| {
             let mut without = leaving.clone();
-            chosen.iter().for_each(|(_, counted, of)| without.take(of, counted.iter().cloned()));
+            chosen.iter().for_each(|one| without.take(&one.of, one.counted.iter().cloned()));
             without
         };
         loop {
@@ -117,13 +124,13 @@ impl Engine {
                 Fit::Short { resource, shortage } => (resource, shortage),
             };
             let place = (Arc::clone(&flavor.name), resource);
-            let taken = |key: &HoldKey| chosen.iter().any(|(known, ..)| known == key);
+            let taken = |key: &HoldKey| chosen.iter().any(|one| one.key == *key);
             // A queue over its own cap is helped by its own runs only.
             let others = victims.others.iter().filter(|_| matches!(shortage, Shortage::Lent | Shortage::Cohort));
             let others = others.filter(|key| self.is_borrowing(key, &place, &now_without));
             let next = others.chain(&victims.own).find(|key| !taken(key) && self.uses(key, &place))?;
             let (of, counted) = self.counted(next)?;
-            chosen.push((next.clone(), counted, of));
+            chosen.push(Chosen { key: next.clone(), of, counted });
         }
         // Those that were taken first may have become needless.
         let mut index = chosen.len();
@@ -134,7 +141,7 @@ impl Engine {
                 chosen.insert(index, dropped);
             }
         }
-        Some(chosen.into_iter().map(|(key, ..)| key).collect())
+        Some(chosen.into_iter().map(|one| one.key).collect())
     }
 
     fn counted(&self, key: &HoldKey) -> Option<(Word, Vec<(Place, i64)>)> {

@@ -1,0 +1,168 @@
+//! Queues: who starts, who waits and why, who is stopped for whom. They are of the whole cluster, so each case runs alone.
+
+use cultivar_e2e::error::Result;
+use serde_json::{Value, json};
+
+use crate::ensure;
+use crate::kit::{Case, SOON, condition, root, with};
+
+const GPU: &str = "nvidia.com/gpu";
+
+/// A Queue of the cluster; its name tells whose case it is.
+async fn queue(case: &Case, name: &str, spec: Value) -> Result<()> {
+    let manifest =
+        json!({"apiVersion": "cultivar.dev/v1alpha1", "kind": "Queue", "metadata": {"name": name}, "spec": spec});
+    case.server.apply(&manifest).await.map(|_| ())
+}
+
+async fn remove(case: &Case, names: &[&str]) -> Result<()> {
+    for name in names {
+        case.server.delete("Queue", "", name).await?;
+        case.server.wait("Queue", "", name, SOON, Value::is_null).await?;
+    }
+    Ok(())
+}
+
+fn run(queue: &str, gpus: u32, duration: &str) -> Value {
+    let more = json!({"queue": queue, "resources": {"limits": {GPU: gpus}}});
+    with(root(&[("duration", duration)]), more)
+}
+
+async fn waits(case: &Case, name: &str, reason: &str) -> Result<Value> {
+    let holds = |object: &Value| object["status"]["phase"] == "Queued" && object["status"]["reason"] == reason;
+    case.wait("Experiment", name, holds).await
+}
+
+async fn runs(case: &Case, name: &str) -> Result<Value> {
+    case.wait("Experiment", name, |object| object["status"]["phase"] == "Running").await
+}
+
+/// What fits starts; what does not waits, says for what and who holds it, and starts when that ends.
+pub async fn a_run_waits_until_it_fits(case: &Case) -> Result<()> {
+    queue(case, "fits", json!({"resources": {GPU: {"quota": 8}}})).await?;
+    case.experiment("first", run("fits", 6, "1h")).await?;
+    let first = runs(case, "first").await?;
+    ensure!(first["status"]["attempts"][0]["queue"] == "fits", "the attempt does not say where: {}", first["status"]);
+    case.experiment("second", run("fits", 4, "200ms")).await?;
+    let second = waits(case, "second", "WaitingForQuota").await?;
+    let message = second["status"]["message"].as_str().unwrap_or_default();
+    let holder = format!("{}/first (6)", case.namespace);
+    ensure!(message.contains(&holder) && message.contains("uses 6 of its quota of 8"), "{message}");
+    ensure!(case.jobs("second").await?.is_empty(), "it has a Job although it waits");
+    let queue = case.server.wait("Queue", "", "fits", SOON, |queue| queue["status"]["waiting"] == 1).await?;
+    let usage = &queue["status"]["usage"][0];
+    ensure!(usage["used"] == "6" && usage["quota"] == "8", "the queue says {usage}");
+    ensure!(condition(&queue, "Ready")["status"] == "True", "{}", queue["status"]);
+    let patch = json!({"spec": {"cancel": true}});
+    case.server.patch("Experiment", &case.namespace, "first", &patch).await?;
+    case.ends("second", "Completed").await?;
+    case.server.wait("Queue", "", "fits", SOON, |queue| queue["status"]["usage"][0]["used"] == "0").await?;
+    remove(case, &["fits"]).await
+}
+
+/// Two teams: what one does not use the other borrows, and gives back when it is wanted; the run that is stopped for it
+/// goes back into its queue, spends no retry and completes.
+pub async fn what_is_lent_is_taken_back(case: &Case) -> Result<()> {
+    for name in ["lender", "borrower"] {
+        queue(case, name, json!({"cohort": "two-teams", "resources": {GPU: {"quota": 4}}})).await?;
+    }
+    case.experiment("own", run("borrower", 4, "2s")).await?;
+    runs(case, "own").await?;
+    case.experiment("borrowed", run("borrower", 4, "2s")).await?;
+    runs(case, "borrowed").await?;
+    case.experiment("wanted", run("lender", 2, "200ms")).await?;
+    case.ends("wanted", "Completed").await?;
+    let borrowed = case.ends("borrowed", "Completed").await?;
+    let attempts = &borrowed["status"]["attempts"];
+    ensure!(attempts[0]["reason"] == "Preempted", "it was not stopped: {attempts}");
+    let message = attempts[0]["message"].as_str().unwrap_or_default();
+    ensure!(message.contains("queue lender takes back 2 nvidia.com/gpu"), "{message}");
+    ensure!(borrowed["status"]["retries"].is_null(), "it spent {}", borrowed["status"]["retries"]);
+    let own = case.ends("own", "Completed").await?;
+    ensure!(own["status"]["attempt"] == 1, "a run within its quota was stopped: {}", own["status"]["attempts"]);
+    remove(case, &["lender", "borrower"]).await
+}
+
+/// A new operator knows what is held: it neither admits more nor forgets who waits.
+pub async fn a_crash_of_the_operator_leaks_nothing(case: &Case) -> Result<()> {
+    queue(case, "crash", json!({"resources": {GPU: {"quota": 2}}})).await?;
+    for index in 0..6 {
+        case.experiment(&format!("run-{index}"), run("crash", 1, "3s")).await?;
+    }
+    case.server.wait("Queue", "", "crash", SOON, |queue| queue["status"]["waiting"] == 4).await?;
+    case.kill_operator();
+    case.start_operator()?;
+    for index in 0..6 {
+        let done = case.ends(&format!("run-{index}"), "Completed").await?;
+        ensure!(done["status"]["attempt"] == 1, "run-{index} ran {} times", done["status"]["attempt"]);
+    }
+    ensure!(at_once(case).await? <= 2, "more ran at once than the quota has");
+    remove(case, &["crash"]).await
+}
+
+// The most pods of the case that ran at once, by their own times, which are whole seconds: what ends in a second is over
+// before what starts in it.
+async fn at_once(case: &Case) -> Result<usize> {
+    let pods = case.server.list("Pod", &case.namespace, "").await?;
+    let mut turns = Vec::new();
+    for pod in &pods {
+        let end = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        turns.push((text(&end["finishedAt"]), 0));
+        turns.push((text(&end["startedAt"]), 1));
+    }
+    turns.sort();
+    let (mut now, mut most) = (0_usize, 0);
+    for (_, starts) in turns {
+        now = if starts == 1 { now + 1 } else { now.saturating_sub(1) };
+        most = most.max(now);
+    }
+    Ok(most)
+}
+
+/// A Queue that is deleted while its runs hold something of it stays until they have ended, and admits nothing more.
+pub async fn a_queue_in_use_stays_until_it_is_empty(case: &Case) -> Result<()> {
+    queue(case, "leaves", json!({"resources": {GPU: {"quota": 2}}})).await?;
+    case.experiment("holds", run("leaves", 1, "1h")).await?;
+    runs(case, "holds").await?;
+    case.server.delete("Queue", "", "leaves").await?;
+    let leaving = |queue: &Value| condition(queue, "Ready")["reason"] == "QueueHeld";
+    let queue = case.server.wait("Queue", "", "leaves", SOON, leaving).await?;
+    let message = condition(&queue, "Ready")["message"].as_str().unwrap_or_default();
+    ensure!(message.contains("1 hold something of it"), "{message}");
+    case.experiment("late", run("leaves", 1, "200ms")).await?;
+    waits(case, "late", "QueueHeld").await?;
+    let patch = json!({"spec": {"cancel": true}});
+    case.server.patch("Experiment", &case.namespace, "holds", &patch).await?;
+    case.server.wait("Queue", "", "leaves", SOON, Value::is_null).await?;
+    let late = waits(case, "late", "QueueNotFound").await?;
+    ensure!(
+        late["status"]["message"].as_str().is_some_and(|text| text.contains("no Queue is called leaves")),
+        "{late}"
+    );
+    Ok(())
+}
+
+/// A pipeline's stages stand in its queue, of which a flavor decides the nodes; a run that names none waits for one.
+pub async fn stages_go_to_the_flavor_of_their_queue(case: &Case) -> Result<()> {
+    let flavors = json!([
+        {"name": "full", "nodeSelector": {"no": "such-node"}, "resources": {GPU: {"quota": 0}}},
+        {"name": "open", "nodeSelector": {"kubernetes.io/os": "linux"}, "resources": {GPU: {"quota": 2}}},
+    ]);
+    queue(case, "flavored", json!({"flavors": flavors})).await?;
+    let gpu = json!({"resources": {"limits": {GPU: 1}}});
+    let stages = json!([with(json!({"name": "train"}), with(root(&[]), gpu.clone()))]);
+    case.pipeline("queued", json!({"queue": "flavored", "priority": 3, "stages": stages})).await?;
+    case.run_ends("queued-1", "Completed").await?;
+    let train = case.stage("queued-1", "train").await?;
+    ensure!(train["spec"]["priority"] == 3 && train["spec"]["queue"] == "flavored", "{}", train["spec"]);
+    ensure!(train["status"]["attempts"][0]["flavor"] == "open", "{}", train["status"]["attempts"]);
+    let jobs = case.server.list("Job", &case.namespace, "cultivar.dev/flavor=open").await?;
+    let selector = &jobs[0]["spec"]["template"]["spec"]["nodeSelector"];
+    ensure!(selector["kubernetes.io/os"] == "linux", "the pod may go to {selector}");
+    case.experiment("lost", root(&[])).await?;
+    waits(case, "lost", "QueueRequired").await?;
+    remove(case, &["flavored"]).await?;
+    // With the last queue gone it just runs.
+    case.ends("lost", "Completed").await.map(|_| ())
+}

@@ -1,0 +1,154 @@
+//! Queues: the one loop that admits, over all of them, and what it knows.
+//!
+//! Comes in: Queues and namespaces from their watches, what experiments ask for from their passes, and what their live Jobs
+//! and pods hold from the index. Goes out: leave to start, orders to stop and reasons to wait, which the next pass over
+//! each experiment acts on; and the status of the Queues. What is decided is the core's: see `decide::queue`.
+
+mod admit;
+mod status;
+
+pub use admit::{Loop, run};
+
+use cultivar_core::decide::experiment::queueing::Queueing;
+use cultivar_core::decide::queue::{Ask, Bearer, Engine, Id};
+use cultivar_core::domain::queue::{Hold, config};
+use cultivar_core::domain::{Meta, Placement, Record};
+use cultivar_crds::{QueueSpec, QueueStatus};
+use jiff::Timestamp;
+use serde::Deserialize;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+use crate::observe::Key;
+use crate::observe::convert;
+use crate::observe::raw::Raw;
+
+/// An experiment's namespace and name.
+type Name = (String, String);
+
+/// What an experiment holds, and who it is to preemption.
+pub struct Held {
+    pub bearer: Bearer,
+    pub holds: Vec<Hold>,
+}
+
+/// What the loop, the passes and the watches share.
+#[derive(Default)]
+pub struct Queues {
+    engine: Mutex<Engine>,
+    objects: Mutex<BTreeMap<String, Arc<Record<QueueStatus>>>>,
+    touched: Mutex<HashSet<Name>>,
+    // Whether there is any queue: where there is none nothing here costs anything.
+    any: AtomicBool,
+    news: Notify,
+    off: bool,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is behind these locks is whole after every statement that could panic.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn id(key: &Key) -> Id {
+    Id::new(&key.namespace, &key.name)
+}
+
+impl Queues {
+    /// No queue is known yet; with `on` false none ever is.
+    pub fn new(on: bool) -> Self {
+        Self { off: !on, ..Self::default() }
+    }
+
+    /// A Queue as it is now.
+    ///
+    /// # Errors
+    /// It cannot be read: a newer operator wrote it.
+    pub fn apply(&self, object: Raw) -> Result<(), serde_json::Error> {
+        let record = convert::record::<QueueStatus>(object, None)?;
+        let spec = QueueSpec::deserialize(&*record.spec)?;
+        let Meta { name, uid, deleting, .. } = record.meta.clone();
+        locked(&self.engine).set_queue(&name, Some(config(&name, &uid, deleting, &spec)), Timestamp::now());
+        locked(&self.objects).insert(name, Arc::new(record));
+        self.any.store(true, Ordering::Relaxed);
+        self.news.notify_one();
+        Ok(())
+    }
+
+    /// A Queue is gone.
+    pub fn remove(&self, name: &str) {
+        let mut engine = locked(&self.engine);
+        engine.set_queue(name, None, Timestamp::now());
+        self.any.store(engine.has_queues(), Ordering::Relaxed);
+        drop(engine);
+        locked(&self.objects).remove(name);
+        self.news.notify_one();
+    }
+
+    /// Names of the Queues that are known.
+    pub fn names(&self) -> HashSet<String> {
+        locked(&self.objects).keys().cloned().collect()
+    }
+
+    /// A namespace has these labels, or is gone.
+    pub fn set_namespace(&self, name: &str, labels: Option<BTreeMap<String, String>>) {
+        locked(&self.engine).set_namespace(name, labels, Timestamp::now());
+        self.news.notify_one();
+    }
+
+    /// Something about an experiment, its Jobs or its pods has changed.
+    pub fn touch(&self, namespace: &str, name: &str) {
+        locked(&self.touched).insert((namespace.to_owned(), name.to_owned()));
+        if self.any.load(Ordering::Relaxed) {
+            self.news.notify_one();
+        }
+    }
+
+    /// How the queues stand to an experiment, which is or was in `queue`.
+    pub fn of(&self, key: &Key, queue: Option<&str>) -> Queueing {
+        if !self.any.load(Ordering::Relaxed) && queue.is_none() {
+            return Queueing { off: self.off, ..Queueing::default() };
+        }
+        let engine = locked(&self.engine);
+        let id = id(key);
+        let admission = engine.admission(&id).map(|admission| {
+            let (queue, flavor) = (&admission.claim.queue, &admission.claim.flavor);
+            let flavors = engine.queue(queue).map(|config| config.flavors.as_slice()).unwrap_or_default();
+            let known = flavors.iter().find(|known| known.name == *flavor).cloned().unwrap_or_default();
+            let placement = Placement {
+                queue: Arc::clone(queue),
+                flavor: Arc::clone(flavor),
+                since: admission.since,
+                node_selector: known.node_selector,
+                tolerations: known.tolerations,
+            };
+            (admission.attempt, placement)
+        });
+        Queueing {
+            off: self.off,
+            queues: engine.has_queues(),
+            admission,
+            wait: engine.wait(&id).cloned(),
+            eviction: engine.eviction(&id).cloned(),
+            max_runtime: queue.and_then(|queue| engine.queue(queue)?.max_runtime),
+        }
+    }
+
+    /// An experiment asks for leave to start.
+    pub fn ask(&self, key: &Key, ask: Ask) {
+        locked(&self.engine).ask(&id(key), ask, Timestamp::now());
+        self.news.notify_one();
+    }
+
+    /// An experiment wants nothing of any queue.
+    pub fn withdraw(&self, key: &Key) {
+        let id = id(key);
+        let mut engine = locked(&self.engine);
+        if engine.wait(&id).is_some() || engine.admission(&id).is_some() || engine.is_asking(&id) {
+            engine.withdraw(&id, Timestamp::now());
+            drop(engine);
+            self.news.notify_one();
+        }
+    }
+}
