@@ -4,7 +4,7 @@ use cultivar_e2e::error::Result;
 use serde_json::{Value, json};
 
 use crate::ensure;
-use crate::kit::{Case, SOON, condition, root, with};
+use crate::kit::{Case, SOON, condition, name, root, with};
 
 const GPU: &str = "nvidia.com/gpu";
 
@@ -66,9 +66,9 @@ pub async fn what_is_lent_is_taken_back(case: &Case) -> Result<()> {
     for name in ["lender", "borrower"] {
         queue(case, name, json!({"cohort": "two-teams", "resources": {GPU: {"quota": 4}}})).await?;
     }
-    case.experiment("own", run("borrower", 4, "2s")).await?;
+    case.experiment("own", run("borrower", 4, "1h")).await?;
     runs(case, "own").await?;
-    case.experiment("borrowed", run("borrower", 4, "2s")).await?;
+    case.experiment("borrowed", run("borrower", 4, "5s")).await?;
     runs(case, "borrowed").await?;
     case.experiment("wanted", run("lender", 2, "200ms")).await?;
     case.ends("wanted", "Completed").await?;
@@ -78,8 +78,10 @@ pub async fn what_is_lent_is_taken_back(case: &Case) -> Result<()> {
     let message = attempts[0]["message"].as_str().unwrap_or_default();
     ensure!(message.contains("queue lender takes back 2 nvidia.com/gpu"), "{message}");
     ensure!(borrowed["status"]["retries"].is_null(), "it spent {}", borrowed["status"]["retries"]);
-    let own = case.ends("own", "Completed").await?;
+    let own = runs(case, "own").await?;
     ensure!(own["status"]["attempt"] == 1, "a run within its quota was stopped: {}", own["status"]["attempts"]);
+    case.server.patch("Experiment", &case.namespace, "own", &json!({"spec": {"cancel": true}})).await?;
+    case.ends("own", "Cancelled").await?;
     remove(case, &["lender", "borrower"]).await
 }
 
@@ -155,6 +157,7 @@ pub async fn stages_go_to_the_flavor_of_their_queue(case: &Case) -> Result<()> {
     case.pipeline("queued", json!({"queue": "flavored", "priority": 3, "stages": stages})).await?;
     case.run_ends("queued-1", "Completed").await?;
     let train = case.stage("queued-1", "train").await?;
+    let train = case.ends(&name(&train), "Completed").await?;
     ensure!(train["spec"]["priority"] == 3 && train["spec"]["queue"] == "flavored", "{}", train["spec"]);
     ensure!(train["status"]["attempts"][0]["flavor"] == "open", "{}", train["status"]["attempts"]);
     let jobs = case.server.list("Job", &case.namespace, "cultivar.dev/flavor=open").await?;

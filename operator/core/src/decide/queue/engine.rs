@@ -255,6 +255,12 @@ impl Engine {
     // Into the queue that it names, or its namespace does; else it is told why none takes it.
     fn place(&mut self, id: &Id) {
         let Some(asked) = self.asks.get(id) else { return };
+        if self.ledger.lines.is_empty() && asked.ask.queue.is_none() {
+            // Without any queue it needs no leave: its next pass finds that out.
+            self.waits.remove(id);
+            self.fresh.insert(id.clone());
+            return;
+        }
         match self.queue_for(id, &asked.ask) {
             Ok(queue) => {
                 let Some(line) = self.ledger.lines.get_mut(&queue) else { return };
