@@ -20,7 +20,7 @@ pub struct Engine {
     pub(super) grants: BTreeMap<Id, Admission>,
     pub(super) evictions: BTreeMap<Id, Eviction>,
     pub(super) waits: BTreeMap<Id, Wait>,
-    // Told that they wait, but not why yet.
+    // Whom no queue takes, and who is to hear of it.
     pub(super) fresh: BTreeSet<Id>,
     pub(super) dirty: BTreeSet<Group>,
     // When a group is looked at again though nothing happens in it.
@@ -233,6 +233,7 @@ impl Engine {
         if let Some(line) = self.ledger.lines.get_mut(&queue) {
             line.pending.remove(id, asked.priority, &asked.ask);
             line.promised.remove(id);
+            line.fresh.remove(id);
         }
         self.touch(&queue);
     }
@@ -266,9 +267,9 @@ impl Engine {
                 let Some(line) = self.ledger.lines.get_mut(&queue) else { return };
                 let priority = asked.ask.priority.min(line.config.max_priority);
                 line.pending.insert(id, priority, &asked.ask);
+                line.fresh.insert(id.clone());
                 let since = asked.ask.clone();
                 self.asks.insert(id.clone(), Asked { ask: since, queue: Some(Arc::clone(&queue)), priority });
-                self.fresh.insert(id.clone());
                 self.touch(&queue);
             }
             Err(wait) => {

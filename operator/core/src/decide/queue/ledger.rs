@@ -65,6 +65,8 @@ pub struct Line {
     pub pending: Pending,
     /// Who stopped others and waits until they have ended, and in which flavor.
     pub promised: BTreeMap<Id, Word>,
+    /// Who has come since the last pass, and is to hear why it waits.
+    pub fresh: BTreeSet<Id>,
     /// What each class was told last.
     pub told: BTreeMap<(Word, Arc<Class>), Reason>,
 }

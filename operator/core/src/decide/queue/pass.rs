@@ -104,7 +104,6 @@ impl Engine {
         self.unplace(id, now);
         let Some(asked) = self.asks.remove(id) else { return };
         self.waits.remove(id);
-        self.fresh.remove(id);
         self.ledger.count(&id.namespace, &claim, 1, now);
         self.grants.insert(id.clone(), Admission { attempt: asked.ask.attempt, claim, since: now });
         outcome.changed.insert(id.clone());
@@ -162,7 +161,7 @@ impl Engine {
                     // What was promised is there no more, for a quota was changed: it waits like everybody else.
                     line.promised.remove(&id);
                     line.pending.insert(&id, asked.priority, &asked.ask);
-                    self.fresh.insert(id);
+                    line.fresh.insert(id);
                 }
             }
         }

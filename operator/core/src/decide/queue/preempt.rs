@@ -53,18 +53,20 @@ impl Engine {
                 continue;
             }
             let Some(chosen) = self.choose(queue, first, flavor, &members, &leaving, now) else { continue };
+            let stopped: Vec<String> = chosen.iter().map(|(id, _)| id.to_string()).collect();
             for (id, attempt) in chosen {
                 let message = self.message_for(queue, first, flavor, &(id.clone(), attempt));
                 outcome.changed.insert(id.clone());
                 self.evictions.insert(id, Eviction { attempt, message });
             }
-            self.promise(queue, first, flavor, now, outcome);
+            self.promise(queue, first, flavor, now);
+            self.tell_promised(queue, &first.turn.1, &stopped, outcome);
             return true;
         }
         false
     }
 
-    fn promise(&mut self, queue: &Word, first: &First, flavor: &Flavor, now: Timestamp, outcome: &mut Outcome) {
+    fn promise(&mut self, queue: &Word, first: &First, flavor: &Flavor, now: Timestamp) {
         let id = &first.turn.1;
         let (Some(asked), Some(line)) = (self.asks.get(id), self.ledger.lines.get_mut(queue)) else { return };
         line.pending.remove(id, asked.priority, &asked.ask);
@@ -72,7 +74,6 @@ impl Engine {
         if let Some(claim) = self.promise_of(id) {
             self.ledger.count(&id.namespace, &claim, 1, now);
         }
-        self.tell_promised(queue, id, outcome);
     }
 
     // Whether it stays within the quota with all of its queue that is not of lower priority.

@@ -39,7 +39,7 @@ impl Engine {
             news.extend(line.pending.of_class(&class.0, &class.1).map(|id| (id.clone(), wait(queue, block, &message))));
             messages.insert(class, message);
         }
-        for id in &self.fresh {
+        for id in &line.fresh {
             let Some(asked) = self.asks.get(id).filter(|asked| asked.queue.as_ref() == Some(queue)) else { continue };
             let class = (
                 Arc::clone(&id.namespace),
@@ -57,21 +57,25 @@ impl Engine {
                 outcome.changed.insert(id.clone());
                 self.waits.insert(id.clone(), Wait { position, ..wait });
             }
-            self.fresh.remove(&id);
         }
         if let Some(line) = self.ledger.lines.get_mut(queue) {
+            line.fresh.clear();
             line.told = blocked.into_iter().map(|(class, block)| (class, block.reason)).collect();
         }
     }
 
-    pub(super) fn tell_promised(&mut self, queue: &Word, id: &Id, outcome: &mut Outcome) {
-        let leaving: Vec<String> = self.evictions.keys().map(ToString::to_string).collect();
-        let message =
-            format!("others were stopped for it and are ending: {}", crate::domain::text::some_of(&leaving, NAMED));
+    pub(super) fn tell_promised(&mut self, queue: &Word, id: &Id, stopped: &[String], outcome: &mut Outcome) {
+        let message = if stopped.is_empty() {
+            "others were told to stop already, and are ending; it gets what they leave".to_owned()
+        } else {
+            format!("{} is stopped for it, and is ending", crate::domain::text::some_of(stopped, NAMED))
+        };
         let wait =
             Wait { queue: Some(Arc::clone(queue)), reason: Reason::WaitingForPreemption, message, position: Some(1) };
         self.waits.insert(id.clone(), wait);
-        self.fresh.remove(id);
+        if let Some(line) = self.ledger.lines.get_mut(queue) {
+            line.fresh.remove(id);
+        }
         outcome.changed.insert(id.clone());
     }
 
