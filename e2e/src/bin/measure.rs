@@ -1,7 +1,7 @@
-//! `cargo measure [pipelines|data]`: how fast pipelines are and what they cost, beside plain Jobs; how fast data moves,
-//! beside boto3.
+//! `cargo measure [pipelines|data|queues]`: how fast pipelines are and what they cost, beside plain Jobs; how fast data
+//! moves, beside boto3; how fast runs are admitted.
 //!
-//! In: the command line. Out: a table with the goals beside the numbers, and `target/measure/{pipelines,data}.json`.
+//! In: the command line. Out: a table with the goals beside the numbers, and `target/measure/{pipelines,data,queues}.json`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 use cultivar_e2e::cluster::Cluster;
 use cultivar_e2e::error::Result;
-use cultivar_e2e::image::{Build, compile_data, compile_operator};
+use cultivar_e2e::image::{Build, compile_admission, compile_data, compile_operator};
 use cultivar_e2e::measure::{self, CHAINS_5, CHAINS_200, RUNS_300, Report, Session, Shape, data};
 use cultivar_e2e::operator;
 use cultivar_e2e::ui::Ui;
@@ -34,6 +34,8 @@ enum What {
     Pipelines(Options),
     /// Uploads and downloads, logs, the time that a run takes longer: the runner and the built-in store beside boto3.
     Data(DataOptions),
+    /// The admission engine alone, in virtual time, under the loads of Kueue's own tests.
+    Queues,
 }
 
 #[derive(clap::Args)]
@@ -86,6 +88,7 @@ fn main() -> ExitCode {
     let done = match args.what.unwrap_or(What::Pipelines(args.options)) {
         What::Pipelines(options) => pipelines(&options),
         What::Data(options) => moved(options),
+        What::Queues => admitted(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -153,6 +156,19 @@ fn moved(options: DataOptions) -> Result<()> {
     ]));
     let note = "The runner's times are those of its whole process, hashing included; boto3's those of the transfer alone, once it has started.";
     keep(&report, "data", note)
+}
+
+fn admitted() -> Result<()> {
+    let ui = Ui::new("measure-queues");
+    let program = ui.step("compile the engine", |_| compile_admission())?;
+    let load_before = load_average();
+    let mut report = ui.step("play the loads", |_| measure::queues::run(&program))?;
+    report.about(BTreeMap::from([
+        ("cpus", json!(std::thread::available_parallelism().map_or(0, usize::from))),
+        ("load_average_before", load_before),
+        ("measured", json!("the engine in one process, without an API server: virtual times are those of the loads, what is stopped for others starts from the beginning; passes and CPU are real")),
+    ]));
+    keep(&report, "queues", "Virtual times are those of the loads; passes and CPU are real. No API server takes part.")
 }
 
 fn keep(report: &Report, name: &str, note: &str) -> Result<()> {

@@ -94,6 +94,16 @@ pub fn compile_data() -> Result<[PathBuf; 2]> {
     cargo_build(Build::Static, [RUNNER, STORE])
 }
 
+/// The program that drives the admission engine, compiled as the operator is for its image.
+///
+/// # Errors
+/// It does not compile.
+pub fn compile_admission() -> Result<PathBuf> {
+    let mut command = cargo("build");
+    command.args(["--package", "cultivar-core", "--example", "admission", "--profile", "image"]);
+    made(&mut command, ["admission"]).map(|[program]| program)
+}
+
 /// The binaries of the operator, the store and the runner, in this order.
 fn compile_three(build: Build) -> Result<[PathBuf; 3]> {
     if build == Build::Static {

@@ -7,6 +7,7 @@
 mod bare;
 pub mod data;
 pub mod observe;
+pub mod queues;
 mod report;
 mod scenario;
 mod stats;
