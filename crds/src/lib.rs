@@ -13,6 +13,7 @@ pub mod pipeline;
 pub mod pipeline_run;
 pub mod reason;
 pub mod schema;
+pub mod source;
 pub mod template;
 
 pub use artifact_store::{ArtifactStore, ArtifactStoreSpec};
@@ -26,6 +27,7 @@ pub use pipeline::{
 };
 pub use pipeline_run::{PipelineRun, PipelineRunSpec, PipelineRunStatus, StageStatus};
 pub use reason::Reason;
+pub use source::{Packed, Source};
 pub use template::{
     ArtifactPolicy, Best, Checkpoint, ExperimentTemplate, From, Goal, Input, MetricUse, Output, Pick, Require, Retries,
     Selector, Timeouts,

@@ -31,6 +31,9 @@ pub struct RunSpec {
     /// Key prefix of this experiment inside the store, without a slash at either end.
     #[serde(default)]
     pub prefix: String,
+    /// The program's code, where it is not in the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<crate::Source>,
     /// What to fetch before the program starts.
     #[serde(default)]
     pub inputs: Vec<Input>,
@@ -176,6 +179,16 @@ pub enum BadSpec {
         /// The name.
         name: String,
     },
+    /// Code that would go elsewhere.
+    #[error(
+        "the source's path {path:?} must be absolute, and its subdirectory {subdirectory:?} a relative path of plain parts"
+    )]
+    Source {
+        /// Where it goes.
+        path: String,
+        /// Where the program starts in it.
+        subdirectory: String,
+    },
     /// A prefix that leaves its place.
     #[error("the prefix {0:?} is no relative path of plain parts")]
     Prefix(String),
@@ -194,10 +207,22 @@ impl RunSpec {
         if !spec.prefix.is_empty() && !crate::is_safe_relative(&spec.prefix) {
             return Err(BadSpec::Prefix(spec.prefix));
         }
+        if let Some(source) = &spec.source {
+            check_source(source)?;
+        }
         check_names("input", spec.inputs.iter().map(|input| input.name.as_str()))?;
         check_names("output", spec.outputs.iter().map(|output| output.name.as_str()))?;
         Ok(spec)
     }
+}
+
+fn check_source(source: &crate::Source) -> Result<(), BadSpec> {
+    let below = source.subdirectory.as_deref().is_none_or(crate::is_safe_relative);
+    if source.path.strip_prefix('/').is_some_and(crate::is_safe_relative) && below {
+        return Ok(());
+    }
+    let (path, subdirectory) = (source.path.clone(), source.subdirectory.clone().unwrap_or_default());
+    Err(BadSpec::Source { path, subdirectory })
 }
 
 fn check_names<'a>(what: &'static str, names: impl Iterator<Item = &'a str>) -> Result<(), BadSpec> {
@@ -252,6 +277,16 @@ mod tests {
             (with(r#""inputs": [{"name": "a/b", "uri": "s3://x", "path": "/p"}]"#), "a/b"),
             (with(r#""prefix": "../other""#), "../other"),
             (with(r#""keepOnFailure": "soon""#), "soon"),
+            (
+                with(r#""source": {"path": "/a/../b", "origin": {"packed": {"uri": "s3://x", "digest": "sha256:0"}}}"#),
+                "/a/../b",
+            ),
+            (
+                with(
+                    r#""source": {"path": "/a", "subdirectory": "../b", "origin": {"packed": {"uri": "s3://x", "digest": "d"}}}"#,
+                ),
+                "../b",
+            ),
         ] {
             assert!(RunSpec::read(&text).unwrap_err().to_string().contains(why), "{text}");
         }

@@ -44,6 +44,7 @@ fn within(parent: &str, key: &str) -> &'static str {
         ("", "inputs") => "inputs",
         ("", "source") => "source",
         ("env", "valueFrom") => "valueFrom",
+        ("source", "packed") => "packed",
         _ => "other",
     }
 }
@@ -51,6 +52,8 @@ fn within(parent: &str, key: &str) -> &'static str {
 /// Merges `patch` over `base`, both the value of `field`, as `within` names it.
 fn merge(field: &str, base: &mut Value, patch: &Value) {
     match (base, patch) {
+        // One artifact: where another one came from says nothing of it.
+        (base, patch) if field == "packed" => *base = patch.clone(),
         (Value::Object(base), Value::Object(patch)) => merge_object(field, base, patch),
         (Value::Array(base), Value::Array(patch)) if named(base) && !base.is_empty() && named(patch) => {
             for item in patch {

@@ -6,6 +6,7 @@ pub mod errand;
 pub mod names;
 pub mod records;
 pub mod settings;
+pub mod source;
 pub mod text;
 pub mod time;
 

@@ -5,6 +5,7 @@ mod job;
 mod pod;
 mod run;
 mod runner;
+mod source;
 
 pub use experiment::stage;
 pub use job::job;

@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
-use super::RenderError;
 use super::pod::{MAX_ENV, Own, as_text, at, name, unresolved, uri};
+use super::{RenderError, source};
 use crate::domain::names::{short_hash, store_prefix};
 use crate::domain::{Equipment, Meta, StoreAccess, time};
 use crate::refs::{Insert, Scope, resolve};
@@ -111,7 +111,7 @@ pub fn mount_claims(
     Ok(())
 }
 
-fn invalid(message: impl Into<String>) -> RenderError {
+pub fn invalid(message: impl Into<String>) -> RenderError {
     RenderError { reason: Reason::InvalidTemplate, message: message.into() }
 }
 
@@ -173,6 +173,7 @@ pub fn spec(
         stage: label(labels::STAGE),
         store: equipment.store.as_ref().map(store),
         prefix: store_prefix(experiment),
+        source: source::spec(template, own)?,
         inputs,
         outputs,
         outputs_dir: format!("{HOME}/outputs"),
