@@ -16,6 +16,7 @@ use crate::supervise::{Signals, Tee};
 use cultivar_data::{DataError, Mover, Store};
 use cultivar_protocol::{InputUsed, MAX_TERMINATION_MESSAGE, Reason, RunResult, RunSpec, fit, merge_reported};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,6 +33,8 @@ pub struct Facts {
     pub problems: Vec<String>,
     /// What was fetched.
     pub inputs: Vec<InputUsed>,
+    /// What is known of the code, for the environment.
+    pub source: BTreeMap<String, Value>,
     /// Sees the output while the program runs.
     pub tee: Option<Arc<Tee>>,
     /// The end of the output, when it has ended.
@@ -63,6 +66,7 @@ impl Facts {
             started_at: jiff::Timestamp::now(),
             problems: Vec::new(),
             inputs: Vec::new(),
+            source: BTreeMap::new(),
             tee: None,
             tail: None,
             logs: None,
@@ -143,6 +147,7 @@ fn gather(spec: &RunSpec, facts: &mut Facts, ended: &Ended) -> RunResult {
             result.problems.push(format!("input {:?} is not pinned: its server names no version or ETag", input.name));
         }
     }
+    result.environment.extend(facts.source.clone());
     if let Some(uri) = &facts.restored {
         result.environment.insert("restoredFrom".to_owned(), Value::String(uri.clone()));
     }

@@ -1,7 +1,7 @@
 //! Before the program starts: folders, the store, and what it needs.
 
 use super::after::Facts;
-use super::{Ended, Failure, inputs};
+use super::{Ended, Failure, inputs, source};
 use crate::checkpoint;
 use crate::supervise::Signals;
 use cultivar_data::Store;
@@ -26,6 +26,10 @@ pub async fn prepare(spec: &RunSpec, signals: &mut Signals, facts: &mut Facts) -
 async fn fetch(spec: &RunSpec, facts: &mut Facts) -> Result<(), Failure> {
     if let Some(store) = &spec.store {
         facts.store = Some(Store::open(store).map_err(|error| Failure::runner(error.to_string()))?);
+    }
+    // First: an input may belong into a folder of the code.
+    if let Some(source) = &spec.source {
+        facts.source = source::fetch(spec, source, &facts.mover).await?;
     }
     if !spec.inputs.is_empty() {
         facts.inputs = inputs::fetch(spec, &facts.mover).await?;

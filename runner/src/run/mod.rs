@@ -5,6 +5,7 @@ mod before;
 mod deadline;
 mod during;
 pub(crate) mod inputs;
+mod source;
 
 use crate::supervise::{self, Signals};
 use cultivar_protocol::{BadSpec, RUNNER_FAILED, Reason, RunSpec, SPEC_ENV};
