@@ -9,9 +9,14 @@ use crate::schema;
 /// The program's code, put into place before it starts. What fetched it last is what a retry and a clone run.
 #[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.git) || !has(self.packed)").message("the code comes from one place: git or packed"))]
 #[x_kube(validation = Rule::new("!has(self.subdirectory) || !self.subdirectory.matches('(^|/)[.][.](/|$)')").message("subdirectory leads down from the top of the source: without ..").field_path(".subdirectory"))]
 #[x_kube(validation = Rule::new("!has(self.path) || !self.path.matches('(^|/)[.][.](/|$)|^/+$')").message("path is a folder of its own for the source: absolute, without .., and not /").field_path(".path"))]
 pub struct Source {
+    /// A commit of a git repository. Submodules and what LFS keeps elsewhere are not fetched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git: Option<Git>,
+
     /// An archive or a folder in a store, as it was packed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub packed: Option<Packed>,
@@ -26,6 +31,33 @@ pub struct Source {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::path")]
     pub path: Option<String>,
+}
+
+/// A commit of a git repository, fetched without its history.
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.url) || self.url.matches('^https?://|^[$][{]')").message("git is fetched over https:// or http://, not over ssh: give the repository's https address and, where it is private, a secret with a token").field_path(".url"))]
+#[x_kube(validation = Rule::new("!has(self.url) || !self.url.matches('^[a-z]+://[^/]*@')").message("user and password do not belong into the url, which everyone can read: put them into a Secret and name it in secret").field_path(".url"))]
+pub struct Git {
+    /// Address of the repository: `https://` or `http://`, without user and password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub url: Option<String>,
+    /// A branch, a tag, or a commit in full; a branch where both have the name. The branch that the repository's HEAD
+    /// names by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 250))]
+    pub revision: Option<String>,
+    /// The commit that is fetched, in full, whatever `revision` has come to mean. Once an attempt has fetched the code,
+    /// the frozen template holds its commit; a clone that overrides `url` or `revision` resolves them anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "commit")]
+    pub commit: Option<String>,
+    /// A Secret of the namespace with `username` and `password`, as of the type kubernetes.io/basic-auth; a token is a
+    /// password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub secret: Option<String>,
 }
 
 /// Code that was packed into one artifact, and where it came from.
@@ -57,6 +89,11 @@ pub struct Packed {
 /// A relative path in the source.
 fn relative(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "minLength": 1, "maxLength": 1024, "pattern": "^[^/]"})
+}
+
+/// A commit in full, or a reference to one.
+fn commit(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "maxLength": 256, "pattern": "^([0-9a-f]{40}|[$][{].+[}])$"})
 }
 
 /// A digest, or a reference to one.

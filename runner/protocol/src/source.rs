@@ -22,8 +22,27 @@ pub struct Source {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Origin {
+    /// A commit of a repository.
+    Git(Git),
     /// An artifact.
     Packed(Packed),
+}
+
+/// A commit of a repository.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Git {
+    /// `https://` or `http://`, without user and password.
+    pub url: String,
+    /// A branch, a tag, or a commit in full; the repository's HEAD unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// The commit in full; it comes before the revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// A folder with the files `username` and `password`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_dir: Option<String>,
 }
 
 /// A tar or tar.gz archive, or a directory with a manifest.

@@ -2,6 +2,7 @@
 
 use super::before::metrics_file;
 use super::deadline::Deadline;
+use super::source::Fetched;
 use super::{Ended, Failure, say};
 use crate::checkpoint::Saving;
 use crate::collect::environment::{self, PACKAGES};
@@ -16,7 +17,6 @@ use crate::supervise::{Signals, Tee};
 use cultivar_data::{DataError, Mover, Store};
 use cultivar_protocol::{InputUsed, MAX_TERMINATION_MESSAGE, Reason, RunResult, RunSpec, fit, merge_reported};
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,8 +33,8 @@ pub struct Facts {
     pub problems: Vec<String>,
     /// What was fetched.
     pub inputs: Vec<InputUsed>,
-    /// What is known of the code, for the environment.
-    pub source: BTreeMap<String, Value>,
+    /// What is known of the code.
+    pub source: Fetched,
     /// Sees the output while the program runs.
     pub tee: Option<Arc<Tee>>,
     /// The end of the output, when it has ended.
@@ -66,7 +66,7 @@ impl Facts {
             started_at: jiff::Timestamp::now(),
             problems: Vec::new(),
             inputs: Vec::new(),
-            source: BTreeMap::new(),
+            source: Fetched::default(),
             tee: None,
             tail: None,
             logs: None,
@@ -147,7 +147,8 @@ fn gather(spec: &RunSpec, facts: &mut Facts, ended: &Ended) -> RunResult {
             result.problems.push(format!("input {:?} is not pinned: its server names no version or ETag", input.name));
         }
     }
-    result.environment.extend(facts.source.clone());
+    result.environment.extend(facts.source.environment.clone());
+    result.source = facts.source.used.clone();
     if let Some(uri) = &facts.restored {
         result.environment.insert("restoredFrom".to_owned(), Value::String(uri.clone()));
     }

@@ -30,6 +30,7 @@ async fn fetch(spec: &RunSpec, facts: &mut Facts) -> Result<(), Failure> {
     // First: an input may belong into a folder of the code.
     if let Some(source) = &spec.source {
         facts.source = source::fetch(spec, source, &facts.mover).await?;
+        facts.problems.append(&mut facts.source.problems);
     }
     if !spec.inputs.is_empty() {
         facts.inputs = inputs::fetch(spec, &facts.mover).await?;

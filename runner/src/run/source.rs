@@ -1,18 +1,34 @@
 //! The program's code: fetched, put into place when it is whole, and entered.
 
 use super::{Failure, inputs};
+use crate::git::{self, Bounds, CheckedOut, Credentials, GitError, Wanted};
 use cultivar_data::{DataError, Limits, Mover, Place, public, unpack};
-use cultivar_protocol::{Input, Origin, Packed, Reason, RunSpec, Source};
+use cultivar_protocol::{Git, Input, Origin, Packed, Reason, RunSpec, Source, SourceUsed};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::runtime::Handle;
 
 /// More than this is data, and belongs into inputs.
 const MAX_BYTES: u64 = 4 << 30;
 
-/// Fetches the code and enters it. Comes back with what is known of it, by names of the environment.
-pub async fn fetch(spec: &RunSpec, source: &Source, mover: &Mover) -> Result<BTreeMap<String, Value>, Failure> {
+/// What is known of the code.
+#[derive(Debug, Default)]
+pub struct Fetched {
+    /// By names of the environment.
+    pub environment: BTreeMap<String, Value>,
+    /// The commit that was checked out of a repository.
+    pub used: Option<SourceUsed>,
+    /// What of it is not there.
+    pub problems: Vec<String>,
+}
+
+/// Fetches the code and enters it.
+pub async fn fetch(spec: &RunSpec, source: &Source, mover: &Mover) -> Result<Fetched, Failure> {
     let known = match &source.origin {
+        Origin::Git(from) => of_git(from, git(spec, source, from).await?),
         Origin::Packed(from) => {
             packed(spec, source, from, mover).await.map_err(|error| failure("source.packed", &error))?;
             of_packed(from)
@@ -28,7 +44,7 @@ pub async fn fetch(spec: &RunSpec, source: &Source, mover: &Mover) -> Result<BTr
 }
 
 // The environment is how the record and the status tell which code it was.
-fn of_packed(from: &Packed) -> BTreeMap<String, Value> {
+fn of_packed(from: &Packed) -> Fetched {
     let text = |value: &Option<String>| value.clone().map(Value::String);
     let known = [
         ("sourceUri", Some(Value::String(public(&from.uri)))),
@@ -37,7 +53,68 @@ fn of_packed(from: &Packed) -> BTreeMap<String, Value> {
         ("gitCommit", text(&from.commit)),
         ("gitDirty", from.dirty.map(Value::Bool)),
     ];
+    Fetched { environment: environment(known), ..Fetched::default() }
+}
+
+fn of_git(from: &Git, found: CheckedOut) -> Fetched {
+    let known = [
+        ("gitRemote", Some(Value::String(public(&from.url)))),
+        ("gitRevision", from.revision.clone().map(Value::String)),
+        ("gitCommit", Some(Value::String(found.commit.clone()))),
+    ];
+    Fetched {
+        environment: environment(known),
+        used: Some(SourceUsed { commit: found.commit }),
+        problems: found.problems,
+    }
+}
+
+fn environment<const N: usize>(known: [(&str, Option<Value>); N]) -> BTreeMap<String, Value> {
     known.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+}
+
+async fn git(spec: &RunSpec, source: &Source, from: &Git) -> Result<CheckedOut, Failure> {
+    let broken = |error: DataError| failure("source", &error);
+    let place = Place::of(Path::new(&source.path)).map_err(broken)?;
+    let scratch = Place::of(&Path::new(&spec.run_dir).join("source.git")).map_err(broken)?;
+    let credentials = from.secret_dir.as_ref().map(|folder| Credentials::read(Path::new(folder))).transpose();
+    let wanted = Wanted {
+        url: from.url.clone(),
+        revision: from.revision.clone(),
+        commit: from.commit.clone(),
+        credentials: credentials.map_err(|error| refused(&error))?,
+    };
+    // A stop of the run drops this future, and with it the guard; the thread ends at its next look.
+    let stop = Arc::new(AtomicBool::new(false));
+    let _guard = StopOnDrop(Arc::clone(&stop));
+    let handle = Handle::current();
+    let fetching = tokio::task::spawn_blocking(move || {
+        std::fs::create_dir(scratch.part()).map_err(|error| GitError::Local {
+            what: "make the folder",
+            path: scratch.part().to_owned(),
+            error,
+        })?;
+        let done = git::fetch(&wanted, place.part(), scratch.part(), Bounds::default(), &handle, &stop)?;
+        Ok::<_, GitError>((done, place))
+    });
+    let (done, place) = fetching
+        .await
+        .map_err(|error| Failure::runner(format!("source.git: fetching broke off: {error}")))?
+        .map_err(|error| refused(&error))?;
+    place.done().map_err(broken)?;
+    Ok(done)
+}
+
+fn refused(error: &GitError) -> Failure {
+    Failure { reason: error.reason(), message: error.to_string() }
+}
+
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 async fn packed(spec: &RunSpec, source: &Source, from: &Packed, mover: &Mover) -> Result<(), DataError> {

@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use super::unset::{member_name, object};
+use crate::domain::source;
+
 use super::{CloneError, strategic, union, unset};
 
 /// The template of a clone: the source's, minus `unset`, then `overrides` on top.
@@ -26,6 +28,7 @@ pub fn merge_template(source: &Value, unset: &[String], overrides: &Value) -> Re
         other => object(other.clone(), "what overrides it")?,
     };
     let mut template = object(template, "the source's template")?;
+    source::unpin(&mut template, &overrides);
     for (key, value) in &overrides {
         match template.get_mut(key) {
             Some(base) if key == "podTemplate" => strategic::compose(base, value),

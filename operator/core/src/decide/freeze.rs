@@ -210,8 +210,8 @@ fn check(template: Value, cloned_from: Option<ClonedFrom>) -> Frozen<Effective> 
     if template.get("image").and_then(Value::as_str).is_none_or(str::is_empty) {
         return refused(Reason::InvalidTemplate, "the template has no image".to_owned());
     }
-    if let Some(lacks) = source::lacks(&template) {
-        return refused(Reason::InvalidTemplate, format!("source: {lacks}"));
+    if let Some(fault) = source::fault(&template) {
+        return refused(Reason::InvalidTemplate, format!("source: {fault}"));
     }
     if let Err(error) = ExperimentTemplate::deserialize(&template) {
         return refused(Reason::InvalidTemplate, format!("the template does not fit the schema: {error}"));

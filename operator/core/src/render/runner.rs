@@ -226,6 +226,7 @@ pub fn install(
     container: &mut Map<String, Value>,
     equipment: &Equipment,
     run: &RunSpec,
+    source_secret: Option<String>,
 ) -> Result<(), RenderError> {
     let mut run = run.clone();
     let mut told = serde_json::to_string(&run).map_err(|error| invalid(error.to_string()))?;
@@ -248,9 +249,13 @@ pub fn install(
     push(container, "volumeMounts", json!({"name": "cultivar", "mountPath": HOME}));
     let pod = spec.as_object_mut().ok_or_else(|| invalid("the pod has no spec"))?;
     push(pod, "volumes", json!({"name": "cultivar", "emptyDir": {}}));
-    if let Some(secret) = equipment.store.as_ref().and_then(|store| store.secret.as_ref()) {
-        push(container, "volumeMounts", json!({"name": "cultivar-store", "mountPath": SECRETS, "readOnly": true}));
-        push(pod, "volumes", json!({"name": "cultivar-store", "secret": {"secretName": secret, "defaultMode": 0o444}}));
+    let store_secret = equipment.store.as_ref().and_then(|store| store.secret.clone());
+    for (name, path, secret) in
+        [("cultivar-store", SECRETS, store_secret), ("cultivar-source", source::SOURCE_SECRETS, source_secret)]
+    {
+        let Some(secret) = secret else { continue };
+        push(container, "volumeMounts", json!({"name": name, "mountPath": path, "readOnly": true}));
+        push(pod, "volumes", json!({"name": name, "secret": {"secretName": secret, "defaultMode": 0o444}}));
     }
     push(
         pod,

@@ -1,6 +1,6 @@
 //! `source` of a template: what the runner is told of the program's code.
 
-use cultivar_crds::Source;
+use cultivar_crds::{Git, Packed, Source};
 use cultivar_protocol::{self as protocol, Origin, is_safe_relative};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -13,6 +13,8 @@ use crate::refs::{Insert, Scope, resolve};
 
 /// Where the source goes unless the template says otherwise.
 const PATH: &str = "/cultivar/source";
+/// Where the credentials of the repository are mounted.
+pub const SOURCE_SECRETS: &str = "/cultivar-secrets/source";
 
 /// The source, its references resolved and what they gave checked: the schema has seen the references only.
 pub fn spec(template: &Value, own: &Own) -> Result<Option<protocol::Source>, RenderError> {
@@ -23,26 +25,56 @@ pub fn spec(template: &Value, own: &Own) -> Result<Option<protocol::Source>, Ren
         // A reference may have put a number there.
         filled.pointer_mut(field).into_iter().for_each(|value| *value = as_text(value).into());
     }
-    if let Some(lacks) = source::lacks(&filled) {
-        return Err(invalid(format!("spec.source: {lacks}")));
+    if let Some(fault) = source::fault(&filled) {
+        return Err(invalid(format!("spec.source: {fault}")));
     }
     let read = Source::deserialize(&filled["source"]).map_err(|error| invalid(format!("spec.source: {error}")))?;
-    let Some(packed) = read.packed else {
-        return Ok(None);
+    let origin = match (read.git, read.packed) {
+        (Some(from), _) => Origin::Git(git(from)?),
+        (None, Some(from)) => Origin::Packed(packed(from)?),
+        (None, None) => return Ok(None),
     };
-    let origin = Origin::Packed(protocol::Packed {
-        digest: digest(packed.digest)?,
-        uri: packed.uri,
-        remote: packed.remote,
-        commit: packed.commit,
-        dirty: packed.dirty,
-    });
     Ok(Some(protocol::Source {
         origin,
         path: path(read.path)?,
         subdirectory: subdirectory(read.subdirectory)?,
         enter: !names_a_directory(template),
     }))
+}
+
+fn git(from: Git) -> Result<protocol::Git, RenderError> {
+    let url = from.url.unwrap_or_default();
+    // What a reference has put there has not been looked at yet.
+    if let Some(bad) = source::bad_url(&url) {
+        return Err(invalid(format!("spec.source.{bad}")));
+    }
+    if let Some(revision) = from.revision.as_ref().filter(|revision| !source::is_revision(revision)) {
+        return Err(invalid(format!(
+            "spec.source.git.revision: {revision:?} is no branch, tag or commit: they have no spaces and none of ~^:?*[\\"
+        )));
+    }
+    if let Some(commit) = from.commit.as_ref().filter(|commit| !source::is_commit(commit)) {
+        return Err(invalid(format!("spec.source.git.commit: {commit:?} is not a commit in full, 40 hex digits")));
+    }
+    let secret_dir = from.secret.map(|_| SOURCE_SECRETS.to_owned());
+    Ok(protocol::Git { url, revision: from.revision, commit: from.commit, secret_dir })
+}
+
+fn packed(from: Packed) -> Result<protocol::Packed, RenderError> {
+    Ok(protocol::Packed {
+        digest: digest(from.digest)?,
+        uri: from.uri,
+        remote: from.remote,
+        commit: from.commit,
+        dirty: from.dirty,
+    })
+}
+
+/// The Secret with the credentials of the repository, where there is one.
+pub fn secret(template: &Value, own: &Own) -> Result<Option<String>, RenderError> {
+    let Some(secret) = template.pointer("/source/git/secret") else { return Ok(None) };
+    let at = at("source").key("git").key("secret");
+    resolve(secret, &at, Scope::Own, &own.names(), Insert::Plain).map(|name| Some(as_text(&name))).map_err(unresolved)
 }
 
 fn digest(digest: String) -> Result<String, RenderError> {

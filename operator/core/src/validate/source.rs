@@ -9,8 +9,8 @@ use crate::refs::FieldPath;
 /// A root's source says all there is; a clone's may be completed by what it is cloned from.
 pub fn check(spec: &Value, at: &FieldPath, report: &mut Report) {
     if spec.get("from").is_none()
-        && let Some(lacks) = source::lacks(spec)
+        && let Some(fault) = source::fault(spec)
     {
-        report.fault(at.key("source"), lacks);
+        report.fault(at.key("source"), fault);
     }
 }
