@@ -27,7 +27,7 @@ pub use pipeline::{
 };
 pub use pipeline_run::{PipelineRun, PipelineRunSpec, PipelineRunStatus, StageStatus};
 pub use reason::Reason;
-pub use source::{Git, Packed, Source};
+pub use source::{Git, Packed, Python, Source};
 pub use template::{
     ArtifactPolicy, Best, Checkpoint, ExperimentTemplate, From, Goal, Input, MetricUse, Output, Pick, Require, Retries,
     Selector, Timeouts,

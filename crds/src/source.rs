@@ -26,6 +26,10 @@ pub struct Source {
     #[schemars(schema_with = "relative")]
     pub subdirectory: Option<String>,
 
+    /// Python packages that the code needs and the image does not have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub python: Option<Python>,
+
     /// Where the source is put: an absolute path; `/cultivar/source` by default. The program starts there, unless
     /// `podTemplate` gives its container a `workingDir`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,6 +88,18 @@ pub struct Packed {
     /// Whether it differs from that commit, for the record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dirty: Option<bool>,
+}
+
+/// Python packages, installed before the program starts, with the Python that the command names or the image has.
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!self.requirements.matches('(^|/)[.][.](/|$)')").message("requirements leads down from the top of the source: without ..").field_path(".requirements"))]
+pub struct Python {
+    /// A requirements file of pip, as a path from the top of the source. What it names is installed with
+    /// `python -m pip install --target` into a folder of the run, which PYTHONPATH and PATH then begin with; settings of
+    /// pip, such as PIP_INDEX_URL, are those of `env`. Each attempt installs anew.
+    #[schemars(schema_with = "relative")]
+    pub requirements: String,
 }
 
 /// A relative path in the source.

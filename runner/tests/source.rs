@@ -4,6 +4,7 @@ mod support;
 
 use serde_json::{Value, json};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use support::{Run, problems};
 
@@ -129,4 +130,75 @@ fn hostile(run: &Run) -> (String, String) {
     let tar = Command::new("tar").args(["cf", &run.text("bad.tar"), "-C", &run.text("code"), "way-out"]).status();
     assert!(tar.unwrap().success());
     (format!("file://{}", run.text("bad.tar")), sha256(&fs::read(run.path("bad.tar")).unwrap()))
+}
+
+/// A Python that notes what it is asked and installs one module, or fails; it also runs the program.
+const PYTHON: &str = r#"#!/bin/sh
+[ "$1" = -m ] || exec sh "$@"
+[ -z "$CULTIVAR_RUN_SPEC" ] || exit 9
+echo "$PWD $*" > "$NOTES"
+[ -w "$TMPDIR" ] || exit 8
+grep -q broken "${11}" && { echo "ERROR: No matching distribution found for broken" >&2; exit 1; }
+mkdir -p "$9/bin" "$9/demo-1.0.dist-info"
+printf '#!/bin/sh\necho a command\n' > "$9/bin/demo"; chmod +x "$9/bin/demo"
+"#;
+
+fn with_python(requirements: &str) -> Run {
+    let (mut run, _) = packed();
+    fs::create_dir(run.path("bin")).unwrap();
+    fs::write(run.path("bin/python3"), PYTHON).unwrap();
+    fs::set_permissions(run.path("bin/python3"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(run.path("code/trainers/requirements.txt"), requirements).unwrap();
+    let tar = Command::new("tar").args(["cf", &run.text("code.tar"), "-C", &run.text("code"), "trainers"]).status();
+    assert!(tar.unwrap().success());
+    let digest = sha256(&fs::read(run.path("code.tar")).unwrap());
+    run.spec["source"] = source(&run, &format!("file://{}", run.text("code.tar")), &digest);
+    run.spec["source"]["requirements"] = "trainers/requirements.txt".into();
+    run
+}
+
+fn with_path(run: &Run, words: &[&str]) -> std::process::Output {
+    let path = format!("{}:/usr/bin:/bin", run.text("bin"));
+    run.command(words).env("PATH", path).env("PYTHONPATH", "/before").env("NOTES", run.text("notes")).output().unwrap()
+}
+
+#[test]
+fn requirements_are_installed_for_the_program() {
+    let run = with_python("demo==1.0\n");
+    let out = with_path(&run, &["sh", "-c", "echo $PYTHONPATH; demo; ls $(dirname $PYTHONPATH | cut -d: -f1)"]);
+    let folder = run.text("run/python");
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(said.starts_with(&format!("{folder}:/before\na command\n")), "{said} {}", run.result());
+    let notes = fs::read_to_string(run.path("notes")).unwrap();
+    let source = run.text("source/trainers");
+    let words = format!(
+        "{source} -m pip install --quiet --no-input --disable-pip-version-check --no-cache-dir --target {folder} -r {source}/requirements.txt\n"
+    );
+    assert_eq!(notes, words);
+    assert_eq!(run.result()["environment"]["requirementsDigest"], json!(sha256(b"demo==1.0\n")));
+    let record: Value = serde_json::from_slice(&run.object("ns/exp/record-1.json").unwrap()).unwrap();
+    assert_eq!(record["result"]["environment"]["packages"]["demo"], "1.0");
+    assert!(!run.path("run/pip").exists());
+}
+
+#[test]
+fn requirements_that_cannot_be_installed_fail_the_run_with_pips_words() {
+    let mut run = with_python("broken\n");
+    let out = with_path(&run, &["sh", "-c", "echo started"]);
+    assert_eq!((out.status.code(), out.stdout.is_empty()), (Some(125), true));
+    assert_eq!(run.result()["reason"], "RunnerError");
+    assert!(run.result()["message"].as_str().unwrap().contains("No matching distribution found for broken"));
+    for (requirements, word, reason, words) in [
+        ("none.txt", "sh", "SourceUnavailable", "\"none.txt\", from the top of the source"),
+        ("trainers", "sh", "SourceUnavailable", "no file of the source"),
+        ("trainers/requirements.txt", "python9", "RunnerError", "the image has no python9"),
+    ] {
+        let _ = fs::remove_dir_all(run.path("source"));
+        fs::write(run.path("termination"), "").unwrap();
+        run.spec["source"]["requirements"] = requirements.into();
+        with_path(&run, &[word, "-c", "true"]);
+        let result = run.result();
+        assert_eq!(result["reason"], reason, "{result}");
+        assert!(result["message"].as_str().unwrap().contains(words), "{result}");
+    }
 }

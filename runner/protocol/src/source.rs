@@ -13,6 +13,9 @@ pub struct Source {
     /// A folder in it, as a relative path of plain parts; the program starts there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subdirectory: Option<String>,
+    /// A requirements file of pip in it, as a relative path of plain parts from `path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requirements: Option<String>,
     /// Whether the program starts in it; false: where its container says.
     #[serde(default)]
     pub enter: bool,

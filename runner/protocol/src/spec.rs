@@ -180,14 +180,12 @@ pub enum BadSpec {
         name: String,
     },
     /// Code that would go elsewhere.
-    #[error(
-        "the source's path {path:?} must be absolute, and its subdirectory {subdirectory:?} a relative path of plain parts"
-    )]
+    #[error("the source's path {path:?} must be absolute, and {below:?} in it a relative path of plain parts")]
     Source {
         /// Where it goes.
         path: String,
-        /// Where the program starts in it.
-        subdirectory: String,
+        /// What is named in it.
+        below: String,
     },
     /// A prefix that leaves its place.
     #[error("the prefix {0:?} is no relative path of plain parts")]
@@ -217,12 +215,12 @@ impl RunSpec {
 }
 
 fn check_source(source: &crate::Source) -> Result<(), BadSpec> {
-    let below = source.subdirectory.as_deref().is_none_or(crate::is_safe_relative);
-    if source.path.strip_prefix('/').is_some_and(crate::is_safe_relative) && below {
-        return Ok(());
+    let absolute = source.path.strip_prefix('/').is_some_and(crate::is_safe_relative);
+    let mut below = [&source.subdirectory, &source.requirements].into_iter().flatten();
+    match below.find(|path| !crate::is_safe_relative(path)) {
+        None if absolute => Ok(()),
+        odd => Err(BadSpec::Source { path: source.path.clone(), below: odd.cloned().unwrap_or_default() }),
     }
-    let (path, subdirectory) = (source.path.clone(), source.subdirectory.clone().unwrap_or_default());
-    Err(BadSpec::Source { path, subdirectory })
 }
 
 fn check_names<'a>(what: &'static str, names: impl Iterator<Item = &'a str>) -> Result<(), BadSpec> {

@@ -2,6 +2,7 @@
 
 use super::before::metrics_file;
 use super::deadline::Deadline;
+use super::python::Installed;
 use super::source::Fetched;
 use super::{Ended, Failure, say};
 use crate::checkpoint::Saving;
@@ -35,6 +36,8 @@ pub struct Facts {
     pub inputs: Vec<InputUsed>,
     /// What is known of the code.
     pub source: Fetched,
+    /// The Python packages that the code asked for.
+    pub python: Option<Installed>,
     /// Sees the output while the program runs.
     pub tee: Option<Arc<Tee>>,
     /// The end of the output, when it has ended.
@@ -67,6 +70,7 @@ impl Facts {
             problems: Vec::new(),
             inputs: Vec::new(),
             source: Fetched::default(),
+            python: None,
             tee: None,
             tail: None,
             logs: None,
@@ -115,7 +119,8 @@ async fn conclude(spec: &RunSpec, mut facts: Facts, mut ended: Ended) -> i32 {
             series(spec, &facts, &mut result).await;
         }
         logs(&mut facts, &mut result).await;
-        result.environment.extend(environment::collect(&facts.mover).await);
+        let python = facts.python.as_ref().map(|python| python.folder.clone());
+        result.environment.extend(environment::collect(&facts.mover, python).await);
     }
     tell(spec, facts, ended, result).await
 }
@@ -148,6 +153,9 @@ fn gather(spec: &RunSpec, facts: &mut Facts, ended: &Ended) -> RunResult {
         }
     }
     result.environment.extend(facts.source.environment.clone());
+    if let Some(python) = &facts.python {
+        result.environment.insert("requirementsDigest".to_owned(), Value::String(python.digest.clone()));
+    }
     result.source = facts.source.used.clone();
     if let Some(uri) = &facts.restored {
         result.environment.insert("restoredFrom".to_owned(), Value::String(uri.clone()));

@@ -3,7 +3,8 @@
 use serde_json::{Map, Value};
 
 /// The fields that hold text, as pointers into a template.
-pub const TEXTS: [&str; 10] = [
+pub const TEXTS: [&str; 11] = [
+    "/source/python/requirements",
     "/source/path",
     "/source/subdirectory",
     "/source/git/url",

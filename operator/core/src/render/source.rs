@@ -37,7 +37,8 @@ pub fn spec(template: &Value, own: &Own) -> Result<Option<protocol::Source>, Ren
     Ok(Some(protocol::Source {
         origin,
         path: path(read.path)?,
-        subdirectory: subdirectory(read.subdirectory)?,
+        subdirectory: below("subdirectory", read.subdirectory)?,
+        requirements: below("python.requirements", read.python.map(|python| python.requirements))?,
         enter: !names_a_directory(template),
     }))
 }
@@ -94,14 +95,14 @@ fn path(path: Option<String>) -> Result<String, RenderError> {
     Err(invalid(format!("spec.source.path: {path:?} is no absolute path of a folder, without . and .. in it")))
 }
 
-fn subdirectory(path: Option<String>) -> Result<Option<String>, RenderError> {
+fn below(field: &str, path: Option<String>) -> Result<Option<String>, RenderError> {
     let Some(path) = path else { return Ok(None) };
     let plain = path.trim_start_matches("./").trim_end_matches('/');
     match plain {
         "" | "." => Ok(None),
         plain if is_safe_relative(plain) => Ok(Some(plain.to_owned())),
         _ => Err(invalid(format!(
-            "spec.source.subdirectory: {path:?} is no path in the source: it is relative, without .. in it"
+            "spec.source.{field}: {path:?} is no path in the source: it is relative, without .. in it"
         ))),
     }
 }
