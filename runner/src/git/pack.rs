@@ -97,3 +97,56 @@ impl Reader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::packets::Packets;
+    use std::process::{Command, Stdio};
+
+    // A small pack as git makes it: a commit, folders, files, deltas.
+    fn real() -> (ObjectId, Vec<u8>) {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("d")).unwrap();
+        for number in 0..8 {
+            let text: String = (0..200).map(|line| format!("line {line} of many\n")).collect();
+            std::fs::write(root.path().join(format!("d/f{number}")), format!("{text}{number}")).unwrap();
+        }
+        let script = "git init -q . && git add . && git -c user.name=a -c user.email=a@example.org commit -q -m x && git rev-parse HEAD && echo HEAD | git pack-objects --revs --stdout -q";
+        let out = Command::new("sh")
+            .args(["-c", script])
+            .current_dir(root.path())
+            .env("HOME", root.path())
+            .stderr(Stdio::inherit())
+            .output()
+            .unwrap();
+        let tip = ObjectId::from_hex(&out.stdout[..40]).unwrap();
+        (tip, out.stdout[41..].to_vec())
+    }
+
+    fn received(tip: ObjectId, pack: &[u8]) -> Result<Pack, GitError> {
+        let mut bytes = Vec::new();
+        for chunk in pack.chunks(1000) {
+            bytes.extend_from_slice(format!("{:04x}\x01", chunk.len() + 5).as_bytes());
+            bytes.extend_from_slice(chunk);
+        }
+        bytes.extend_from_slice(b"0000");
+        let folder = tempfile::tempdir().unwrap();
+        let bounds = Bounds { object: 1 << 20, ..Bounds::default() };
+        Pack::receive(Band::new(Packets::new(&bytes[..])), tip, folder.path(), bounds, &AtomicBool::new(false))
+    }
+
+    #[test]
+    fn a_pack_that_is_not_whole_is_an_error_and_nothing_worse() {
+        let (tip, pack) = real();
+        assert_eq!(received(tip, &pack).ok().unwrap().commit, tip);
+        for at in (0..pack.len()).step_by(7) {
+            let mut other = pack.clone();
+            other[at] ^= 0x55;
+            assert!(matches!(received(tip, &other), Err(GitError::Hostile(_))), "changed at {at}");
+            assert!(matches!(received(tip, &pack[..at]), Err(GitError::Hostile(_))), "cut at {at}");
+        }
+        let other = ObjectId::null(Kind::Sha1);
+        assert!(received(other, &pack).err().unwrap().to_string().contains("is missing in its pack"));
+    }
+}

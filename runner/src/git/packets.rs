@@ -190,6 +190,24 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn whatever_comes_it_ends_and_keeps_to_its_limit(mut bytes: Vec<u8>, frames: bool) {
+            if frames {
+                let size = format!("{:04x}", bytes.len() + 5);
+                bytes = [size.as_bytes(), &[1], &bytes, size.as_bytes()].concat();
+            }
+            let mut packets = Packets::new(&bytes[..]);
+            while packets.line().is_ok_and(|packet| packet != Packet::End) {}
+            let mut band = Band::new(Packets::new(&bytes[..])).limited(20);
+            let mut out = Vec::new();
+            let _ = io::copy(&mut band, &mut out);
+            proptest::prop_assert!(out.len() <= 20);
+        }
+    }
+
     #[test]
     fn the_pack_is_one_band() {
         let read = |bytes: &[u8], most: u64| {

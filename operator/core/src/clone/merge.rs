@@ -28,7 +28,7 @@ pub fn merge_template(source: &Value, unset: &[String], overrides: &Value) -> Re
         other => object(other.clone(), "what overrides it")?,
     };
     let mut template = object(template, "the source's template")?;
-    source::unpin(&mut template, &overrides);
+    source::unpin(&mut template, unset, &overrides);
     for (key, value) in &overrides {
         match template.get_mut(key) {
             Some(base) if key == "podTemplate" => strategic::compose(base, value),

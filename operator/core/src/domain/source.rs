@@ -76,8 +76,9 @@ pub fn pin(template: &mut Value, commit: &str) -> bool {
     true
 }
 
-/// Takes out the commit of what a clone chooses anew: another url or revision, or other params where those decide.
-pub fn unpin(template: &mut Map<String, Value>, overrides: &Map<String, Value>) {
+/// Takes out the commit of what a clone chooses anew: another url or revision, or none, or other params where those
+/// decide.
+pub fn unpin(template: &mut Map<String, Value>, unset: &[String], overrides: &Map<String, Value>) {
     let Some(git) = template.get_mut("source").and_then(|source| source.get_mut("git")).and_then(Value::as_object_mut)
     else {
         return;
@@ -87,7 +88,8 @@ pub fn unpin(template: &mut Map<String, Value>, overrides: &Map<String, Value>) 
     let referred = |field: &str| git.get(field).and_then(Value::as_str).is_some_and(|text| text.contains("${"));
     let by_reference = ["url", "revision"].iter().any(|field| referred(field));
     let others = ["params", "inputs"].iter().any(|field| overrides.contains_key(*field));
-    if chosen || by_reference && others {
+    let unset = unset.iter().any(|path| matches!(path.as_str(), "source.git.url" | "source.git.revision"));
+    if unset || chosen || by_reference && others {
         git.remove("commit");
     }
 }

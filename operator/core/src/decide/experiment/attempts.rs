@@ -288,8 +288,8 @@ fn pin_image(plan: &mut Plan<ExperimentStatus>) {
     }
 }
 
-// A branch moves on: the next attempt, and every clone, must get what this one got.
-fn pin_source(plan: &mut Plan<ExperimentStatus>, reported: &result::RunResult) {
+/// A branch moves on: the next attempt, and every clone, must get what this one got.
+pub fn pin_source(plan: &mut Plan<ExperimentStatus>, reported: &result::RunResult) {
     let commit = reported.commit.as_ref().filter(|_| reported.by_runner);
     if let (Some(commit), Some(template)) = (commit, plan.status.template.as_mut())
         && source::pin(template, commit)
