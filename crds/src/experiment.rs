@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use crate::Phase;
 use crate::schema::{self, cancel_is_final, frozen, object_name};
+use crate::source::Source;
 use crate::template::{ArtifactPolicy, Checkpoint, ExperimentTemplate, From, Input, Output, Retries, Timeouts};
 use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, ResourceRequirements};
 
@@ -43,6 +44,7 @@ use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, ResourceRequirements};
     validation = frozen("params"),
     validation = frozen("env"),
     validation = frozen("envFrom"),
+    validation = frozen("source"),
     validation = frozen("inputs"),
     validation = frozen("outputs"),
     validation = frozen("checkpoint"),
@@ -371,6 +373,7 @@ fn every_template_field_is_frozen(template: ExperimentTemplate) {
         params,
         env,
         env_from,
+        source,
         inputs,
         outputs,
         checkpoint,
@@ -385,7 +388,7 @@ fn every_template_field_is_frozen(template: ExperimentTemplate) {
         pod_template,
     } = template;
     let _: (Option<String>, Option<From>, Vec<String>, Vec<String>, Vec<String>) = (image, from, unset, command, args);
-    let _: (Map<String, Value>, Vec<EnvVar>, Vec<EnvFromSource>) = (params, env, env_from);
+    let _: (Map<String, Value>, Vec<EnvVar>, Vec<EnvFromSource>, Option<Source>) = (params, env, env_from, source);
     let _: (Vec<Input>, Vec<Output>, Option<ResourceRequirements>) = (inputs, outputs, resources);
     let _: (Option<Checkpoint>, Vec<String>, Option<String>, Option<String>, Option<ArtifactPolicy>) =
         (checkpoint, tensorboard, store, keep_on_failure, artifacts);

@@ -14,6 +14,7 @@ pub mod pipeline_run;
 pub mod queue;
 pub mod reason;
 pub mod schema;
+pub mod source;
 pub mod template;
 
 pub use artifact_store::{ArtifactStore, ArtifactStoreSpec};
@@ -28,6 +29,7 @@ pub use pipeline::{
 pub use pipeline_run::{PipelineRun, PipelineRunSpec, PipelineRunStatus, StageStatus};
 pub use queue::{Queue, QueueSpec, QueueStatus};
 pub use reason::Reason;
+pub use source::{Git, Packed, Python, Source};
 pub use template::{
     ArtifactPolicy, Best, Checkpoint, ExperimentTemplate, From, Goal, Input, MetricUse, Output, Pick, Require, Retries,
     Selector, Timeouts,

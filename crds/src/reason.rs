@@ -54,9 +54,9 @@ reasons! {
     OutOfMemory => Final,
     /// The program ran longer than `timeouts.run`.
     DeadlineExceeded => User,
-    /// An input's bytes are not those that its digest names, or its archive is broken or hostile.
+    /// The bytes of an input, or of the code, are not those that its digest names, or are broken or hostile.
     InputCorrupt => User,
-    /// An input is not there, or may not be read.
+    /// An input, or the code, is not there, or may not be read.
     InputUnavailable => User,
     /// The runner in the pod could not do its work, such as starting the command; the message says why.
     RunnerFailed => User,

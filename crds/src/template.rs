@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 use crate::schema;
+use crate::source::Source;
 
 /// What to run. A root gives an `image`; a clone says where it comes `from`, and every other field is an override.
 ///
@@ -60,6 +61,10 @@ pub struct ExperimentTemplate {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub env_from: Vec<EnvFromSource>,
+
+    /// The program's code, where it is not in the image: fetched before the program starts, which then starts in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
 
     /// What the program reads, by name: `${inputs.<name>.path}` is where it finds it, `.uri` where it came from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// The folders beside DIR.
-pub const FOLDERS: [&str; 4] = ["inputs", "outputs", "run", "checkpoint"];
+pub const FOLDERS: [&str; 5] = ["source", "inputs", "outputs", "run", "checkpoint"];
 
 /// Why the runner could not be installed.
 #[derive(Debug, thiserror::Error)]

@@ -7,6 +7,7 @@
 
 pub mod checkpoint;
 pub mod collect;
+pub mod git;
 pub mod install;
 pub mod log;
 pub mod logs;

@@ -72,9 +72,36 @@ pub async fn what_the_schema_forbids_is_named_with_its_path(case: &Case) -> Resu
     refused(case, "Experiment", json!({"image": "a:1", "timeouts": {"run": "soon"}}), &["spec.timeouts.run"]).await?;
     refused(case, "Experiment", json!({"image": "a:1", "retries": {"limit": -1}}), &["spec.retries.limit"]).await?;
     refused(case, "Experiment", json!({"image": "a:1", "args": [1]}), &["spec.args[0]"]).await?;
+    sources(case).await?;
     refused(case, "Pipeline", json!({"stages": []}), &["spec.stages"]).await?;
     let twice = json!({"stages": [stage("a", root(&[])), stage("a", root(&[]))]});
     refused(case, "Pipeline", twice, &["spec.stages[1]", "Duplicate"]).await?;
     let many: Vec<Value> = (0..101).map(|index| stage(&format!("s{index}"), root(&[]))).collect();
     refused(case, "Pipeline", json!({"stages": many}), &["spec.stages", "100"]).await
+}
+
+// Code that cannot be fetched, or would go elsewhere, or would show a password to everyone.
+async fn sources(case: &Case) -> Result<()> {
+    let git = |url: &str| json!({"git": {"url": url}});
+    let https = || git("https://example.org/a");
+    let packed = |uri: &str, remote: &str| json!({"packed": {"uri": uri, "digest": format!("sha256:{}", "0".repeat(64)), "remote": remote}});
+    let with_path = |path: &str| with(https(), json!({"path": path}));
+    for (source, words) in [
+        (git("ssh://git@example.org/a"), &["spec.source.git.url", "not over ssh"][..]),
+        (git("git@example.org:a"), &["spec.source.git.url", "not over ssh"]),
+        (git("https://me:word@example.org/a"), &["spec.source.git.url", "secret"]),
+        (json!({"git": {"url": "https://example.org/a", "commit": "abc"}}), &["spec.source.git.commit"]),
+        (with(https(), packed("s3://a/b", "x")), &["spec.source", "git or packed"]),
+        (with(https(), json!({"subdirectory": "a/../../b"})), &["spec.source.subdirectory", "without .."]),
+        (with(https(), json!({"subdirectory": "/a"})), &["spec.source.subdirectory"]),
+        (with(https(), json!({"python": {"requirements": "../r.txt"}})), &["spec.source.python.requirements"]),
+        (with_path("/a/../b"), &["spec.source.path", "absolute"]),
+        (with_path("/"), &["spec.source.path", "absolute"]),
+        (packed("pvc://claim/code", "x"), &["spec.source.packed.uri", "not a claim"]),
+        (packed("s3://a/b", "https://token@example.org/a"), &["spec.source.packed.remote", "leave user"]),
+        (json!({"packed": {"uri": "s3://a/b"}}), &["spec.source.packed.digest"]),
+    ] {
+        refused(case, "Experiment", json!({"image": "a:1", "command": ["a"], "source": source}), words).await?;
+    }
+    Ok(())
 }

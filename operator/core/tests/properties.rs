@@ -296,6 +296,7 @@ fn an_experiment() -> Value {
     json!({
         "image": "x:${params.tag}", "command": ["a"], "args": ["--lr=${params.lr}", "${inputs.d.uri}", "${= params.n + 1}"],
         "params": {"lr": 0.1, "tag": "1", "n": 2, "copy": "${params.lr}"}, "env": [{"name": "A", "value": "${run.name}"}],
+        "source": {"git": {"url": "https://x/${params.tag}", "revision": "main", "secret": "s"}, "subdirectory": "a/b", "python": {"requirements": "r.txt"}},
         "inputs": [{"name": "d", "uri": "s3://${params.tag}"}], "outputs": [{"name": "m", "optional": true}],
         "resources": {"limits": {"nvidia.com/gpu": 1}}, "retries": {"limit": 1, "backoff": {"initial": "1s", "factor": 2, "max": "9s"}},
         "timeouts": {"run": "1h", "start": "1m", "template": "1m"}, "podTemplate": {"metadata": {"annotations": {"a": "${params.lr}"}}, "spec": {"containers": [{"name": "main", "env": [{"name": "B", "value": "b"}]}]}},
@@ -304,7 +305,7 @@ fn an_experiment() -> Value {
 }
 
 fn a_clone() -> Value {
-    json!({"from": {"selector": {"matchLabels": {"team": "a"}, "pick": "Best", "best": {"metric": "acc", "goal": "Minimize", "use": "Max"}}, "require": "Ended"}, "unset": ["params.lr"], "params": {"x": 1}})
+    json!({"from": {"selector": {"matchLabels": {"team": "a"}, "pick": "Best", "best": {"metric": "acc", "goal": "Minimize", "use": "Max"}}, "require": "Ended"}, "unset": ["params.lr"], "params": {"x": 1}, "source": {"git": {"revision": "dev"}}})
 }
 
 fn a_pipeline() -> Value {

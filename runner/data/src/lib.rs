@@ -23,11 +23,11 @@ pub use digest::{Sha256Sum, digest_of};
 pub use error::DataError;
 pub use fetch::Fetched;
 pub use local::{Kind, Place, Walk, WalkedFile, is_part, look, walk};
-pub use mover::{Mover, PATIENCE};
+pub use mover::{Backoff, Mover, PATIENCE};
 pub use options::PATIENCE_OPTION;
-pub use remote::{Pin, Remote};
+pub use remote::{Pin, Remote, client, reason};
 pub use store::Store;
-pub use unpack::{Limits, unpack};
+pub use unpack::{Limits, leaves, unpack};
 pub use upload::Uploaded;
 
 /// A URL as it may be shown and recorded: without user, password, query and fragment, where credentials stand.

@@ -76,17 +76,20 @@ pub(crate) struct Piece {
 
 /// Counts the time since the last progress, and paces the next tries.
 #[derive(Debug)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     patience: Duration,
     since: Instant,
     delay: Duration,
 }
 
 impl Backoff {
+    /// Of something that may be away for so long.
+    #[must_use]
     pub fn new(patience: Duration) -> Self {
         Self { patience, since: Instant::now(), delay: Duration::from_millis(100) }
     }
 
+    /// Something has come: the time starts anew.
     pub fn progress(&mut self) {
         *self = Self::new(self.patience);
     }

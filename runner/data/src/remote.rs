@@ -31,6 +31,23 @@ impl Pin {
     }
 }
 
+/// A client for HTTP addresses. A server may be silent for `read_timeout`.
+///
+/// # Errors
+/// When TLS cannot be set up.
+pub fn client(read_timeout: Duration) -> Result<Client, reqwest::Error> {
+    crate::options::provider();
+    let mut builder = Client::builder()
+        .user_agent(concat!("cultivar-runner/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(Duration::from_secs(5))
+        .read_timeout(read_timeout);
+    if !crate::options::has_certificates() {
+        let roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter();
+        builder = builder.tls_certs_only(roots.filter_map(|der| reqwest::Certificate::from_der(der).ok()));
+    }
+    builder.build()
+}
+
 /// An object that can be read.
 #[derive(Clone, Debug)]
 pub enum Remote {
@@ -48,18 +65,10 @@ impl Remote {
     /// # Errors
     /// When it is no URL, or no client can be made.
     pub fn http(uri: &str) -> Result<Self, DataError> {
-        crate::options::provider();
         let bad = |why: String| DataError::Invalid(format!("{} cannot be fetched: {why}", crate::public(uri)));
         let url = Url::parse(uri).map_err(|error| bad(error.to_string()))?;
-        let mut builder = Client::builder()
-            .user_agent(concat!("cultivar-runner/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(Duration::from_secs(5))
-            .read_timeout(Duration::from_secs(20));
-        if !crate::options::has_certificates() {
-            let roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter();
-            builder = builder.tls_certs_only(roots.filter_map(|der| reqwest::Certificate::from_der(der).ok()));
-        }
-        Ok(Self::Http(builder.build().map_err(|error| bad(scrub(&error.to_string())))?, url))
+        let client = client(Duration::from_secs(20)).map_err(|error| bad(scrub(&error.to_string())))?;
+        Ok(Self::Http(client, url))
     }
 
     /// Where it is, without credentials.
@@ -165,8 +174,9 @@ impl Remote {
     }
 }
 
-// With its causes: reqwest's own text is only "error sending request".
-fn reason(error: &reqwest::Error) -> String {
+/// With its causes: reqwest's own text is only "error sending request".
+#[must_use]
+pub fn reason(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {

@@ -56,6 +56,22 @@ pub fn unpack(archive: &Path, what: &str, to: &Path, limits: Limits) -> Result<u
     Ok(unpacking.files)
 }
 
+/// Whether a link to `to`, so many folders below the top, may lead out of it.
+#[must_use]
+pub fn leaves(mut depth: usize, to: &[u8]) -> bool {
+    // Up first, then down: `..` behind a folder could be a link's, and lead anywhere.
+    let mut down = false;
+    for part in to.split(|byte| *byte == b'/') {
+        match part {
+            b".." if down || depth == 0 => return true,
+            b".." => depth -= 1,
+            b"" | b"." => {}
+            _ => down = true,
+        }
+    }
+    to.starts_with(b"/")
+}
+
 struct Unpacking<'a> {
     what: &'a str,
     to: &'a Path,
@@ -160,20 +176,7 @@ impl Unpacking<'_> {
 
     fn symlink<R: Read>(&mut self, entry: &Entry<'_, R>, path: String, target: &Path) -> Result<(), DataError> {
         let to = self.link_name(entry, &path)?;
-        // Up first, then down: `..` behind a folder could be a link's, and lead anywhere.
-        let mut depth = path.matches('/').count();
-        let mut down = false;
-        for part in to.split('/') {
-            match part {
-                ".." if down || depth == 0 => {
-                    return Err(self.corrupt(format!("the link {path:?} to {to:?} leaves the folder")));
-                }
-                ".." => depth -= 1,
-                "" | "." => {}
-                _ => down = true,
-            }
-        }
-        if to.starts_with('/') {
+        if leaves(path.matches('/').count(), to.as_bytes()) {
             return Err(self.corrupt(format!("the link {path:?} to {to:?} leaves the folder")));
         }
         self.clear(&path, target)?;

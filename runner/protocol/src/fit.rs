@@ -1,7 +1,7 @@
 //! Making a result fit into a termination message.
 
 use crate::metric::Metric;
-use crate::result::{Reason, RunResult};
+use crate::result::{Reason, RunResult, SourceUsed};
 use crate::{cut, last_bytes};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -29,6 +29,9 @@ pub struct Pointer {
     /// As in the result, cut.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tail: Option<String>,
+    /// As in the result: which code ran must never be lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceUsed>,
     /// What is not here, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_note: Option<String>,
@@ -69,6 +72,7 @@ pub fn fit(result: &RunResult, manifest: Option<ManifestAt>) -> String {
         reason: result.reason,
         message: result.message.as_deref().map(|text| cut(text, 512)),
         tail: result.tail.as_deref().map(|text| last_bytes(text, 768).to_owned()),
+        source: result.source.clone(),
         exit_note: Some(if stored {
             "the result is larger than a termination message; all of it is at manifest.uri".to_owned()
         } else {
@@ -124,6 +128,7 @@ mod tests {
         result.metrics = (0..500).map(|n| (format!("metric-{n:03}"), Metric::of(f64::from(n), Some(7)))).collect();
         result.tail = Some("\u{1}".repeat(2048));
         result.message = Some("ü".repeat(3000));
+        result.source = Some(SourceUsed { commit: "c".repeat(40) });
         result
     }
 
@@ -141,6 +146,7 @@ mod tests {
         assert!(text.len() <= MAX_TERMINATION_MESSAGE, "{}", text.len());
         let pointer: Pointer = serde_json::from_str(&text).unwrap();
         assert_eq!(pointer.manifest, Some(at));
+        assert_eq!(pointer.source, large().source);
         assert!(pointer.metrics.len() > 10, "{}", pointer.metrics.len());
         assert!(fit(&large(), None).contains("no store"));
     }

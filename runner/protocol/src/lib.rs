@@ -15,6 +15,7 @@ mod metric;
 mod record;
 mod reported;
 mod result;
+mod source;
 mod spec;
 
 pub use duration::{BadDuration, Span};
@@ -23,7 +24,8 @@ pub use manifest::{BadManifest, DirectoryManifest, ManifestFile, is_safe_relativ
 pub use metric::Metric;
 pub use record::Record;
 pub use reported::{Reported, merge_reported};
-pub use result::{Artifact, InputUsed, LogsAt, Reason, RecordAt, RunResult};
+pub use result::{Artifact, InputUsed, LogsAt, Reason, RecordAt, RunResult, SourceUsed};
+pub use source::{Git, Origin, Packed, Source};
 pub use spec::{BadSpec, Checkpoint, ExperimentRef, Input, Output, RunSpec, StoreSpec};
 
 /// The version of every document that this crate writes.

@@ -24,6 +24,9 @@ pub struct RunResult {
     /// What was fetched.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<InputUsed>,
+    /// The code that was checked out of a repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceUsed>,
     /// What the run was like: CPU seconds, peak memory, packages, GPU.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environment: BTreeMap<String, Value>,
@@ -99,6 +102,14 @@ pub struct InputUsed {
     /// The ETag or version that every byte was read under; absent when the server gave none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+}
+
+/// The code that was checked out of a repository.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceUsed {
+    /// Its commit, in full.
+    pub commit: String,
 }
 
 /// Where the log lies.

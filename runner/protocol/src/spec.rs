@@ -31,6 +31,9 @@ pub struct RunSpec {
     /// Key prefix of this experiment inside the store, without a slash at either end.
     #[serde(default)]
     pub prefix: String,
+    /// The program's code, where it is not in the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<crate::Source>,
     /// What to fetch before the program starts.
     #[serde(default)]
     pub inputs: Vec<Input>,
@@ -176,6 +179,14 @@ pub enum BadSpec {
         /// The name.
         name: String,
     },
+    /// Code that would go elsewhere.
+    #[error("the source's path {path:?} must be absolute, and {below:?} in it a relative path of plain parts")]
+    Source {
+        /// Where it goes.
+        path: String,
+        /// What is named in it.
+        below: String,
+    },
     /// A prefix that leaves its place.
     #[error("the prefix {0:?} is no relative path of plain parts")]
     Prefix(String),
@@ -194,9 +205,21 @@ impl RunSpec {
         if !spec.prefix.is_empty() && !crate::is_safe_relative(&spec.prefix) {
             return Err(BadSpec::Prefix(spec.prefix));
         }
+        if let Some(source) = &spec.source {
+            check_source(source)?;
+        }
         check_names("input", spec.inputs.iter().map(|input| input.name.as_str()))?;
         check_names("output", spec.outputs.iter().map(|output| output.name.as_str()))?;
         Ok(spec)
+    }
+}
+
+fn check_source(source: &crate::Source) -> Result<(), BadSpec> {
+    let absolute = source.path.strip_prefix('/').is_some_and(crate::is_safe_relative);
+    let mut below = [&source.subdirectory, &source.requirements].into_iter().flatten();
+    match below.find(|path| !crate::is_safe_relative(path)) {
+        None if absolute => Ok(()),
+        odd => Err(BadSpec::Source { path: source.path.clone(), below: odd.cloned().unwrap_or_default() }),
     }
 }
 
@@ -252,6 +275,16 @@ mod tests {
             (with(r#""inputs": [{"name": "a/b", "uri": "s3://x", "path": "/p"}]"#), "a/b"),
             (with(r#""prefix": "../other""#), "../other"),
             (with(r#""keepOnFailure": "soon""#), "soon"),
+            (
+                with(r#""source": {"path": "/a/../b", "origin": {"packed": {"uri": "s3://x", "digest": "sha256:0"}}}"#),
+                "/a/../b",
+            ),
+            (
+                with(
+                    r#""source": {"path": "/a", "subdirectory": "../b", "origin": {"packed": {"uri": "s3://x", "digest": "d"}}}"#,
+                ),
+                "../b",
+            ),
         ] {
             assert!(RunSpec::read(&text).unwrap_err().to_string().contains(why), "{text}");
         }

@@ -19,8 +19,8 @@ const MAX_PACKAGES: usize = 3000;
 /// The key of the packages, which stand in the record only: they would fill a termination message.
 pub const PACKAGES: &str = "packages";
 
-/// The environment of a run.
-pub async fn collect(mover: &Mover) -> BTreeMap<String, Value> {
+/// The environment of a run; `python` is a folder of packages beside those of the image.
+pub async fn collect(mover: &Mover, python: Option<PathBuf>) -> BTreeMap<String, Value> {
     let mut facts = BTreeMap::new();
     if let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) {
         let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
@@ -34,7 +34,7 @@ pub async fn collect(mover: &Mover) -> BTreeMap<String, Value> {
     }
     facts.insert("bytesIn".to_owned(), json!(mover.bytes_in()));
     facts.insert("bytesOut".to_owned(), json!(mover.bytes_out()));
-    let slow = tokio::task::spawn_blocking(|| (packages(), gpus()));
+    let slow = tokio::task::spawn_blocking(move || (packages(python), gpus()));
     if let Ok(Ok((packages, gpus))) = tokio::time::timeout(LIMIT, slow).await {
         if !packages.is_empty() {
             facts.insert(PACKAGES.to_owned(), json!(packages));
@@ -60,10 +60,11 @@ fn on_path(names: &[&str]) -> Option<PathBuf> {
 }
 
 /// What `pip freeze` would say, read from the folders that packages are installed to.
-fn packages() -> BTreeMap<String, String> {
+fn packages(beside: Option<PathBuf>) -> BTreeMap<String, String> {
     let mut packages = BTreeMap::new();
     let Some(python) = on_path(&["python3", "python"]) else { return packages };
-    let mut folders: Vec<PathBuf> = std::env::var_os("PYTHONPATH").iter().flat_map(std::env::split_paths).collect();
+    let mut folders: Vec<PathBuf> = beside.into_iter().collect();
+    folders.extend(std::env::var_os("PYTHONPATH").iter().flat_map(std::env::split_paths));
     let mut prefixes = vec![python.parent().and_then(Path::parent).map(Path::to_owned)];
     let in_venv = prefixes[0].as_ref().is_some_and(|prefix| prefix.join("pyvenv.cfg").exists());
     if !in_venv {

@@ -2,6 +2,8 @@
 
 use super::before::metrics_file;
 use super::deadline::Deadline;
+use super::python::Installed;
+use super::source::Fetched;
 use super::{Ended, Failure, say};
 use crate::checkpoint::Saving;
 use crate::collect::environment::{self, PACKAGES};
@@ -32,6 +34,10 @@ pub struct Facts {
     pub problems: Vec<String>,
     /// What was fetched.
     pub inputs: Vec<InputUsed>,
+    /// What is known of the code.
+    pub source: Fetched,
+    /// The Python packages that the code asked for.
+    pub python: Option<Installed>,
     /// Sees the output while the program runs.
     pub tee: Option<Arc<Tee>>,
     /// The end of the output, when it has ended.
@@ -63,6 +69,8 @@ impl Facts {
             started_at: jiff::Timestamp::now(),
             problems: Vec::new(),
             inputs: Vec::new(),
+            source: Fetched::default(),
+            python: None,
             tee: None,
             tail: None,
             logs: None,
@@ -111,7 +119,8 @@ async fn conclude(spec: &RunSpec, mut facts: Facts, mut ended: Ended) -> i32 {
             series(spec, &facts, &mut result).await;
         }
         logs(&mut facts, &mut result).await;
-        result.environment.extend(environment::collect(&facts.mover).await);
+        let python = facts.python.as_ref().map(|python| python.folder.clone());
+        result.environment.extend(environment::collect(&facts.mover, python).await);
     }
     tell(spec, facts, ended, result).await
 }
@@ -143,6 +152,11 @@ fn gather(spec: &RunSpec, facts: &mut Facts, ended: &Ended) -> RunResult {
             result.problems.push(format!("input {:?} is not pinned: its server names no version or ETag", input.name));
         }
     }
+    result.environment.extend(facts.source.environment.clone());
+    if let Some(python) = &facts.python {
+        result.environment.insert("requirementsDigest".to_owned(), Value::String(python.digest.clone()));
+    }
+    result.source = facts.source.used.clone();
     if let Some(uri) = &facts.restored {
         result.environment.insert("restoredFrom".to_owned(), Value::String(uri.clone()));
     }

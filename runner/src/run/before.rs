@@ -1,11 +1,12 @@
 //! Before the program starts: folders, the store, and what it needs.
 
 use super::after::Facts;
-use super::{Ended, Failure, inputs};
+use super::{Ended, Failure, inputs, python, source};
 use crate::checkpoint;
 use crate::supervise::Signals;
 use cultivar_data::Store;
 use cultivar_protocol::RunSpec;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// The metrics file of a run.
@@ -14,18 +15,31 @@ pub fn metrics_file(spec: &RunSpec) -> PathBuf {
 }
 
 /// Makes everything ready. A signal that asks for an end ends it at once.
-pub async fn prepare(spec: &RunSpec, signals: &mut Signals, facts: &mut Facts) -> Result<(), Ended> {
+pub async fn prepare(
+    spec: &RunSpec,
+    command: &[OsString],
+    signals: &mut Signals,
+    facts: &mut Facts,
+) -> Result<(), Ended> {
     folders(spec).map_err(Ended::Failed)?;
     tokio::select! {
         biased;
         signal = signals.stop() => Err(Ended::Stopped(signal as i32)),
-        done = fetch(spec, facts) => done.map_err(Ended::Failed),
+        done = fetch(spec, command, facts) => done.map_err(Ended::Failed),
     }
 }
 
-async fn fetch(spec: &RunSpec, facts: &mut Facts) -> Result<(), Failure> {
+async fn fetch(spec: &RunSpec, command: &[OsString], facts: &mut Facts) -> Result<(), Failure> {
     if let Some(store) = &spec.store {
         facts.store = Some(Store::open(store).map_err(|error| Failure::runner(error.to_string()))?);
+    }
+    // First: an input may belong into a folder of the code.
+    if let Some(source) = &spec.source {
+        facts.source = source::fetch(spec, source, &facts.mover).await?;
+        facts.problems.append(&mut facts.source.problems);
+        if let Some(requirements) = &source.requirements {
+            facts.python = Some(python::install(spec, source, requirements, command).await?);
+        }
     }
     if !spec.inputs.is_empty() {
         facts.inputs = inputs::fetch(spec, &facts.mover).await?;

@@ -2,6 +2,7 @@
 
 use super::after::{self, Facts};
 use super::before::metrics_file;
+use super::python::Installed;
 use super::{Ended, Failure};
 use crate::checkpoint::Saving;
 use crate::logs::{LogInlet, Logs};
@@ -21,6 +22,7 @@ pub async fn program(spec: &RunSpec, command: &[OsString], signals: &mut Signals
         (crate::log::METRICS_ENV, metrics_file(spec).into_os_string()),
     ];
     environment.extend(tracking(spec, facts).await);
+    environment.extend(facts.python.iter().flat_map(Installed::environment));
     let (mut child, out, err) = match Child::start(command, environment, &[cultivar_protocol::SPEC_ENV]) {
         Ok(started) => started,
         Err(error) => return Ended::Failed(Failure::runner(error.to_string())),

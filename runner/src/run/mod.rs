@@ -5,6 +5,8 @@ mod before;
 mod deadline;
 mod during;
 pub(crate) mod inputs;
+mod python;
+mod source;
 
 use crate::supervise::{self, Signals};
 use cultivar_protocol::{BadSpec, RUNNER_FAILED, Reason, RunSpec, SPEC_ENV};
@@ -116,7 +118,7 @@ async fn run(spec: RunSpec, command: Vec<OsString>) -> i32 {
             return after::tell(&spec, facts, Ended::Failed(failure), cultivar_protocol::RunResult::new()).await;
         }
     };
-    let ended = match before::prepare(&spec, &mut signals, &mut facts).await {
+    let ended = match before::prepare(&spec, &command, &mut signals, &mut facts).await {
         Ok(()) => during::program(&spec, &command, &mut signals, &mut facts).await,
         Err(ended) => ended,
     };

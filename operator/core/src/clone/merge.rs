@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use super::unset::{member_name, object};
+use crate::domain::source;
+
 use super::{CloneError, strategic, union, unset};
 
 /// The template of a clone: the source's, minus `unset`, then `overrides` on top.
@@ -26,6 +28,7 @@ pub fn merge_template(source: &Value, unset: &[String], overrides: &Value) -> Re
         other => object(other.clone(), "what overrides it")?,
     };
     let mut template = object(template, "the source's template")?;
+    source::unpin(&mut template, unset, &overrides);
     for (key, value) in &overrides {
         match template.get_mut(key) {
             Some(base) if key == "podTemplate" => strategic::compose(base, value),
@@ -44,6 +47,7 @@ fn within(parent: &str, key: &str) -> &'static str {
         ("", "inputs") => "inputs",
         ("", "source") => "source",
         ("env", "valueFrom") => "valueFrom",
+        ("source", "packed") => "packed",
         _ => "other",
     }
 }
@@ -51,6 +55,8 @@ fn within(parent: &str, key: &str) -> &'static str {
 /// Merges `patch` over `base`, both the value of `field`, as `within` names it.
 fn merge(field: &str, base: &mut Value, patch: &Value) {
     match (base, patch) {
+        // One artifact: where another one came from says nothing of it.
+        (base, patch) if field == "packed" => *base = patch.clone(),
         (Value::Object(base), Value::Object(patch)) => merge_object(field, base, patch),
         (Value::Array(base), Value::Array(patch)) if named(base) && !base.is_empty() && named(patch) => {
             for item in patch {

@@ -12,8 +12,7 @@ use std::sync::Arc;
 
 use super::inputs;
 use crate::clone;
-use crate::domain::ExperimentRecord;
-use crate::domain::time;
+use crate::domain::{ExperimentRecord, source, time};
 
 /// What `from` asks the index for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -211,6 +210,9 @@ fn check(template: Value, cloned_from: Option<ClonedFrom>) -> Frozen<Effective> 
     }
     if template.get("image").and_then(Value::as_str).is_none_or(str::is_empty) {
         return refused(Reason::InvalidTemplate, "the template has no image".to_owned());
+    }
+    if let Some(fault) = source::fault(&template) {
+        return refused(Reason::InvalidTemplate, format!("source: {fault}"));
     }
     if let Err(error) = ExperimentTemplate::deserialize(&template) {
         return refused(Reason::InvalidTemplate, format!("the template does not fit the schema: {error}"));

@@ -32,9 +32,11 @@ pub fn artifact_of(experiment: &str, artifact: &str) -> String {
     format!("{experiment}/{artifact}")
 }
 
-/// The uris of a template's inputs that are known without resolving references.
+/// The uris of a template's inputs and of its code that are known without resolving references.
 pub fn uris(template: &Value) -> impl Iterator<Item = &str> {
-    inputs(template).filter_map(|input| input.get("uri")?.as_str()).filter(|uri| !uri.contains("${"))
+    let packed = template.pointer("/source/packed/uri").and_then(Value::as_str);
+    let all = inputs(template).filter_map(|input| input.get("uri")?.as_str()).chain(packed);
+    all.filter(|uri| !uri.contains("${"))
 }
 
 /// Replaces `experiment` and `artifact` of every input by where that artifact lies and its digest.

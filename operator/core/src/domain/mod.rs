@@ -8,6 +8,7 @@ pub mod quantity;
 pub mod queue;
 pub mod records;
 pub mod settings;
+pub mod source;
 pub mod text;
 pub mod time;
 

@@ -6,6 +6,7 @@ mod pod;
 mod requests;
 mod run;
 mod runner;
+mod source;
 
 pub use experiment::stage;
 pub use job::{amounts, job};

@@ -6,7 +6,7 @@
 use cultivar_crds::{Reason, labels};
 use serde_json::{Map, Value, json};
 
-use super::{RenderError, runner};
+use super::{RenderError, runner, source};
 use crate::clone::strategic_merge;
 use crate::domain::{Equipment, Meta, Placement, text};
 use crate::refs::{FieldPath, Head, Insert, Located, Names, RefError, Scope, resolve, resolve_params};
@@ -78,7 +78,8 @@ pub fn template(
     runner::mount_claims(&mut spec, &mut container, template, &own)?;
     if let Some(equipment) = equipment {
         let run = runner::spec(experiment, number, template, &own, equipment)?;
-        runner::install(&mut spec, &mut container, equipment, &run)?;
+        let source_secret = source::secret(template, &own)?;
+        runner::install(&mut spec, &mut container, equipment, &run, source_secret)?;
     }
     spec["containers"] = json!([container]);
     let mut pod = json!({"metadata": {"labels": labels}, "spec": spec});

@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
-use super::RenderError;
 use super::pod::{MAX_ENV, Own, as_text, at, name, unresolved, uri};
+use super::{RenderError, source};
 use crate::domain::names::{short_hash, store_prefix};
 use crate::domain::{Equipment, Meta, StoreAccess, time};
 use crate::refs::{Insert, Scope, resolve};
@@ -111,7 +111,7 @@ pub fn mount_claims(
     Ok(())
 }
 
-fn invalid(message: impl Into<String>) -> RenderError {
+pub fn invalid(message: impl Into<String>) -> RenderError {
     RenderError { reason: Reason::InvalidTemplate, message: message.into() }
 }
 
@@ -173,6 +173,7 @@ pub fn spec(
         stage: label(labels::STAGE),
         store: equipment.store.as_ref().map(store),
         prefix: store_prefix(experiment),
+        source: source::spec(template, own)?,
         inputs,
         outputs,
         outputs_dir: format!("{HOME}/outputs"),
@@ -225,6 +226,7 @@ pub fn install(
     container: &mut Map<String, Value>,
     equipment: &Equipment,
     run: &RunSpec,
+    source_secret: Option<String>,
 ) -> Result<(), RenderError> {
     let mut run = run.clone();
     let mut told = serde_json::to_string(&run).map_err(|error| invalid(error.to_string()))?;
@@ -247,9 +249,13 @@ pub fn install(
     push(container, "volumeMounts", json!({"name": "cultivar", "mountPath": HOME}));
     let pod = spec.as_object_mut().ok_or_else(|| invalid("the pod has no spec"))?;
     push(pod, "volumes", json!({"name": "cultivar", "emptyDir": {}}));
-    if let Some(secret) = equipment.store.as_ref().and_then(|store| store.secret.as_ref()) {
-        push(container, "volumeMounts", json!({"name": "cultivar-store", "mountPath": SECRETS, "readOnly": true}));
-        push(pod, "volumes", json!({"name": "cultivar-store", "secret": {"secretName": secret, "defaultMode": 0o444}}));
+    let store_secret = equipment.store.as_ref().and_then(|store| store.secret.clone());
+    for (name, path, secret) in
+        [("cultivar-store", SECRETS, store_secret), ("cultivar-source", source::SOURCE_SECRETS, source_secret)]
+    {
+        let Some(secret) = secret else { continue };
+        push(container, "volumeMounts", json!({"name": name, "mountPath": path, "readOnly": true}));
+        push(pod, "volumes", json!({"name": name, "secret": {"secretName": secret, "defaultMode": 0o444}}));
     }
     push(
         pod,

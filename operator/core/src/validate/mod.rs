@@ -4,6 +4,7 @@
 //! is never a fault: it is waited for.
 
 mod params;
+mod source;
 
 pub use params::run_params;
 
@@ -63,6 +64,7 @@ pub fn experiment(spec: &Value) -> Report {
     {
         report.fault(at.key("ttlAfterFinished"), error);
     }
+    source::check(spec, &at, &mut report);
     template(spec, &at, own_names(spec), &mut report);
     warn_unused(spec, &at, &mut report);
     report
@@ -90,6 +92,7 @@ pub fn pipeline(spec: &Value) -> Report {
     for (index, stage) in stages.iter().enumerate() {
         let at = at.key("stages").index(index);
         settings(stage, &at, &mut report);
+        source::check(stage, &at, &mut report);
         template(stage, &at, outer(own_names(stage)), &mut report);
         if let Some(when) = stage.get("when").and_then(Value::as_str) {
             condition(when, &at.key("when"), &outer(Known::nothing()), &mut report);

@@ -13,7 +13,7 @@ use super::{Snapshot, end, fail, leftovers, report, result, times, wait};
 use crate::clone;
 use crate::decide::queue::Eviction;
 use crate::decide::{Action, Event, Plan, Urgency};
-use crate::domain::{JobState, names, settings, text, time};
+use crate::domain::{JobState, names, settings, source, text, time};
 
 /// How long to wait before a Job is offered again that the API server refused for a quota.
 const QUOTA_RETRY: Duration = Duration::from_secs(30);
@@ -276,6 +276,7 @@ fn finish(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, mut over: End)
         times(plan).running.get_or_insert_with(|| time::stamp(started));
     }
     plan.urge(Urgency::Now);
+    pin_source(plan, &reported);
     if is_result {
         report::keep(snapshot, plan, reported);
     }
@@ -318,6 +319,16 @@ fn pin_image(plan: &mut Plan<ExperimentStatus>) {
     let literal = !image.contains('@') && !image.contains("${");
     if literal && repository(image) == repository(reference) {
         template["image"] = Value::String(reference.to_owned());
+        plan.status.digest = Some(clone::digest(template));
+    }
+}
+
+/// A branch moves on: the next attempt, and every clone, must get what this one got.
+pub fn pin_source(plan: &mut Plan<ExperimentStatus>, reported: &result::RunResult) {
+    let commit = reported.commit.as_ref().filter(|_| reported.by_runner);
+    if let (Some(commit), Some(template)) = (commit, plan.status.template.as_mut())
+        && source::pin(template, commit)
+    {
         plan.status.digest = Some(clone::digest(template));
     }
 }

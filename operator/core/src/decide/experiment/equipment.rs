@@ -7,7 +7,7 @@ use super::Snapshot;
 use crate::domain::{Equipment, StoreAccess};
 
 /// Fields that only the runner can do something about.
-const NEED_THE_RUNNER: [&str; 4] = ["checkpoint", "tensorboard", "store", "keepOnFailure"];
+const NEED_THE_RUNNER: [&str; 5] = ["source", "checkpoint", "tensorboard", "store", "keepOnFailure"];
 
 /// Why an attempt cannot be equipped.
 pub enum Unequipped {

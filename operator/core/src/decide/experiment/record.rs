@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::time::Duration;
 
 use super::pursue::{Progress, pursue, so_far};
-use super::{Snapshot, end, fail, report, result, times, wait};
+use super::{Snapshot, attempts, end, fail, report, result, times, wait};
 use crate::clone;
 use crate::decide::Plan;
 use crate::domain::Errand;
@@ -84,6 +84,7 @@ fn read(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, source: &RecordS
     }
     plan.status.digest = Some(clone::digest(&record.template));
     plan.status.template = Some(record.template);
+    attempts::pin_source(plan, &reported);
     report::keep(snapshot, plan, reported);
     plan.status.record = Some(RecordAt { uri: source.uri.clone(), digest: source.digest.clone() });
     let words = format!("adopted from the record of {}/{}", record.experiment.namespace, record.experiment.name);

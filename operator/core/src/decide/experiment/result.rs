@@ -36,6 +36,8 @@ pub struct RunResult {
     pub tail: Option<String>,
     /// What was fetched.
     pub inputs: Vec<InputUsed>,
+    /// The commit that was checked out.
+    pub commit: Option<String>,
     /// What the program logged as its parameters.
     pub logged_params: BTreeMap<String, Value>,
     /// What the run was like.

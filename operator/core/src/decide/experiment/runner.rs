@@ -10,7 +10,8 @@ use super::result::{MAX_URI, RunResult};
 use crate::domain::text;
 
 /// The fields of the runner's result that are its own.
-pub const FIELDS: [&str; 11] = [
+pub const FIELDS: [&str; 12] = [
+    "source",
     "version",
     "params",
     "inputs",
@@ -48,6 +49,10 @@ pub fn read(key: &str, value: Value, result: &mut RunResult) {
                 input.name.len() <= 256 && input.uri.len() <= MAX_URI && short(&input.digest) && short(&input.version)
             };
             result.inputs = inputs.into_iter().filter(fits).take(MAX_INPUTS).map(input).collect();
+        }
+        "source" => {
+            let used: Option<protocol::SourceUsed> = take(value, result, "source");
+            result.commit = used.map(|used| used.commit);
         }
         "logs" => {
             result.logs =

@@ -6,9 +6,10 @@
 
 use serde_json::Value;
 
+use crate::domain::source;
 use crate::refs::{Insert, Names, Scope, escape, resolve_text};
 
-/// Makes text of what references have put into `image`, `command`, `args`, `env` and `inputs`.
+/// Makes text of what references have put into `image`, `command`, `args`, `env`, `inputs` and `source`.
 pub fn as_texts(mut template: Value) -> Value {
     if let Some(image) = template.get_mut("image") {
         as_text(image);
@@ -19,6 +20,9 @@ pub fn as_texts(mut template: Value) -> Value {
     for (list, field) in [("env", "value"), ("inputs", "uri")] {
         let members = template.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten();
         members.filter_map(|member| member.get_mut(field)).for_each(as_text);
+    }
+    for field in source::TEXTS {
+        template.pointer_mut(field).into_iter().for_each(as_text);
     }
     template
 }
