@@ -54,6 +54,7 @@ use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, ResourceRequirements};
     validation = frozen("artifacts"),
     validation = frozen("record"),
     validation = frozen("resources"),
+    validation = frozen("workers"),
     validation = frozen("queue"),
     validation = frozen("retries"),
     validation = frozen("timeouts"),
@@ -382,6 +383,7 @@ fn every_template_field_is_frozen(template: ExperimentTemplate) {
         keep_on_failure,
         artifacts,
         resources,
+        workers,
         queue,
         retries,
         timeouts,
@@ -392,6 +394,6 @@ fn every_template_field_is_frozen(template: ExperimentTemplate) {
     let _: (Vec<Input>, Vec<Output>, Option<ResourceRequirements>) = (inputs, outputs, resources);
     let _: (Option<Checkpoint>, Vec<String>, Option<String>, Option<String>, Option<ArtifactPolicy>) =
         (checkpoint, tensorboard, store, keep_on_failure, artifacts);
-    let _: (Option<Retries>, Option<Timeouts>, Option<Value>, Option<String>) =
-        (retries, timeouts, pod_template, queue);
+    let _: (Option<Retries>, Option<Timeouts>, Option<Value>, Option<String>, Option<u32>) =
+        (retries, timeouts, pod_template, queue, workers);
 }

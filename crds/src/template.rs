@@ -109,6 +109,13 @@ pub struct ExperimentTemplate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
 
+    /// How many pods run the program together, 1 by default. They are admitted whole or not at all, find each other by
+    /// MASTER_ADDR, MASTER_PORT, WORLD_SIZE and NODE_RANK, and the end of any but a good one ends the attempt. Worker 0
+    /// reports: its outputs, metrics and checkpoints count, and the run has completed when it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub workers: Option<u32>,
+
     /// The Queue in which the run waits for what its pods ask for; the namespace's default one unless given, by its
     /// label `cultivar.dev/default-queue`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

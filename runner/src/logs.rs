@@ -76,7 +76,11 @@ impl Logs {
     pub fn start(spec: &RunSpec, store: &Store, mover: &Mover) -> io::Result<(Self, LogInlet)> {
         let spool = Path::new(&spec.run_dir).join("logs");
         fs::create_dir_all(&spool)?;
-        let prefix = collect::key(spec, &format!("logs/{}", spec.attempt));
+        let folder = match spec.worker {
+            0 => format!("logs/{}", spec.attempt),
+            worker => format!("logs/{}-worker-{worker}", spec.attempt),
+        };
+        let prefix = collect::key(spec, &folder);
         let counts = Arc::new(Counts::default());
         let (pieces, received) = sync_channel(PIECES);
         let (chunks, waiting) = unbounded_channel();

@@ -164,6 +164,7 @@ struct PodInShort {
     /// Name and words.
     init_failure: Option<(String, String)>,
     image_id: Option<String>,
+    worker: u32,
 }
 
 #[derive(Deserialize)]
@@ -266,6 +267,7 @@ impl PodInShort {
             main,
             image_id: self.image_id.clone(),
             holding: None,
+            worker: self.worker,
         }
     }
 }

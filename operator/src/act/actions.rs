@@ -2,7 +2,7 @@
 
 use cultivar_core::decide::experiment::Refusal;
 use cultivar_core::decide::{Action, NewRun, NewStage};
-use cultivar_core::domain::{Equipment, Meta, Placement, Record, names, text};
+use cultivar_core::domain::{Equipment, Meta, Placement, Record, names, settings, text};
 use cultivar_core::render;
 use cultivar_crds::{Reason, labels};
 use jiff::Timestamp;
@@ -41,6 +41,7 @@ impl Act {
                 let attempt = Attempt { number, template: &template, equipment, placement };
                 self.start_attempt(key, meta, attempt).await
             }
+            Action::OfferService { number, job_uid } => self.offer_service(meta, number, &job_uid).await,
             Action::StopAttempt { job } | Action::DeleteJob { job } => self.calls.delete_job(namespace, &job).await,
             Action::Confirm { number } => self.confirm(key, meta, number).await,
             Action::Run(errand) => {
@@ -118,8 +119,21 @@ impl Act {
         {
             self.metrics.stage_gap(ended.elapsed());
         }
-        self.index.apply_job(convert::job(job));
+        let record = convert::job(job);
+        let uid = record.uid.clone();
+        self.index.apply_job(record);
+        if settings::workers(template) > 1 {
+            self.offer_service(meta, number, &uid).await?;
+        }
         Ok(())
+    }
+
+    async fn offer_service(&self, meta: &Meta, number: u32, job_uid: &str) -> Result<(), ActError> {
+        match self.calls.create_service(&meta.namespace, &render::service(meta, number, job_uid)).await {
+            // Its name is that of this one Job.
+            Err(error) if error.already_exists() => Ok(()),
+            answer => answer,
+        }
     }
 
     // Of ours there is one; those of others stay.

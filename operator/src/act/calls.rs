@@ -7,7 +7,7 @@ use cultivar_core::domain::{Meta, text};
 use cultivar_crds::{QueueStatus, labels};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use kube::api::{
     Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy, Request,
 };
@@ -163,6 +163,13 @@ impl Calls {
     pub async fn create_job(&self, namespace: &str, manifest: &Value) -> Result<SlimJob, ActError> {
         let call = self.post(&watch::job(), namespace, manifest);
         self.write(metrics::Kind::Job, Verb::Create, "creating the Job", call).await
+    }
+
+    /// Creates the Service of an attempt with several workers.
+    pub async fn create_service(&self, namespace: &str, manifest: &Value) -> Result<(), ActError> {
+        let resource = ApiResource::erase::<Service>(&());
+        let call = self.post::<IgnoredAny>(&resource, namespace, manifest);
+        self.write(metrics::Kind::Service, Verb::Create, "creating the Service", call).await.map(|_| ())
     }
 
     /// Reads a Job; nothing if it is gone.

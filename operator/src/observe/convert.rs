@@ -71,6 +71,11 @@ fn controller(references: Option<&[OwnerReference]>) -> Option<Owner> {
     Some(Owner { kind: owner.kind.clone(), name: owner.name.clone(), uid: owner.uid.clone() })
 }
 
+fn worker(meta: &ObjectMeta) -> u32 {
+    let index = meta.annotations.as_ref().and_then(|notes| notes.get("batch.kubernetes.io/job-completion-index"));
+    index.and_then(|index| index.parse().ok()).unwrap_or(0)
+}
+
 fn holding(meta: &ObjectMeta) -> Option<Holding> {
     Holding::read(meta.labels.as_ref()?, meta.annotations.as_ref()?)
 }
@@ -156,6 +161,7 @@ pub fn pod(pod: SlimPod, gone: bool) -> PodRecord {
             (main, _) => main,
         },
         init_failure,
+        worker: worker(&meta),
         holding: holding(&meta),
         namespace: meta.namespace.unwrap_or_default(),
         name: meta.name.unwrap_or_default(),

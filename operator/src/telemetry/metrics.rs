@@ -32,6 +32,8 @@ pub enum Kind {
     ConfigMap,
     /// A Queue.
     Queue,
+    /// A Service.
+    Service,
 }
 
 impl Kind {
@@ -47,6 +49,7 @@ impl Kind {
             Self::Secret => "Secret",
             Self::ConfigMap => "ConfigMap",
             Self::Queue => "Queue",
+            Self::Service => "Service",
         }
     }
 }

@@ -34,6 +34,8 @@ pub const VERSION: u32 = 1;
 pub const CHECKPOINT_POINTER: &str = "checkpoint.json";
 /// The environment variable that carries the [`RunSpec`]; the runner removes it before it starts the program.
 pub const SPEC_ENV: &str = "CULTIVAR_RUN_SPEC";
+/// Where a pod of an Indexed Job finds its number.
+pub const WORKER_ENV: &str = "JOB_COMPLETION_INDEX";
 /// How the runner itself ends when it, and not the program, is what failed.
 pub const RUNNER_FAILED: i32 = 125;
 /// The longest tail of a failed program's output that a result keeps, in bytes.

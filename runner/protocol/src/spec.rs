@@ -16,6 +16,12 @@ pub struct RunSpec {
     pub experiment: ExperimentRef,
     /// From 1 on.
     pub attempt: u32,
+    /// How many pods run the program together; one unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<u32>,
+    /// Which of them this is, from 0 on: what the Job says, in [`WORKER_ENV`]. The first reports for all.
+    #[serde(skip)]
+    pub worker: u32,
     /// The pipeline, for the record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pipeline: Option<String>,

@@ -113,10 +113,13 @@ async fn conclude(spec: &RunSpec, mut facts: Facts, mut ended: Ended) -> i32 {
             let late = || Some("the grace period ended before the checkpoint was saved".to_owned());
             result.problems.extend(saved.unwrap_or_else(late));
         }
-        let collected = keep(spec, &facts, &mut result).await;
-        ended = judge(ended, &collected);
-        if collected.failed.as_ref().is_none_or(|error| !error.is_temporary()) {
-            series(spec, &facts, &mut result).await;
+        // The first of several reports for all.
+        if spec.worker == 0 {
+            let collected = keep(spec, &facts, &mut result).await;
+            ended = judge(ended, &collected);
+            if collected.failed.as_ref().is_none_or(|error| !error.is_temporary()) {
+                series(spec, &facts, &mut result).await;
+            }
         }
         logs(&mut facts, &mut result).await;
         let python = facts.python.as_ref().map(|python| python.folder.clone());
@@ -137,6 +140,9 @@ pub async fn flush(spec: &RunSpec, facts: &mut Facts) {
         .push("the program did not end by itself after SIGTERM; this was written before it was killed".into());
     // Once before and once after what may take too long.
     write(spec, facts, &result).await;
+    if spec.worker > 0 {
+        return;
+    }
     keep(spec, facts, &mut result).await;
     let _ = record(spec, facts, code, &mut result).await;
     write(spec, facts, &result).await;
@@ -289,7 +295,7 @@ fn explain(ended: &Ended, result: &mut RunResult) {
 }
 
 async fn record(spec: &RunSpec, facts: &Facts, code: i32, result: &mut RunResult) -> Result<(), DataError> {
-    let Some(store) = &facts.store else { return Ok(()) };
+    let Some(store) = facts.store.as_ref().filter(|_| spec.worker == 0) else { return Ok(()) };
     let storing = store_record(spec, store, &facts.command, facts.started_at, code, result);
     match facts.deadline.in_time(storing).await {
         Some(Ok(at)) => result.record = Some(at),
@@ -308,7 +314,7 @@ async fn write(spec: &RunSpec, facts: &mut Facts, result: &RunResult) {
     let result = &result;
     let mut text = fit(result, None);
     let whole = serde_json::to_string(result).map_or(usize::MAX, |text| text.len());
-    if let (Some(store), true) = (&facts.store, whole > MAX_TERMINATION_MESSAGE) {
+    if let (Some(store), true) = (&facts.store, whole > MAX_TERMINATION_MESSAGE && spec.worker == 0) {
         match facts.deadline.in_time(store_result(spec, store, result)).await {
             Some(Ok(at)) => text = fit(result, Some(at)),
             Some(Err(error)) => say(&format!("the whole result was not stored: {error}")),

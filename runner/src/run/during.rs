@@ -36,7 +36,9 @@ pub async fn program(spec: &RunSpec, command: &[OsString], signals: &mut Signals
             return Ended::Failed(Failure::runner(format!("cannot carry the program's output: {error}")));
         }
     };
-    if let (Some(checkpoint), Some(store)) = (&spec.checkpoint, &facts.store) {
+    if spec.worker > 0 {
+        // The first saves for all.
+    } else if let (Some(checkpoint), Some(store)) = (&spec.checkpoint, &facts.store) {
         facts.saving = Some(Saving::start(spec, checkpoint, store, &facts.mover));
     } else if spec.checkpoint.is_some() {
         facts.problems.push("the checkpoint is not saved: there is no artifact store".into());

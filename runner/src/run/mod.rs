@@ -9,7 +9,7 @@ mod python;
 mod source;
 
 use crate::supervise::{self, Signals};
-use cultivar_protocol::{BadSpec, RUNNER_FAILED, Reason, RunSpec, SPEC_ENV};
+use cultivar_protocol::{BadSpec, RUNNER_FAILED, Reason, RunSpec, SPEC_ENV, WORKER_ENV};
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -88,7 +88,12 @@ fn hurry(spec: &RunSpec) -> Duration {
 }
 
 fn spec() -> Result<RunSpec, BadSpec> {
-    RunSpec::read(&std::env::var(SPEC_ENV).unwrap_or_default())
+    let mut spec = RunSpec::read(&std::env::var(SPEC_ENV).unwrap_or_default())?;
+    if spec.workers.is_some() {
+        // The controller of an Indexed Job sets it in every container.
+        spec.worker = std::env::var(WORKER_ENV).ok().and_then(|index| index.parse().ok()).unwrap_or(0);
+    }
+    Ok(spec)
 }
 
 // A failure before there is a specification: where the result goes to is not known, so it goes to where it usually does.

@@ -88,6 +88,13 @@ pub enum Action {
         /// Where its queue has admitted it to; nothing where there is none.
         placement: Option<Placement>,
     },
+    /// Make the Service by which the workers of an attempt find each other, where its Job is there already.
+    OfferService {
+        /// Number of the attempt.
+        number: u32,
+        /// Uid of its Job.
+        job_uid: String,
+    },
     /// Delete a Job whose attempt must end; its pods get their grace period.
     StopAttempt {
         /// Name of the Job.
@@ -153,6 +160,7 @@ impl Action {
         match self {
             Self::Ask(_) => "Ask",
             Self::StartAttempt { .. } => "StartAttempt",
+            Self::OfferService { .. } => "OfferService",
             Self::StopAttempt { .. } => "StopAttempt",
             Self::DeleteJob { .. } => "DeleteJob",
             Self::Confirm { .. } => "Confirm",

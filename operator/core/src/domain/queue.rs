@@ -106,6 +106,8 @@ pub struct Claim {
 pub struct Holding {
     /// Of which queue, and how much one pod holds.
     pub claim: Claim,
+    /// How many pods there are.
+    pub pods: u32,
     /// When it was admitted.
     pub since: Timestamp,
 }
@@ -114,15 +116,16 @@ pub struct Holding {
 #[derive(Serialize, Deserialize)]
 struct Noted {
     since: Timestamp,
+    pods: u32,
     amounts: BTreeMap<String, i64>,
 }
 
 impl Holding {
     /// The annotation of a Job and of its pods.
     #[must_use]
-    pub fn note(placement: &Placement, amounts: &Amounts) -> String {
+    pub fn note(placement: &Placement, pods: u32, amounts: &Amounts) -> String {
         let amounts = amounts.iter().map(|(resource, amount)| (resource.to_string(), *amount)).collect();
-        serde_json::to_string(&Noted { since: placement.since, amounts }).unwrap_or_default()
+        serde_json::to_string(&Noted { since: placement.since, pods, amounts }).unwrap_or_default()
     }
 
     /// Of labels and annotations; nothing for what no queue admitted.
@@ -132,7 +135,7 @@ impl Holding {
         let flavor = labels.get(labels::FLAVOR).map_or("", String::as_str).into();
         let noted: Noted = serde_json::from_str(annotations.get(labels::HOLDS)?).ok()?;
         let amounts = noted.amounts.into_iter().map(|(resource, amount)| (resource.into(), amount)).collect();
-        Some(Self { claim: Claim { queue, flavor, amounts }, since: noted.since })
+        Some(Self { claim: Claim { queue, flavor, amounts }, pods: noted.pods, since: noted.since })
     }
 }
 

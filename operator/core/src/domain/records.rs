@@ -234,6 +234,8 @@ pub struct PodRecord {
     pub image_id: Option<String>,
     /// What it holds of a queue.
     pub holding: Option<Holding>,
+    /// Which of several workers it is, from 0.
+    pub worker: u32,
 }
 
 impl PodRecord {

@@ -63,6 +63,13 @@ pub fn retries(template: &Value) -> EffectiveRetries {
     }
 }
 
+/// How many pods run a template's program together.
+#[must_use]
+pub fn workers(template: &Value) -> u32 {
+    let workers = template.get("workers").and_then(Value::as_u64).unwrap_or(1);
+    u32::try_from(workers).unwrap_or(u32::MAX).max(1)
+}
+
 fn section<T: serde::de::DeserializeOwned + Default>(template: &Value, key: &str) -> T {
     template.get(key).and_then(|value| T::deserialize(value).ok()).unwrap_or_default()
 }

@@ -3,9 +3,9 @@
 use cultivar_crds::labels;
 use serde_json::{Map, Value, json};
 
-use super::{RenderError, controller_reference, pod, requests};
-use crate::domain::queue::Amounts;
-use crate::domain::{Equipment, Holding, Meta, Placement, names};
+use super::{RenderError, controller_reference, gang, pod, requests};
+use crate::domain::queue::{Amounts, times};
+use crate::domain::{Equipment, Holding, Meta, Placement, names, settings};
 
 /// The Job that plays attempt `number` of `experiment` with the frozen `template`.
 ///
@@ -20,13 +20,17 @@ pub fn job(
 ) -> Result<Value, RenderError> {
     let mut labels = labels(experiment, number);
     let mut pod = pod::template(experiment, number, template, &labels, equipment)?;
+    let (name, workers) = (names::job(&experiment.name, &experiment.uid, number), settings::workers(template));
+    if workers > 1 {
+        gang::introduce(&mut pod, &name, workers);
+    }
     let mut annotations = Map::new();
     if let Some(placement) = placement {
         labels.insert(labels::QUEUE.to_owned(), placement.queue.to_string().into());
         if !placement.flavor.is_empty() {
             labels.insert(labels::FLAVOR.to_owned(), placement.flavor.to_string().into());
         }
-        let note = Holding::note(placement, &requests::of_pod(&pod));
+        let note = Holding::note(placement, workers, &requests::of_pod(&pod));
         annotations.insert(labels::HOLDS.to_owned(), note.into());
         pod::place(&mut pod, placement, &labels, &annotations);
     }
@@ -34,7 +38,7 @@ pub fn job(
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
-            "name": names::job(&experiment.name, &experiment.uid, number),
+            "name": name,
             "namespace": experiment.namespace,
             "labels": labels,
             "ownerReferences": controller_reference("Experiment", experiment),
@@ -53,6 +57,9 @@ pub fn job(
             "template": pod,
         },
     });
+    if workers > 1 {
+        gang::index(&mut job, workers);
+    }
     if !annotations.is_empty() {
         job["metadata"]["annotations"] = annotations.into();
     }
@@ -70,7 +77,7 @@ pub fn amounts(
     equipment: Option<&Equipment>,
 ) -> Result<Amounts, RenderError> {
     let pod = pod::template(experiment, number, template, &labels(experiment, number), equipment)?;
-    Ok(requests::of_pod(&pod))
+    Ok(times(&requests::of_pod(&pod), settings::workers(template)))
 }
 
 fn labels(experiment: &Meta, number: u32) -> Map<String, Value> {

@@ -1,6 +1,7 @@
 //! Rendering: from an action to the manifest that carries it out. Pure; golden YAML tests.
 
 mod experiment;
+mod gang;
 mod job;
 mod pod;
 mod requests;
@@ -9,6 +10,7 @@ mod runner;
 mod source;
 
 pub use experiment::stage;
+pub use gang::service;
 pub use job::{amounts, job};
 pub use run::run;
 pub use runner::{RUNNER, STORE_SECRET};

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::pod::{MAX_ENV, Own, as_text, at, name, unresolved, uri};
 use super::{RenderError, source};
 use crate::domain::names::{short_hash, store_prefix};
-use crate::domain::{Equipment, Meta, StoreAccess, time};
+use crate::domain::{Equipment, Meta, StoreAccess, settings, time};
 use crate::refs::{Insert, Scope, resolve};
 
 /// The init container that installs the runner.
@@ -168,6 +168,8 @@ pub fn spec(
             uid: experiment.uid.clone(),
         },
         attempt: number,
+        workers: Some(settings::workers(template)).filter(|workers| *workers > 1),
+        worker: 0,
         pipeline: label(labels::PIPELINE),
         pipeline_run: label(labels::PIPELINE_RUN),
         stage: label(labels::STAGE),

@@ -131,7 +131,8 @@ fn template(spec: &Value, at: &FieldPath, known: Known, report: &mut Report) {
         let at = at.key(&key);
         match key.as_str() {
             "when" => {} // an expression, not a template
-            "name" | "after" | "from" | "unset" | "cancel" | "ttlAfterFinished" | "store" | "keepOnFailure" => {
+            "name" | "after" | "from" | "unset" | "cancel" | "ttlAfterFinished" | "store" | "keepOnFailure"
+            | "queue" => {
                 for (path, _) in scan(&value, &at) {
                     report.fault(path, LITERAL);
                 }
@@ -182,6 +183,7 @@ fn condition(when: &str, at: &FieldPath, known: &Known, report: &mut Report) {
 fn settings(spec: &Value, at: &FieldPath, report: &mut Report) {
     for path in [
         &["timeouts", "template"][..],
+        &["timeouts", "queue"],
         &["timeouts", "start"],
         &["timeouts", "run"],
         &["retries", "backoff", "initial"],

@@ -239,7 +239,11 @@ impl Operator {
     fn perform(&mut self, cluster: &mut Cluster, key: &Key, meta: &Meta, action: Action) -> Result<(), Failure> {
         match action {
             // No scenario has a store or a queue.
-            Action::Ask(_) | Action::Run(_) | Action::HoldForArtifacts | Action::ReleaseDeleted => Ok(()),
+            Action::Ask(_)
+            | Action::OfferService { .. }
+            | Action::Run(_)
+            | Action::HoldForArtifacts
+            | Action::ReleaseDeleted => Ok(()),
             Action::StartAttempt { number, template, .. } => self.start_attempt(cluster, key, meta, number, &template),
             Action::StopAttempt { job } | Action::DeleteJob { job } => cluster.delete_job(&job),
             Action::Confirm { number } => {

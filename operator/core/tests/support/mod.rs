@@ -234,6 +234,7 @@ pub fn in_words(actions: &[Action], about: &Meta) -> Vec<String> {
                 equipment.digests.iter().map(|(uri, digest)| format!(", {uri} is {digest}")).collect();
             format!("start attempt {number} with the runner and {store}{}", digests.join(""))
         }
+        Action::OfferService { number, .. } => format!("offer the service of attempt {number}"),
         Action::StopAttempt { job } => format!("stop attempt {}", number(job)),
         Action::DeleteJob { job } => format!("delete the job of attempt {}", number(job)),
         Action::Confirm { number } => format!("confirm attempt {number}"),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::equipment::{Unequipped, equipment};
 use super::judge::{End, Standing, judge, vanished};
 use super::queueing::{self, Leave};
-use super::{Snapshot, end, fail, leftovers, report, result, times, wait};
+use super::{Snapshot, end, fail, gang, leftovers, report, result, times, wait};
 use crate::clone;
 use crate::decide::queue::Eviction;
 use crate::decide::{Action, Event, Plan, Urgency};
@@ -27,8 +27,11 @@ pub fn advance(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
         }
         _ => {
             let number = next(plan);
-            if snapshot.job(number).is_some() {
+            if let Some(job) = snapshot.job(number) {
                 // Created before a crash, and not recorded yet.
+                if workers(plan) > 1 {
+                    plan.actions.push(Action::OfferService { number, job_uid: job.uid.clone() });
+                }
                 record(snapshot, plan, number);
                 follow(snapshot, plan, number);
             } else {
@@ -114,6 +117,10 @@ fn wait_for_store(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, messag
     plan.wake(deadline);
 }
 
+fn workers(plan: &Plan<ExperimentStatus>) -> u32 {
+    settings::workers(plan.status.template.as_ref().unwrap_or(&Value::Null))
+}
+
 fn timeouts(plan: &Plan<ExperimentStatus>) -> settings::EffectiveTimeouts {
     settings::timeouts(plan.status.template.as_ref().unwrap_or(&Value::Null))
 }
@@ -142,14 +149,18 @@ fn record(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, number: u32) {
 
 fn follow(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, number: u32) {
     let pods = snapshot.pods_of(number);
-    if let (Some(pod), Some(attempt)) = (pods.first(), plan.status.attempts.last_mut()) {
+    let first = pods.iter().find(|pod| pod.worker == 0);
+    if let (Some(pod), Some(attempt)) = (first, plan.status.attempts.last_mut()) {
         attempt.node = pod.node.clone().or(attempt.node.take());
     }
     if let Some(image_id) = pods.iter().find_map(|pod| pod.image_id.clone()) {
         plan.status.image_id = Some(image_id);
     }
     let confirmed = snapshot.confirmed == Some(number);
-    let standing = judge(snapshot.job(number), &pods);
+    let standing = match workers(plan) {
+        1 => judge(snapshot.job(number), &pods),
+        workers => gang::judge(snapshot.job(number), &pods, workers),
+    };
     let eviction = snapshot.queueing.eviction.as_ref().filter(|eviction| eviction.attempt == number);
     match (&standing, eviction) {
         (Standing::Starting { .. }, Some(eviction)) => return evict(snapshot, plan, eviction, None),

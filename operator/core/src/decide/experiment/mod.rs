@@ -6,6 +6,7 @@
 mod attempts;
 mod ended;
 mod equipment;
+mod gang;
 mod judge;
 pub mod leftovers;
 mod publish;

@@ -29,9 +29,10 @@ pub fn holds(jobs: &[Arc<JobRecord>], pods: &[Arc<PodRecord>]) -> Vec<Hold> {
         // Its pods come and go by the Job's controller. Once all have ended it makes no more: a failed one is not replaced.
         let made = pods.iter().filter(|pod| pod.attempt == job.attempt && pod.job_uid == job.uid);
         let (made, over) = made.fold((0, 0), |(made, over), pod| (made + 1, over + u32::from(pod.is_over())));
-        let leaves = job.deleting && made == 0;
-        if (made == 0 || over < made) && !leaves {
-            insert(job.attempt, holding, 1, job.deleting);
+        // One that is being deleted makes none either.
+        let still = if job.deleting { made - over } else { holding.pods.saturating_sub(over) };
+        if still > 0 {
+            insert(job.attempt, holding, still as usize, job.deleting);
         }
     }
     holds.into_values().collect()
@@ -46,7 +47,7 @@ mod tests {
     fn holding() -> Option<Holding> {
         let amounts = [("nvidia.com/gpu".into(), 2)].into_iter().collect();
         let claim = Claim { queue: "q".into(), flavor: "".into(), amounts };
-        Some(Holding { claim, since: Timestamp::UNIX_EPOCH })
+        Some(Holding { claim, pods: 1, since: Timestamp::UNIX_EPOCH })
     }
 
     fn job(attempt: u32, state: JobState, deleting: bool) -> Arc<JobRecord> {
