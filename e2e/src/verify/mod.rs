@@ -5,6 +5,7 @@
 
 mod clients;
 mod dependencies;
+mod real;
 mod run;
 mod rungs;
 

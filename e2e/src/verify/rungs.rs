@@ -195,7 +195,11 @@ fn simulated() -> Outcome {
 }
 
 fn real() -> Outcome {
-    let count = check(cargo(&["run", "--quiet", "-p", "cultivar-e2e", "--bin", "demo", "--", "--name", CLUSTER]));
+    let told = check(cargo(&["run", "--quiet", "-p", "cultivar-e2e", "--bin", "demo", "--", "--name", CLUSTER]));
+    let count = told.and_then(|mut count| {
+        count.add(super::real::check(CLUSTER)?);
+        Ok(count)
+    });
     let down = Cluster::down(CLUSTER, &Ui::new(CLUSTER));
     let mut count = count?;
     count.add(Count::one(down.is_ok()));
