@@ -76,8 +76,8 @@ fn worker(meta: &ObjectMeta) -> u32 {
     index.and_then(|index| index.parse().ok()).unwrap_or(0)
 }
 
-fn holding(meta: &ObjectMeta) -> Option<Holding> {
-    Holding::read(meta.labels.as_ref()?, meta.annotations.as_ref()?)
+fn holding(meta: &ObjectMeta) -> Option<Arc<Holding>> {
+    Holding::read(meta.labels.as_ref()?, meta.annotations.as_ref()?).map(Arc::new)
 }
 
 fn attempt(meta: &ObjectMeta) -> u32 {

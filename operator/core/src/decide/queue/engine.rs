@@ -80,15 +80,9 @@ impl Engine {
         self.asks.contains_key(id)
     }
 
-    /// Whether anybody asks.
-    #[must_use]
-    pub fn is_asked(&self) -> bool {
-        !self.asks.is_empty()
-    }
-
-    /// Everybody who asks or has leave to start.
+    /// Everybody who asks, has leave to start or holds something.
     pub fn known(&self) -> impl Iterator<Item = &Id> {
-        self.asks.keys().chain(self.grants.keys())
+        self.asks.keys().chain(self.grants.keys()).chain(self.holds.keys().map(|(id, _)| id))
     }
 
     /// Everybody who asks.

@@ -32,7 +32,7 @@ impl Engine {
         let mut news: Vec<(Id, Wait)> = Vec::new();
         let mut messages: BTreeMap<&(Word, Arc<Class>), String> = BTreeMap::new();
         for (class, block) in &blocked {
-            if line.told.get(class) == Some(&block.reason) {
+            if line.told.get(class).is_some_and(|told| told.reason == block.reason) {
                 continue;
             }
             let message = self.message(line, block, &class.0, &class.1.amounts);
@@ -60,7 +60,7 @@ impl Engine {
         }
         if let Some(line) = self.ledger.lines.get_mut(queue) {
             line.fresh.clear();
-            line.told = blocked.into_iter().map(|(class, block)| (class, block.reason)).collect();
+            line.told = blocked;
         }
     }
 
@@ -83,20 +83,31 @@ impl Engine {
     /// ones first: in a long queue every place changes with each that starts.
     pub fn count_places(&mut self, now: Timestamp) -> Outcome {
         let mut outcome = Outcome::default();
+        let mut news = Vec::new();
         for line in self.ledger.lines.values() {
-            let mut told = 0;
-            for (index, id) in line.pending.all(|namespace| line.share_of(namespace, now)).into_iter().enumerate() {
-                let place = u32::try_from(index + 1).ok();
-                let Some(wait) = self.waits.get_mut(&id).filter(|wait| wait.position != place) else { continue };
-                wait.position = place;
-                outcome.changed.insert(id);
-                told += 1;
-                if told == PLACES_TOLD {
-                    break;
-                }
+            let order = line.pending.all(|namespace| line.share_of(namespace, now));
+            let places = order.into_iter().enumerate().map(|(index, id)| (id, u32::try_from(index + 1).ok()));
+            let moved = places.filter(|(id, place)| self.waits.get(id).is_some_and(|wait| wait.position != *place));
+            for (id, place) in moved.take(PLACES_TOLD) {
+                let message = self.message_of(line, &id);
+                news.push((id, place, message));
             }
         }
+        for (id, place, message) in news {
+            let Some(wait) = self.waits.get_mut(&id) else { continue };
+            wait.position = place;
+            wait.message = message.unwrap_or(std::mem::take(&mut wait.message));
+            outcome.changed.insert(id);
+        }
         outcome
+    }
+
+    // The particulars of its class as they are now.
+    fn message_of(&self, line: &Line, id: &Id) -> Option<String> {
+        let ask = &self.asks.get(id)?.ask;
+        let class = (Arc::clone(&id.namespace), Arc::new(Class { amounts: ask.amounts.clone(), limit: ask.limit }));
+        let block = line.told.get(&class)?;
+        Some(self.message(line, block, &id.namespace, &ask.amounts))
     }
 
     fn message(&self, line: &Line, block: &Block, namespace: &Word, amounts: &Amounts) -> String {
