@@ -5,6 +5,7 @@
 //! CEL rules stand beside the field that they guard.
 
 pub mod artifact_store;
+pub mod data;
 pub mod experiment;
 pub mod labels;
 pub mod manifest;
@@ -18,6 +19,7 @@ pub mod source;
 pub mod template;
 
 pub use artifact_store::{ArtifactStore, ArtifactStoreSpec};
+pub use data::{Checkpoint, Input, Output};
 pub use experiment::{
     Artifact, Attempt, ClonedFrom, Experiment, ExperimentSpec, ExperimentStatus, InputUsed, Metric, PhaseTimes,
     RecordAt,
@@ -31,8 +33,7 @@ pub use queue::{Queue, QueueSpec, QueueStatus};
 pub use reason::Reason;
 pub use source::{Git, Packed, Python, Source};
 pub use template::{
-    ArtifactPolicy, Best, Checkpoint, ExperimentTemplate, From, Goal, Input, MetricUse, Output, Pick, Require, Retries,
-    Selector, Timeouts,
+    ArtifactPolicy, Best, ExperimentTemplate, From, Goal, MetricUse, Pick, Require, Retries, Selector, Timeouts,
 };
 
 /// The API group of every kind.
