@@ -26,7 +26,7 @@ pub use experiment::{
 };
 pub use phase::Phase;
 pub use pipeline::{
-    OnFailure, ParamSchema, Pipeline, PipelineSpec, PipelineStatus, RunOn, RunSummary, Stage, StageDependency,
+    OnFailure, ParamSchema, Pipeline, PipelineSpec, PipelineStatus, RunOn, RunSummary, Stage, StageDependency, Until,
 };
 pub use pipeline_run::{PipelineRun, PipelineRunSpec, PipelineRunStatus, StageStatus};
 pub use queue::{Queue, QueueSpec, QueueStatus};

@@ -98,13 +98,14 @@ pub struct Stage {
     #[schemars(schema_with = "schema::label_name")]
     pub name: String,
 
-    /// Stages that must have completed first although nothing here refers to them.
+    /// Stages that must have come to an end first although nothing here refers to them, and to which end.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["stage".into()]))]
     pub after: Vec<StageDependency>,
 
-    /// CEL over `params`' outer names, e.g. `stages.train.metrics["val/acc"].max > 0.9`. False skips the stage.
+    /// CEL over `params`' outer names, e.g. `stages.train.metrics["val/acc"].max > 0.9`. False skips the stage. A stage of
+    /// which nothing but `phase` is read may end in any way: `stages.a.phase == "Failed" || stages.b.phase == "Skipped"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub when: Option<String>,
@@ -121,6 +122,38 @@ pub struct StageDependency {
     /// Name of a stage of the same pipeline.
     #[schemars(schema_with = "schema::label_name")]
     pub stage: String,
+
+    /// Which end is waited for; Completed by default. When the stage has come to another one, this stage is skipped. A
+    /// failure that another stage waits for, and that it deals with by completing, does not fail the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Until>,
+}
+
+/// An end of a stage that another one waits for.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Until {
+    /// It ended well.
+    #[default]
+    Completed,
+    /// It ended badly.
+    Failed,
+    /// It never started.
+    Skipped,
+    /// Any of these.
+    Ended,
+}
+
+impl Until {
+    /// Whether a stage in this phase has come to the end that is waited for.
+    #[must_use]
+    pub const fn is_met_by(self, phase: Phase) -> bool {
+        match self {
+            Self::Completed => matches!(phase, Phase::Completed),
+            Self::Failed => matches!(phase, Phase::Failed),
+            Self::Skipped => matches!(phase, Phase::Skipped),
+            Self::Ended => phase.is_terminal(),
+        }
+    }
 }
 
 /// What a parameter may be.

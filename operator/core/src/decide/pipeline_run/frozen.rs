@@ -1,9 +1,10 @@
 //! The frozen pipeline: what a run executes, resolved once and stored in its status as JSON.
 
 use cultivar_crds::schema::MAX_FROZEN_PIPELINE;
-use cultivar_crds::{ClonedFrom, OnFailure, Reason};
+use cultivar_crds::{ClonedFrom, OnFailure, Reason, Until};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::clone;
@@ -37,9 +38,12 @@ pub struct FrozenPipeline {
 pub struct FrozenStage {
     /// Name of the stage.
     pub name: String,
-    /// Stages that must have completed first: those it refers to, and its `after`.
+    /// Stages that must have ended first: those it refers to, and its `after`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<String>,
+    /// The end of those that is waited for, where it is not that they completed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub until: BTreeMap<String, Until>,
     /// CEL; false skips the stage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<String>,
@@ -48,6 +52,21 @@ pub struct FrozenStage {
     /// Whose copy it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloned_from: Option<ClonedFrom>,
+}
+
+impl FrozenStage {
+    /// The end of a stage that it needs which it waits for.
+    #[must_use]
+    pub fn until(&self, need: &str) -> Until {
+        self.until.get(need).copied().unwrap_or_default()
+    }
+}
+
+impl FrozenPipeline {
+    /// The stages that wait for the failure of `stage`, or for any end of it.
+    pub fn handlers(&self, stage: &str) -> impl Iterator<Item = &FrozenStage> {
+        self.stages.iter().filter(move |other| matches!(other.until.get(stage), Some(Until::Failed | Until::Ended)))
+    }
 }
 
 fn stages_of(spec: &Value) -> &[Value] {
@@ -78,8 +97,10 @@ pub fn freeze(pipeline: &PipelineRecord, run: &Value, sources: &Sources) -> Froz
                 if let Some(queue) = spec.get("queue").filter(|_| stage.get("queue").is_none()) {
                     template["queue"] = queue.clone();
                 }
+                let needs = dag::needs(stage);
                 stages.push(FrozenStage {
-                    needs: dag::needs(stage).into_iter().collect(),
+                    needs: needs.keys().cloned().collect(),
+                    until: needs.into_iter().filter(|(_, until)| *until != Until::default()).collect(),
                     when: stage.get("when").and_then(Value::as_str).map(str::to_owned),
                     name,
                     template,

@@ -206,6 +206,7 @@ fn conclude(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>, pipeline: &
         .stages
         .iter()
         .filter(|stage| matches!(stage.phase, Phase::Failed | Phase::Cancelled))
+        .filter(|stage| !is_handled(plan, pipeline, &stage.name))
         .map(|stage| {
             let reason = stage.reason.map_or_else(String::new, |reason| format!(" ({reason})"));
             let message = stage.message.as_deref().unwrap_or_default();
@@ -234,6 +235,13 @@ fn conclude(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>, pipeline: &
             fail(snapshot, plan, Reason::ReferenceUnresolved, text::some_of(&words, 4));
         }
     }
+}
+
+// A failure that another stage waited for, and dealt with.
+fn is_handled(plan: &Plan<PipelineRunStatus>, pipeline: &FrozenPipeline, stage: &str) -> bool {
+    let has_completed =
+        |name: &str| plan.status.stages.iter().any(|state| state.name == name && state.phase == Phase::Completed);
+    pipeline.handlers(stage).any(|handler| has_completed(&handler.name))
 }
 
 fn wait(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>, reason: Reason, message: String) {
