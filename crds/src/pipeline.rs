@@ -12,7 +12,7 @@ use crate::schema::{self, object_name};
 use crate::template::ExperimentTemplate;
 
 /// A DAG of stages, each a clone of an experiment that already works or an inline root. A new run
-/// starts when `stages`, `params`, `paramSchema`, `outputs` or `rerun` change.
+/// starts when `stages`, `finally`, `params`, `paramSchema`, `outputs` or `rerun` change.
 #[derive(CustomResource, Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq)]
 #[kube(
     group = "cultivar.dev",
@@ -25,7 +25,7 @@ use crate::template::ExperimentTemplate;
     status = "PipelineStatus",
     derive = "PartialEq",
     derive = "Default",
-    doc = "A DAG of stages, each a clone of an experiment that already works or an inline root. Applying it runs it; a new run starts when stages, params, paramSchema, outputs or rerun change.",
+    doc = "A DAG of stages, each a clone of an experiment that already works or an inline root. Applying it runs it; a new run starts when stages, finally, params, paramSchema, outputs or rerun change.",
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "Revision", type_ = "integer", json_path = ".status.revision"),
     printcolumn(name = "Run", type_ = "string", json_path = ".status.latestRun.name"),
@@ -53,6 +53,14 @@ pub struct PipelineSpec {
     #[schemars(length(min = 1, max = 100))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub stages: Vec<Stage>,
+
+    /// Stages that run when all others have ended, however they did, also when the run was cancelled. They see the phase,
+    /// metrics and artifacts of each, and how the run ended as `pipeline.phase` and `pipeline.message`; they do not wait
+    /// for each other, and their own end does not change the run's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub finally: Vec<Stage>,
 
     /// Values of the run as a whole, by name: strings with references to stages. A run without one
     /// of them fails with the reason ReferenceUnresolved.

@@ -118,6 +118,8 @@ reasons! {
     ReadingRecord => Final,
     /// Waits for stages that have not ended.
     WaitingForStages => Final,
+    /// Every stage has ended, and those of `finally` run.
+    Finishing => Final,
     /// Waits for an earlier run of the same pipeline to end.
     WaitingForRun => Final,
     /// Waits until the pipeline of the run exists and is accepted.

@@ -73,6 +73,7 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         pipelines::cancel_stops_every_stage,
         pipelines::kubectl_waits_for_the_condition,
         pipelines::deletion_takes_everything_along,
+        pipelines::what_comes_finally_sees_how_all_ended,
         refusals::a_pipeline_that_refers_to_itself_is_not_accepted,
         refusals::two_megabytes_are_refused,
         refusals::what_the_schema_forbids_is_named_with_its_path,

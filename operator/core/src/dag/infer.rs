@@ -42,6 +42,11 @@ pub struct Fault {
     pub message: String,
 }
 
+/// Every stage of a pipeline's spec, frozen or not: those of the DAG, and those that come at the end.
+pub fn all(spec: &Value) -> impl Iterator<Item = &Value> {
+    ["stages", "finally"].into_iter().filter_map(|key| spec.get(key)?.as_array()).flatten()
+}
+
 /// The stages that `stage` waits for, and the end of each that it waits for. What is malformed waits for nothing.
 #[must_use]
 pub fn needs(stage: &Value) -> BTreeMap<String, Until> {

@@ -21,6 +21,9 @@ pub struct FrozenPipeline {
     pub params: Map<String, Value>,
     /// In the pipeline's order.
     pub stages: Vec<FrozenStage>,
+    /// Those that run when all of these have ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub finally: Vec<FrozenStage>,
     /// Values of the run as a whole.
     #[serde(default)]
     pub outputs: Map<String, Value>,
@@ -63,33 +66,36 @@ impl FrozenStage {
 }
 
 impl FrozenPipeline {
+    /// Every stage, those of the end last.
+    pub fn all(&self) -> impl Iterator<Item = &FrozenStage> {
+        self.stages.iter().chain(&self.finally)
+    }
+
     /// The stages that wait for the failure of `stage`, or for any end of it.
     pub fn handlers(&self, stage: &str) -> impl Iterator<Item = &FrozenStage> {
         self.stages.iter().filter(move |other| matches!(other.until.get(stage), Some(Until::Failed | Until::Ended)))
     }
 }
 
-fn stages_of(spec: &Value) -> &[Value] {
-    spec.get("stages").and_then(Value::as_array).map_or(&[], Vec::as_slice)
-}
-
 /// What the stages of a pipeline's spec ask the index for.
 #[must_use]
 pub fn queries(spec: &Value) -> Vec<Query> {
-    stages_of(spec).iter().flat_map(freeze::queries).collect()
+    dag::all(spec).flat_map(freeze::queries).collect()
 }
 
 /// The longest that a run waits for the sources of its stages.
 pub fn template_timeout(spec: &Value) -> Duration {
-    let longest = stages_of(spec).iter().map(|stage| settings::timeouts(stage).template).max();
+    let longest = dag::all(spec).map(|stage| settings::timeouts(stage).template).max();
     longest.unwrap_or_else(|| settings::timeouts(&Value::Null).template)
 }
 
 /// Freezes an accepted pipeline for a run, as JSON.
 pub fn freeze(pipeline: &PipelineRecord, run: &Value, sources: &Sources) -> Frozen<Value> {
     let spec = &pipeline.spec;
-    let mut stages = Vec::new();
-    for stage in stages_of(spec) {
+    let (mut stages, mut finally) = (Vec::new(), Vec::new());
+    let last = spec.get("finally").and_then(Value::as_array).map_or(0, Vec::len);
+    let first = dag::all(spec).count() - last;
+    for (index, stage) in dag::all(spec).enumerate() {
         let name = stage.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
         match freeze::freeze(stage, sources, Some(&pipeline.meta.name)) {
             Frozen::Ready(Effective { mut template, cloned_from }) => {
@@ -98,7 +104,8 @@ pub fn freeze(pipeline: &PipelineRecord, run: &Value, sources: &Sources) -> Froz
                     template["queue"] = queue.clone();
                 }
                 let needs = dag::needs(stage);
-                stages.push(FrozenStage {
+                let list = if index < first { &mut stages } else { &mut finally };
+                list.push(FrozenStage {
                     needs: needs.keys().cloned().collect(),
                     until: needs.into_iter().filter(|(_, until)| *until != Until::default()).collect(),
                     when: stage.get("when").and_then(Value::as_str).map(str::to_owned),
@@ -119,6 +126,7 @@ pub fn freeze(pipeline: &PipelineRecord, run: &Value, sources: &Sources) -> Froz
     let frozen = FrozenPipeline {
         params: super::params(spec, run),
         stages,
+        finally,
         outputs: crate::decide::object(spec.get("outputs")),
         on_failure: on_failure.unwrap_or_default(),
         priority: spec.get("priority").and_then(Value::as_i64).and_then(|priority| i32::try_from(priority).ok()),

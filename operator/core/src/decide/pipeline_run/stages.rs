@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 use super::texts::as_texts;
-use super::{FrozenPipeline, FrozenStage, Snapshot, stops};
+use super::{FrozenPipeline, FrozenStage, Snapshot, Verdict, stops};
 use crate::decide::{Action, NewStage};
 use crate::domain::{ExperimentRecord, names, text};
 use crate::refs::{FieldPath, Head, Insert, Names, Scope, eval_bool, resolve};
@@ -106,9 +106,23 @@ impl<'a> Board<'a> {
                 .insert(stage.name.clone(), failed(&stage.name, Reason::Invalid, "the stage needs itself".to_owned()));
         }
         if self.cancel || self.stopping {
-            self.actions.extend(stragglers(self.snapshot));
+            let of_the_end: Vec<&str> = self.pipeline.finally.iter().map(|stage| stage.name.as_str()).collect();
+            self.actions.extend(stragglers(self.snapshot, &of_the_end));
         }
         self
+    }
+
+    /// The stages of the end, once all others have ended as `verdict` says.
+    pub fn finish(&mut self, verdict: &Verdict) {
+        self.names.pipeline["phase"] = verdict.phase.as_str().into();
+        self.names.pipeline["message"] = verdict.message.clone().into();
+        for stage in &self.pipeline.finally {
+            let state = match self.observed(stage) {
+                Some(state) => state,
+                None => self.start(stage),
+            };
+            self.states.insert(stage.name.clone(), state);
+        }
     }
 
     fn observed(&mut self, stage: &FrozenStage) -> Option<StageStatus> {
@@ -236,7 +250,9 @@ impl Board<'_> {
     // What has ended without an experiment has a phase too, and nothing else.
     fn known_to(&self, stage: &FrozenStage) -> Value {
         let mut known = self.names.stages.clone();
-        for state in stage.needs.iter().filter_map(|need| self.states.get(need)) {
+        let of_the_end = self.pipeline.finally.iter().any(|last| last.name == stage.name);
+        let is_known = |name: &String| of_the_end || stage.needs.contains(name);
+        for (_, state) in self.states.iter().filter(|(name, _)| is_known(name)) {
             if known.get(&state.name).is_none() {
                 known[&state.name] = json!({"phase": state.phase, "metrics": {}, "artifacts": {}});
             }
@@ -245,10 +261,11 @@ impl Board<'_> {
     }
 }
 
-/// Asks every experiment of the run that has not ended, and was not asked yet, to end.
-pub fn stragglers(snapshot: &Snapshot) -> Vec<Action> {
+/// Asks every experiment of the run that has not ended, and was not asked yet, to end, but for the stages that are spared.
+pub fn stragglers(snapshot: &Snapshot, spared: &[&str]) -> Vec<Action> {
     let asked = |experiment: &ExperimentRecord| experiment.spec.get("cancel").and_then(Value::as_bool).unwrap_or(false);
-    let live = snapshot.stages.values().filter(|experiment| !experiment.status.phase.is_terminal());
+    let asked_for = snapshot.stages.iter().filter(|(stage, _)| !spared.contains(&stage.as_str()));
+    let live = asked_for.map(|(_, experiment)| experiment).filter(|experiment| !experiment.status.phase.is_terminal());
     let live = live.filter(|experiment| !asked(experiment) && !experiment.meta.deleting);
     // One whose end the run has recorded is about to record it itself: the two are written side by side, and
     // a crash in between must not cancel what has completed.
