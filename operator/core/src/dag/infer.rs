@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::graph::{self, Dag, DagError};
-use crate::refs::{Expression, FieldPath, Head, Located, PathRef, scan};
+use crate::refs::{Expression, FieldPath, Head, Located, PathRef, Reference, scan};
 
 /// A stage that another one waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,6 +152,8 @@ impl Edges {
                 _ => {
                     for (at, reference) in scan(value, &at) {
                         match reference {
+                            // What has an alternative may be absent.
+                            Ok(Reference::Choice(choice)) => edges.choose(&choice.paths, &at),
                             Ok(reference) => edges.read(reference.uses(), &at),
                             Err(error) => edges.errors.push(Located::new(at, error.into())),
                         }
@@ -170,6 +172,12 @@ impl Edges {
                 Some(name) => self.add(name, at, None),
                 None => self.errors.push(Located::new(at.clone(), DagError::AnyStage)),
             }
+        }
+    }
+
+    fn choose(&mut self, paths: &[PathRef], at: &FieldPath) {
+        for name in paths.iter().filter(|path| path.head == Head::Stages).filter_map(|path| path.key(0)) {
+            self.add(name, at, Some(Until::Ended));
         }
     }
 
