@@ -46,6 +46,12 @@ pub fn start(client: Client, settings: &Settings, metrics: Metrics, tasks: &mut 
         // Asked at every scrape: a claim also ends by time, which no message tells.
         metrics.set_leader(leading.borrow().holds(Instant::now()));
     });
+    let (told, leading) = (Arc::clone(&queues), claim.clone());
+    metrics.on_scrape(move |metrics| {
+        // Only the leader is asked, and knows who waits.
+        let leads = leading.borrow().holds(Instant::now());
+        metrics.queues().set(&if leads { told.readings() } else { BTreeMap::new() });
+    });
     let beat = health.heartbeat("leader election", STANDSTILL);
     tasks.spawn_last("leader election", elector.run(tasks.last(), move || beat.beat()));
 
@@ -70,8 +76,13 @@ pub fn start(client: Client, settings: &Settings, metrics: Metrics, tasks: &mut 
     });
 
     let calls = || Calls::new(client.clone(), claim.clone(), metrics.clone(), settings.leader.identity.clone());
-    let admission =
-        Loop { queues: Arc::clone(&queues), index: Arc::clone(&index), wakeups: Arc::clone(&queue), calls: calls() };
+    let admission = Loop {
+        queues: Arc::clone(&queues),
+        index: Arc::clone(&index),
+        wakeups: Arc::clone(&queue),
+        calls: calls(),
+        metrics: metrics.clone(),
+    };
     let beat = health.heartbeat("admission loop", STANDSTILL);
     let (stop, leads, known) = (tasks.stop(), claim.clone(), synced.clone());
     tasks.spawn("admission loop", async move {

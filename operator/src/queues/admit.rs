@@ -12,6 +12,7 @@ use crate::act::Calls;
 use crate::control::wakeups::Wakeups;
 use crate::leader::{self, Claim};
 use crate::observe::{Index, Key, Kind};
+use crate::telemetry::Metrics;
 use crate::telemetry::health::Heartbeat;
 
 /// How long news are gathered before a pass: those of one event come together.
@@ -29,6 +30,7 @@ pub struct Loop {
     pub index: Arc<Index>,
     pub wakeups: Arc<Wakeups>,
     pub calls: Calls,
+    pub metrics: Metrics,
 }
 
 /// Works until it is told to stop.
@@ -115,6 +117,10 @@ impl Loop {
         }
         let outcome = engine.pass(now);
         drop(engine);
+        for (queue, waited) in &outcome.admitted {
+            self.metrics.queues().admitted(queue, *waited);
+        }
+        outcome.evicted.iter().for_each(|queue| self.metrics.queues().evicted(queue));
         self.wake(outcome.changed);
         outcome
             .wake_at

@@ -10,7 +10,7 @@ mod status;
 pub use admit::{Loop, run};
 
 use cultivar_core::decide::experiment::queueing::Queueing;
-use cultivar_core::decide::queue::{Ask, Bearer, Engine, Id};
+use cultivar_core::decide::queue::{Ask, Bearer, Engine, Id, Reading};
 use cultivar_core::domain::queue::{Hold, config};
 use cultivar_core::domain::{Meta, Placement, Record};
 use cultivar_crds::{QueueSpec, QueueStatus};
@@ -133,6 +133,11 @@ impl Queues {
             eviction: engine.eviction(&id).cloned(),
             max_runtime: queue.and_then(|queue| engine.queue(queue)?.max_runtime),
         }
+    }
+
+    /// How every queue stands, in numbers.
+    pub fn readings(&self) -> BTreeMap<String, Reading> {
+        locked(&self.engine).readings(Timestamp::now())
     }
 
     /// An experiment asks for leave to start.

@@ -1,7 +1,8 @@
 //! The operator's metrics.
 //!
 //! Comes in: typed calls; every label value is a variant of an enum here, never the name of an object or the text of an
-//! error, so the number of series is fixed. Goes out: Prometheus' text format.
+//! error, so the number of series is fixed; queues are the exception, see [`super::queues`]. Goes out: Prometheus' text
+//! format.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use prometheus::{
 };
 
 use super::process::Process;
+use super::queues::QueueMetrics;
 
 /// A kind of object that is reconciled or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -126,6 +128,7 @@ struct Inner {
     writes: IntCounterVec,
     wakeups: IntGauge,
     leader: IntGauge,
+    queues: QueueMetrics,
     refresh: Mutex<Vec<Arc<Refresh>>>,
 }
 
@@ -168,8 +171,9 @@ impl Metrics {
         registry.register(Box::new(wakeups.clone()))?;
         registry.register(Box::new(leader.clone()))?;
         registry.register(Box::new(Process::new()?))?;
+        let queues = QueueMetrics::new(&registry)?;
         let refresh = Mutex::default();
-        Ok(Self(Arc::new(Inner { registry, reconcile, objects, stage_gap, writes, wakeups, leader, refresh })))
+        Ok(Self(Arc::new(Inner { registry, reconcile, objects, stage_gap, writes, wakeups, leader, queues, refresh })))
     }
 
     /// One reconcile is done.
@@ -204,6 +208,12 @@ impl Metrics {
     /// How many wake-ups wait.
     pub fn set_wakeups_queued(&self, count: usize) {
         self.0.wakeups.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Those of queues.
+    #[must_use]
+    pub fn queues(&self) -> &QueueMetrics {
+        &self.0.queues
     }
 
     /// Whether this replica leads.

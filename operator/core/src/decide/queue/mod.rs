@@ -27,4 +27,4 @@ mod waiting;
 
 pub use engine::Engine;
 pub use holds::holds;
-pub use model::{Admission, Ask, Bearer, Eviction, Id, Outcome, Wait};
+pub use model::{Admission, Ask, Bearer, Eviction, Id, Outcome, Reading, Use, Wait};

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::engine::Engine;
 use super::ledger::{Fit, Group, Shortage, Without};
@@ -105,6 +106,8 @@ impl Engine {
         let Some(asked) = self.asks.remove(id) else { return };
         self.waits.remove(id);
         self.ledger.count(&id.namespace, &claim, 1, now);
+        let waited = Duration::try_from(now.duration_since(asked.ask.since)).unwrap_or_default();
+        outcome.admitted.push((Arc::clone(&claim.queue), waited));
         self.grants.insert(id.clone(), Admission { attempt: asked.ask.attempt, claim, since: now });
         outcome.changed.insert(id.clone());
     }
@@ -130,6 +133,7 @@ impl Engine {
                 if !leaving && self.evictions.get(id).is_none_or(|eviction| eviction.attempt != *attempt) {
                     self.evictions.insert(id.clone(), Eviction { attempt: *attempt, message: message.clone() });
                     outcome.changed.insert(id.clone());
+                    outcome.evicted.push(Arc::clone(queue));
                 }
             }
         }

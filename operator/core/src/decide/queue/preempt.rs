@@ -57,6 +57,8 @@ impl Engine {
             for (id, attempt) in chosen {
                 let message = self.message_for(queue, first, flavor, &(id.clone(), attempt));
                 outcome.changed.insert(id.clone());
+                let of = self.holds.get(&(id.clone(), attempt)).map(|held| Arc::clone(&held.hold.claim.queue));
+                outcome.evicted.extend(of);
                 self.evictions.insert(id, Eviction { attempt, message });
             }
             self.promise(queue, first, flavor, now);

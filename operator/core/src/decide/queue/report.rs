@@ -3,9 +3,12 @@
 use cultivar_crds::Reason;
 use cultivar_crds::queue::{NamespaceUsage, QueueStatus, Usage};
 use jiff::Timestamp;
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::engine::Engine;
 use super::ledger::{Group, Line, Total};
+use super::model::{Reading, Use};
 use crate::domain::conditions::{Conditions, kind};
 use crate::domain::{quantity, time};
 
@@ -18,14 +21,13 @@ impl Engine {
     pub fn report(&self, name: &str, generation: i64, last: &QueueStatus, now: Timestamp) -> Option<QueueStatus> {
         let line = self.ledger.lines.get(name)?;
         let waiting = line.pending.len() + line.promised.len();
-        let granted = self.grants.values().filter(|grant| *grant.claim.queue == *name).count();
         let mut status = QueueStatus {
             observed_generation: Some(generation),
             conditions: last.conditions.clone(),
             waiting: u32::try_from(waiting).unwrap_or(u32::MAX),
-            admitted: u32::try_from(line.holds.len() + granted).unwrap_or(u32::MAX),
+            admitted: u32::try_from(self.admitted(line)).unwrap_or(u32::MAX),
             oldest_wait: line.pending.oldest().map(time::stamp),
-            usage: self.usage(line),
+            usage: self.uses_of(line).into_iter().map(in_words).collect(),
             namespaces: namespaces(line),
         };
         let mut set = Conditions::new(&mut status.conditions, generation, now);
@@ -54,27 +56,50 @@ impl Engine {
         }
     }
 
-    fn usage(&self, line: &Line) -> Vec<Usage> {
+    /// How every queue stands, in numbers.
+    #[must_use]
+    pub fn readings(&self, now: Timestamp) -> BTreeMap<String, Reading> {
+        let mut readings: BTreeMap<String, Reading> = BTreeMap::new();
+        for (name, line) in &self.ledger.lines {
+            let oldest = line.pending.oldest().map(|since| now.duration_since(since));
+            let reading = Reading {
+                uses: self.uses_of(line),
+                namespaces: line.by_namespace.clone(),
+                waiting: BTreeMap::new(),
+                admitted: self.admitted(line),
+                oldest_wait: oldest.and_then(|waited| Duration::try_from(waited).ok()).unwrap_or_default(),
+            };
+            readings.insert(name.to_string(), reading);
+        }
+        for wait in self.waits.values() {
+            let reading = wait.queue.as_ref().and_then(|queue| readings.get_mut(&**queue));
+            if let Some(reading) = reading {
+                *reading.waiting.entry(wait.reason).or_default() += 1;
+            }
+        }
+        readings
+    }
+
+    fn admitted(&self, line: &Line) -> usize {
+        line.holds.len() + self.grants.values().filter(|grant| grant.claim.queue == line.config.name).count()
+    }
+
+    fn uses_of(&self, line: &Line) -> Vec<Use> {
         let totals = self.ledger.totals.get(&Group::of(&line.config));
-        let mut usage = Vec::new();
+        let mut uses = Vec::new();
         for flavor in &line.config.flavors {
             for (resource, limit) in &flavor.limits {
                 let place = (flavor.name.clone(), resource.clone());
                 let used = line.used(&place);
                 let total = totals.and_then(|totals| totals.get(&place)).copied().unwrap_or_default();
                 let idle = limit.quota - used.min(limit.quota).max(limit.reserved);
-                let text = |amount: i64| quantity::text(resource, amount);
-                usage.push(Usage {
-                    flavor: (!flavor.name.is_empty()).then(|| flavor.name.to_string()),
-                    resource: resource.to_string(),
-                    quota: text(limit.quota),
-                    used: text(used),
-                    borrowed: text((used - limit.quota).max(0)),
-                    lent: text(self.lent(line, &place, idle, total)),
-                });
+                let lent = self.lent(line, &place, idle, total);
+                let borrowed = (used - limit.quota).max(0);
+                let (flavor, resource) = place;
+                uses.push(Use { flavor, resource, quota: limit.quota, used, borrowed, lent });
             }
         }
-        usage
+        uses
     }
 
     // Nobody says from whom something is borrowed: of all that is, a queue lends in proportion to what it has idle.
@@ -92,6 +117,18 @@ impl Engine {
             .sum();
         let all_idle = total.quota - total.occupied + borrowed;
         if all_idle <= 0 { 0 } else { idle.saturating_mul(borrowed) / all_idle }
+    }
+}
+
+fn in_words(of: Use) -> Usage {
+    let text = |amount: i64| quantity::text(&of.resource, amount);
+    Usage {
+        flavor: (!of.flavor.is_empty()).then(|| of.flavor.to_string()),
+        resource: of.resource.to_string(),
+        quota: text(of.quota),
+        used: text(of.used),
+        borrowed: text(of.borrowed),
+        lent: text(of.lent),
     }
 }
 
