@@ -2,7 +2,8 @@
 //!
 //! Comes in: what each pass has decided, and at every scrape what the engine says. Goes out: series by queue, flavor,
 //! resource and namespace. These are names of objects, and so the exception to the rule of [`super::metrics`]: queues are
-//! few, and administrators make them; namespaces are those that hold something.
+//! few, and administrators make them; namespaces are those that hold something. Their label is `run_namespace`, since a
+//! scrape puts the operator's own into `namespace`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -40,7 +41,7 @@ impl QueueMetrics {
             namespace_used: gauge(
                 "cultivar_queue_namespace_used",
                 "What a namespace's runs hold of a queue, whatever the flavor.",
-                &["queue", "namespace", "resource"],
+                &["queue", "run_namespace", "resource"],
             )?,
             waiting: IntGaugeVec::new(
                 Opts::new("cultivar_queue_waiting", "Experiments that wait in a queue, by reason."),
@@ -161,7 +162,7 @@ mod tests {
         for line in [
             "cultivar_queue_used{flavor=\"a100\",queue=\"research\",resource=\"nvidia.com/gpu\"} 5",
             "cultivar_queue_used{flavor=\"a100\",queue=\"research\",resource=\"cpu\"} 1.5",
-            "cultivar_queue_namespace_used{namespace=\"vision\",queue=\"research\",resource=\"nvidia.com/gpu\"} 5",
+            "cultivar_queue_namespace_used{queue=\"research\",resource=\"nvidia.com/gpu\",run_namespace=\"vision\"} 5",
             "cultivar_queue_waiting{queue=\"research\",reason=\"WaitingForQuota\"} 3",
             "cultivar_queue_admitted{queue=\"research\"} 2",
             "cultivar_queue_oldest_wait_seconds{queue=\"research\"} 90",
