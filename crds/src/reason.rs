@@ -151,6 +151,8 @@ reasons! {
     NamespaceNotAllowed => Final,
     /// The run asks for more than its queue can ever have.
     ExceedsCap => Final,
+    /// No node could take one of its pods, even if it were empty.
+    NoNodeFits => Final,
     /// The API server refuses the Job for a policy or a missing right; tried again from time to time.
     JobRefused => Final,
 

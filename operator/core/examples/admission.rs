@@ -6,6 +6,7 @@
 //! Source of the loads: <https://github.com/kubernetes-sigs/kueue/tree/main/test/performance/scheduler/configs>
 
 use cultivar_core::decide::queue::{Ask, Bearer, Engine, Id};
+use cultivar_core::domain::node::PodShape;
 use cultivar_core::domain::queue::{Hold, config};
 use cultivar_crds::QueueSpec;
 use jiff::{SignedDuration, Timestamp};
@@ -103,6 +104,7 @@ impl Play<'_> {
             priority: class.priority,
             since: at(run.created),
             amounts: [("cpu".into(), class.cpu * 1000)].into_iter().collect(),
+            pod: PodShape::default(),
             limit: None,
         };
         self.engine.ask(id, ask, at(now));
@@ -252,6 +254,7 @@ fn waiting() -> Value {
             priority: 0,
             since: at(i64::from(number)),
             amounts: [("cpu".into(), cpu)].into_iter().collect(),
+            pod: PodShape::default(),
             limit: None,
         };
         let id = Id::new(&format!("team-{}", number % 4), &format!("run-{number}"));

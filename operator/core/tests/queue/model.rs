@@ -1,6 +1,7 @@
 //! Anything in any order: what is held is what owners ask for, nothing is exceeded, and it always comes to rest.
 
 use cultivar_core::decide::queue::Id;
+use cultivar_core::domain::node::PodShape;
 use cultivar_core::domain::queue::{Amounts, QueueConfig, config};
 use cultivar_crds::QueueSpec;
 use cultivar_crds::queue::{Preemption, Quantity, Share, Stop};
@@ -101,6 +102,7 @@ impl Play {
                 let queue = Some(QUEUES[*queue].to_owned());
                 let run = Run {
                     queue,
+                    pod: PodShape::default(),
                     amounts,
                     priority: *priority,
                     limit,

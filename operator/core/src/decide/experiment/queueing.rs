@@ -59,7 +59,7 @@ pub fn leave(
     }
     match render::amounts(&snapshot.experiment.meta, number, template, equipment) {
         Err(error) => fail(snapshot, plan, error.reason, error.message),
-        Ok(amounts) => {
+        Ok((amounts, pod)) => {
             let now = time::stamp(snapshot.now);
             let first = times(plan).queued.get_or_insert_with(|| now.clone()).clone();
             let since = stand(plan, named, snapshot.queueing.wait.as_ref(), now);
@@ -79,6 +79,7 @@ pub fn leave(
                 priority: priority(&snapshot.experiment.spec),
                 since: time::read(Some(&first)).unwrap_or(snapshot.now),
                 amounts,
+                pod,
                 limit: shorter(settings::timeouts(template).run, snapshot.queueing.max_runtime),
             }));
         }

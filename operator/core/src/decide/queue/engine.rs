@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use super::ledger::{Group, Ledger};
 use super::model::{Admission, Ask, Bearer, Eviction, Id, Wait};
+use super::nodes::Nodes;
 use crate::domain::Claim;
+use crate::domain::node::Node;
 use crate::domain::queue::{Hold, QueueConfig, Word, selects};
 
 /// Decides for every queue; see the module.
@@ -23,6 +25,7 @@ pub struct Engine {
     // Whom no queue takes, and who is to hear of it.
     pub(super) fresh: BTreeSet<Id>,
     pub(super) dirty: BTreeSet<Group>,
+    pub(super) nodes: Nodes,
     // When a group is looked at again though nothing happens in it.
     pub(super) timers: BTreeSet<(Timestamp, Group)>,
 }
@@ -123,6 +126,14 @@ impl Engine {
         drop(before);
         let ids: Vec<Id> = self.asks.keys().filter(|id| id.namespace == name).cloned().collect();
         self.place_again(ids, now);
+    }
+
+    /// A node is as it says, or gone. Until the first one is told of, none is looked at.
+    pub fn set_node(&mut self, name: &str, node: Option<Node>) {
+        if self.nodes.set(name, node) {
+            // Who waited for one may have it now, and who would have been admitted may not.
+            self.dirty.extend(self.ledger.members.keys().cloned());
+        }
     }
 
     /// An experiment wants an attempt started. Asked again it is what it was, unless it has changed.

@@ -169,6 +169,8 @@ pub enum Shortage {
     Namespace,
     /// It asks for more than there can be.
     Never,
+    /// No node could take one of its pods.
+    Node,
 }
 
 /// Whether something fits, and how.

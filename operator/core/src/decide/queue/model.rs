@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::domain::Claim;
+use crate::domain::node::PodShape;
 use crate::domain::queue::{Amounts, Word};
 
 /// An experiment.
@@ -44,6 +45,8 @@ pub struct Ask {
     pub since: Timestamp,
     /// What its pods ask for together.
     pub amounts: Amounts,
+    /// What each of them asks of a node.
+    pub pod: PodShape,
     /// Longest that it runs, where that is known.
     pub limit: Option<Duration>,
 }

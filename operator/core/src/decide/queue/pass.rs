@@ -193,6 +193,11 @@ impl Engine {
         let Some(line) = self.ledger.lines.get(queue) else { return Err((Shortage::Quota, Default::default())) };
         let mut nearest: Option<(Shortage, (Word, Word))> = None;
         for flavor in &line.config.flavors {
+            if !self.nodes.take(flavor, &first.class.pod) {
+                let none = (Shortage::Node, (Arc::clone(&flavor.name), Word::default()));
+                nearest.get_or_insert(none);
+                continue;
+            }
             match self.ledger.fit(queue, flavor, &first.namespace, &first.class.amounts, &Without::default()) {
                 Fit::Fits { borrows } => return Ok((flavor.clone(), borrows)),
                 Fit::Short { resource, shortage } => {
@@ -222,7 +227,7 @@ impl Engine {
                     seen.blocked.insert(class, Block { reason: Reason::WaitingForTurn, short: None });
                 }
                 Err((shortage, short)) => {
-                    let waits = !matches!(shortage, Shortage::Never | Shortage::Namespace);
+                    let waits = !matches!(shortage, Shortage::Never | Shortage::Namespace | Shortage::Node);
                     if waits && seen.head.is_none() {
                         if self.preempt(queue, &first, now, outcome) {
                             continue;
@@ -259,6 +264,7 @@ fn best(next: &BTreeMap<Word, Candidate>) -> Option<Word> {
 fn reason_of(shortage: Shortage) -> Reason {
     match shortage {
         Shortage::Never => Reason::ExceedsCap,
+        Shortage::Node => Reason::NoNodeFits,
         Shortage::Lent | Shortage::Cohort => Reason::WaitingForCohort,
         Shortage::Quota | Shortage::Namespace => Reason::WaitingForQuota,
     }

@@ -10,13 +10,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::model::{Ask, Id};
+use crate::domain::node::PodShape;
 use crate::domain::queue::{Amounts, Word};
 
 /// What makes runs alike.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Class {
     pub amounts: Amounts,
+    pub pod: PodShape,
     pub limit: Option<Duration>,
+}
+
+impl Class {
+    pub fn of(ask: &Ask) -> Self {
+        Self { amounts: ask.amounts.clone(), pod: ask.pod.clone(), limit: ask.limit }
+    }
 }
 
 /// Its place in the order of its class.
@@ -42,14 +50,14 @@ pub struct First {
 
 impl Pending {
     pub fn insert(&mut self, id: &Id, priority: i32, ask: &Ask) {
-        let class = Arc::new(Class { amounts: ask.amounts.clone(), limit: ask.limit });
+        let class = Arc::new(Class::of(ask));
         let level = self.levels.entry(Reverse(priority)).or_default();
         let classes = level.entry(Arc::clone(&id.namespace)).or_default();
         self.count += usize::from(classes.entry(class).or_default().insert((ask.since, id.clone())));
     }
 
     pub fn remove(&mut self, id: &Id, priority: i32, ask: &Ask) {
-        let class = Class { amounts: ask.amounts.clone(), limit: ask.limit };
+        let class = Class::of(ask);
         let Some(level) = self.levels.get_mut(&Reverse(priority)) else { return };
         let Some(classes) = level.get_mut(&id.namespace) else { return };
         let Some(turns) = classes.get_mut(&class) else { return };

@@ -49,7 +49,7 @@ impl Engine {
         let Some(members) = self.ledger.members.get(&Group::of(&config)).cloned() else { return false };
         let leaving = self.leaving(&members);
         for flavor in &config.flavors {
-            if !self.is_own(queue, first, flavor, &leaving) {
+            if !self.nodes.take(flavor, &first.class.pod) || !self.is_own(queue, first, flavor, &leaving) {
                 continue;
             }
             let Some(chosen) = self.choose(queue, first, flavor, &members, &leaving, now) else { continue };

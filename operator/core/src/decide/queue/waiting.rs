@@ -35,19 +35,15 @@ impl Engine {
             if line.told.get(class).is_some_and(|told| told.reason == block.reason) {
                 continue;
             }
-            let message = self.message(line, block, &class.0, &class.1.amounts);
+            let message = self.message(line, block, &class.0, &class.1);
             news.extend(line.pending.of_class(&class.0, &class.1).map(|id| (id.clone(), wait(queue, block, &message))));
             messages.insert(class, message);
         }
         for id in &line.fresh {
             let Some(asked) = self.asks.get(id).filter(|asked| asked.queue.as_ref() == Some(queue)) else { continue };
-            let class = (
-                Arc::clone(&id.namespace),
-                Arc::new(Class { amounts: asked.ask.amounts.clone(), limit: asked.ask.limit }),
-            );
+            let class = (Arc::clone(&id.namespace), Arc::new(Class::of(&asked.ask)));
             let Some((known, block)) = blocked.get_key_value(&class) else { continue };
-            let message =
-                messages.entry(known).or_insert_with(|| self.message(line, block, &known.0, &known.1.amounts));
+            let message = messages.entry(known).or_insert_with(|| self.message(line, block, &known.0, &known.1));
             news.push((id.clone(), wait(queue, block, message)));
         }
         for (id, wait) in news {
@@ -105,12 +101,12 @@ impl Engine {
     // The particulars of its class as they are now.
     fn message_of(&self, line: &Line, id: &Id) -> Option<String> {
         let ask = &self.asks.get(id)?.ask;
-        let class = (Arc::clone(&id.namespace), Arc::new(Class { amounts: ask.amounts.clone(), limit: ask.limit }));
+        let class = (Arc::clone(&id.namespace), Arc::new(Class::of(ask)));
         let block = line.told.get(&class)?;
-        Some(self.message(line, block, &id.namespace, &ask.amounts))
+        Some(self.message(line, block, &id.namespace, &class.1))
     }
 
-    fn message(&self, line: &Line, block: &Block, namespace: &Word, amounts: &Amounts) -> String {
+    fn message(&self, line: &Line, block: &Block, namespace: &Word, class: &Class) -> String {
         let queue = &line.config.name;
         match block.reason {
             Reason::QueueHeld if line.config.deleting => format!("queue {queue} is being deleted"),
@@ -119,7 +115,8 @@ impl Engine {
             Reason::WaitingForTurn => {
                 format!("others of queue {queue} come first, and would start later if this one overtook them")
             }
-            _ => self.shortage(line, block, namespace, amounts),
+            Reason::NoNodeFits => self.no_node(line, class),
+            _ => self.shortage(line, block, namespace, &class.amounts),
         }
     }
 
