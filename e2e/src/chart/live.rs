@@ -19,13 +19,15 @@ const WEBHOOK: &str = "validatingwebhookconfiguration/chart-test-cultivar-chart-
 const OPERATOR: &str = "system:serviceaccount:chart-test:chart-test-cultivar-operator";
 
 /// Verb and resource, namespace, and whether the operator may.
-const RIGHTS: [(&str, &str, &str, bool); 36] = [
+const RIGHTS: [(&str, &str, &str, bool); 38] = [
     ("watch", "artifactstores.cultivar.dev", NAMESPACE, true),
     ("patch", "artifactstores.cultivar.dev", NAMESPACE, false),
     ("watch", "queues.cultivar.dev", NAMESPACE, true),
     ("create", "queues.cultivar.dev", NAMESPACE, false),
     ("watch", "namespaces", NAMESPACE, true),
     ("patch", "namespaces", NAMESPACE, false),
+    ("watch", "nodes", NAMESPACE, true),
+    ("patch", "nodes", NAMESPACE, false),
     ("create", "experiments.cultivar.dev", NAMESPACE, true),
     ("patch", "experiments.cultivar.dev/status", NAMESPACE, true),
     ("update", "experiments.cultivar.dev/finalizers", NAMESPACE, true),

@@ -75,6 +75,7 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         pipelines::deletion_takes_everything_along,
         pipelines::what_comes_finally_sees_how_all_ended,
         refusals::a_pipeline_that_refers_to_itself_is_not_accepted,
+        refusals::a_queue_whose_numbers_do_not_fit_is_refused,
         refusals::two_megabytes_are_refused,
         refusals::what_the_schema_forbids_is_named_with_its_path,
         revisions::an_edit_makes_a_revision_and_a_repeat_none,
@@ -96,6 +97,7 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         queues::a_run_waits_until_it_fits,
         queues::stages_go_to_the_flavor_of_their_queue,
         queues::what_is_lent_is_taken_back,
+        queues::what_no_node_could_take_waits,
         load::a_run_costs_few_writes,
         load::two_hundred_pipelines_make_five_jobs_each,
     ];

@@ -11,6 +11,7 @@ pub use admit::{Loop, run};
 
 use cultivar_core::decide::experiment::queueing::Queueing;
 use cultivar_core::decide::queue::{Ask, Bearer, Engine, Id, Reading};
+use cultivar_core::domain::node::Node;
 use cultivar_core::domain::queue::{Hold, config};
 use cultivar_core::domain::{Meta, Placement, Record};
 use cultivar_crds::{QueueSpec, QueueStatus};
@@ -94,6 +95,12 @@ impl Queues {
     /// A namespace has these labels, or is gone.
     pub fn set_namespace(&self, name: &str, labels: Option<BTreeMap<String, String>>) {
         locked(&self.engine).set_namespace(name, labels, Timestamp::now());
+        self.news.notify_one();
+    }
+
+    /// A node is as it says, or takes no pods.
+    pub fn set_node(&self, name: &str, node: Option<Node>) {
+        locked(&self.engine).set_node(name, node);
         self.news.notify_one();
     }
 
