@@ -4,7 +4,7 @@
 
 use cultivar_core::decide::pipeline_run::FrozenPipeline;
 use cultivar_core::domain::{JobRecord, JobState, names};
-use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, labels};
+use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, Until, labels};
 use serde_json::Value;
 
 use super::cluster::Cluster;
@@ -82,7 +82,7 @@ pub fn run(old: &PipelineRunStatus, new: &PipelineRunStatus) -> Vec<String> {
     found
 }
 
-/// A stage starts only when what it needs has ended well; a run's stage has the name that the run gives it.
+/// A stage starts only when what it needs has come to the end that it waits for; a run's stage has the name that the run gives it.
 pub fn created(cluster: &mut Cluster, manifest: &Value) {
     if manifest["kind"] != "Experiment" {
         return;
@@ -103,16 +103,29 @@ pub fn created(cluster: &mut Cluster, manifest: &Value) {
     let Ok(frozen) = serde_json::from_value::<FrozenPipeline>(frozen) else {
         return cluster.violated(format!("stage {stage} was created before its pipeline was frozen"));
     };
-    let needs =
-        frozen.stages.into_iter().find(|frozen| frozen.name == stage).map(|frozen| frozen.needs).unwrap_or_default();
-    for need in needs {
+    // What comes finally needs all others to have ended.
+    let ends = frozen.stages.iter().map(|other| (other.name.clone(), Until::Ended));
+    let needs: Vec<(String, Until)> = match frozen.stages.iter().find(|frozen| frozen.name == stage) {
+        Some(frozen) => frozen.needs.iter().map(|need| (need.clone(), frozen.until(need))).collect(),
+        None => ends.collect(),
+    };
+    for (need, until) in needs {
         let name = names::stage_experiment(&record.meta.name, &run, &need);
-        let recorded = record.status.stages.iter().any(|stage| stage.name == need && stage.phase == Phase::Completed);
+        let recorded = record.status.stages.iter().any(|stage| stage.name == need && until.is_met_by(stage.phase));
         let ended = cluster.experiments.get(&name).is_some_and(|needed| {
-            needed.status.phase == Phase::Completed || cluster.succeeded.contains(&needed.meta.uid)
+            let succeeded = cluster.succeeded.contains(&needed.meta.uid) && until.is_met_by(Phase::Completed);
+            let failed = cluster.failed.contains(&needed.meta.uid) && until.is_met_by(Phase::Failed);
+            // Cancelled, and nothing of it runs any more.
+            let asked = needed.spec.get("cancel").and_then(Value::as_bool).unwrap_or(false);
+            let runs = cluster.pods.values().any(|pod| pod.experiment == name && !pod.is_over());
+            let cancelled = asked && !runs && until.is_met_by(Phase::Cancelled);
+            until.is_met_by(needed.status.phase) || succeeded || failed || cancelled
         });
-        if !recorded && !ended && !cluster.succeeded_names.contains(&name) {
-            cluster.violated(format!("stage {stage} was created before {need} had ended well"));
+        let gone = cluster.succeeded_names.contains(&name) && until.is_met_by(Phase::Completed);
+        // Skipped, which nobody has recorded yet.
+        let never = !cluster.experiments.contains_key(&name) && until.is_met_by(Phase::Skipped);
+        if !recorded && !ended && !gone && !never {
+            cluster.violated(format!("stage {stage} was created before {need} had come to the end {until:?}"));
         }
     }
 }

@@ -70,6 +70,8 @@ pub struct Cluster {
     pub spawned: BTreeSet<String>,
     /// Uids of experiments of which an attempt ended well.
     pub succeeded: BTreeSet<String>,
+    /// Uids of experiments of which an attempt ended badly.
+    pub failed: BTreeSet<String>,
     /// Names of experiments a program of which ended well, gone or not.
     pub succeeded_names: BTreeSet<String>,
     pub queues: BTreeMap<Kind, VecDeque<Event>>,

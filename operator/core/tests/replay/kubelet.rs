@@ -170,6 +170,10 @@ impl Cluster {
             let name = self.pods[name].experiment.clone();
             self.succeeded_names.insert(name);
         }
+        if play.code != 0 {
+            let experiment = self.experiments.get(&self.pods[name].experiment).map(|record| record.meta.uid.clone());
+            self.failed.extend(experiment);
+        }
         self.terminate(name, play.code, &play.output);
     }
 

@@ -63,6 +63,30 @@ fn with_long_b() -> BTreeMap<String, Vec<Play>> {
     script
 }
 
+// A failure that another stage deals with, a value from whichever branch ran, and a stage of the end; cancelled or not.
+fn handled(cancel: Option<u64>) -> Scenario {
+    let spec = json!({
+        "stages": [
+            {"name": "a", "image": "x"},
+            {"name": "mend", "image": "x", "after": [{"stage": "a", "until": "Failed"}]},
+            {"name": "praise", "image": "x", "when": "stages.a.phase == 'Completed'"},
+            {"name": "use", "image": "x", "args": ["${stages.praise.metrics.acc.last ?? stages.mend.metrics.acc.last ?? 0}"]},
+        ],
+        "finally": [
+            {"name": "tell", "image": "x", "args": ["${pipeline.phase}", "${stages.use.phase}"]},
+            {"name": "alarm", "image": "x", "when": "pipeline.phase == 'Failed'"},
+        ],
+    });
+    let mut deeds = vec![(0, pipeline(&spec))];
+    deeds.extend(cancel.map(|second| (second, Deed::Cancel(Kind::Run, "digits-1"))));
+    let acc = Play { seconds: if cancel.is_some() { 60 } else { 5 }, ..reports(&json!({"metrics": {"acc": 0.9}})) };
+    Scenario {
+        name: if cancel.is_some() { "a run that is cancelled and finishes" } else { "failures that are dealt with" },
+        deeds,
+        script: script(&[("a", &[ends(1)]), ("mend", &[acc]), ("tell", &[ends(3)])]),
+    }
+}
+
 pub fn all() -> Vec<Scenario> {
     vec![
         Scenario { name: "a diamond", deeds: vec![(0, pipeline(&diamond_on_conditions()))], script: diamond_script() },
@@ -78,6 +102,8 @@ pub fn all() -> Vec<Scenario> {
         branches(false),
         branches(true),
         two_revisions(),
+        handled(None),
+        handled(Some(25)),
         Scenario {
             name: "an experiment is deleted mid-run",
             deeds: vec![(0, pipeline(&diamond())), (25, Deed::DeleteStage("b"))],
