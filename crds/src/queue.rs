@@ -83,6 +83,16 @@ pub struct QueueSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preemption: Option<Preemption>,
 
+    /// Strategic-merge patch for the pods of the queue's runs (`metadata` and `spec`; the program's container is called
+    /// `main`). A run's own values win, unless `enforce` is true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::free_object")]
+    pub pod_template: Option<serde_json::Value>,
+
+    /// Whether `podTemplate` wins over what runs say themselves; false by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enforce: Option<bool>,
+
     /// Hold admits nothing more; Drain also stops what runs, which goes back into the queue. None by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop: Option<Stop>,

@@ -325,7 +325,7 @@ impl Given {
         });
         let evicted = self.evicted.clone().map(|(attempt, message)| Eviction { attempt, message });
         let max_runtime = self.max_runtime.map(std::time::Duration::from_secs);
-        Queueing { off: false, queues: self.queues, admission, wait, eviction: evicted, max_runtime }
+        Queueing { off: false, queues: self.queues, admission, wait, eviction: evicted, pod: None, max_runtime }
     }
 
     // The errands that are asked for at first have this outcome.

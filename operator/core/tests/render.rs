@@ -7,6 +7,7 @@ mod support;
 
 use cultivar_core::decide::freeze::overrides;
 use cultivar_core::decide::{NewRun, NewStage};
+use cultivar_core::domain::queue::PodDefaults;
 use cultivar_core::domain::{Equipment, Meta, Placement, StoreAccess, names};
 use cultivar_core::render;
 use cultivar_crds::{ClonedFrom, Reason};
@@ -48,6 +49,8 @@ struct PlacementInShort {
     flavor: String,
     node_selector: std::collections::BTreeMap<String, String>,
     tolerations: Vec<Value>,
+    /// The queue's podTemplate, and whether it wins.
+    pod: Option<(Value, bool)>,
 }
 
 impl PlacementInShort {
@@ -58,6 +61,7 @@ impl PlacementInShort {
             since: "2026-11-23T10:00:00.25Z".parse().expect("a moment"),
             node_selector: self.node_selector.clone(),
             tolerations: self.tolerations.clone(),
+            pod: self.pod.clone().map(|(patch, enforce)| std::sync::Arc::new(PodDefaults { patch, enforce })),
         }
     }
 }

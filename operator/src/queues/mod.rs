@@ -129,16 +129,19 @@ impl Queues {
                 since: admission.since,
                 node_selector: known.node_selector,
                 tolerations: known.tolerations,
+                pod: engine.queue(queue).and_then(|config| config.pod.clone()),
             };
             (admission.attempt, placement)
         });
+        let of = engine.queue_of(&key.namespace, queue);
         Queueing {
             off: self.off,
             queues: engine.has_queues(),
             admission,
             wait: engine.wait(&id).cloned(),
             eviction: engine.eviction(&id).cloned(),
-            max_runtime: queue.and_then(|queue| engine.queue(queue)?.max_runtime),
+            pod: of.and_then(|config| config.pod.clone()),
+            max_runtime: of.and_then(|config| config.max_runtime),
         }
     }
 

@@ -69,12 +69,23 @@ pub struct QueueConfig {
     pub min_runtime: Duration,
     /// How often one experiment can be stopped for others.
     pub preemption_limit: Option<u32>,
+    /// What its pods get.
+    pub pod: Option<Arc<PodDefaults>>,
     /// Whether it admits.
     pub stop: Stop,
     /// Whether it is being deleted.
     pub deleting: bool,
     /// In the order in which they are tried; never empty.
     pub flavors: Vec<Flavor>,
+}
+
+/// What a queue adds to the pods of its runs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PodDefaults {
+    /// A strategic-merge patch.
+    pub patch: Value,
+    /// Whether it wins over what a run says itself.
+    pub enforce: bool,
 }
 
 /// Where an attempt was admitted to.
@@ -90,6 +101,8 @@ pub struct Placement {
     pub node_selector: BTreeMap<String, String>,
     /// Tolerations of the flavor.
     pub tolerations: Vec<Value>,
+    /// What the queue adds to the pods.
+    pub pod: Option<Arc<PodDefaults>>,
 }
 
 /// What a Job or Pod says that it holds.
@@ -181,6 +194,10 @@ pub fn config(name: &str, uid: &str, deleting: bool, spec: &QueueSpec) -> QueueC
         max_runtime: duration(spec.max_runtime.as_ref()),
         min_runtime: duration(preemption.min_runtime.as_ref()).unwrap_or_default(),
         preemption_limit: preemption.limit,
+        pod: spec.pod_template.clone().map(|patch| {
+            let enforce = spec.enforce.unwrap_or_default();
+            Arc::new(PodDefaults { patch, enforce })
+        }),
         stop: spec.stop.unwrap_or_default(),
         deleting,
         flavors,

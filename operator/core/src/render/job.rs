@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::{RenderError, controller_reference, gang, pod, requests};
 use crate::domain::node::{PodShape, Toleration};
-use crate::domain::queue::{Amounts, times};
+use crate::domain::queue::{Amounts, PodDefaults, times};
 use crate::domain::{Equipment, Holding, Meta, Placement, names, settings};
 
 /// The Job that plays attempt `number` of `experiment` with the frozen `template`.
@@ -20,7 +20,8 @@ pub fn job(
     placement: Option<&Placement>,
 ) -> Result<Value, RenderError> {
     let mut labels = labels(experiment, number);
-    let mut pod = pod::template(experiment, number, template, &labels, equipment)?;
+    let of_queue = placement.and_then(|placement| placement.pod.as_deref());
+    let mut pod = pod::template(experiment, number, template, &labels, equipment, of_queue)?;
     let (name, workers) = (names::job(&experiment.name, &experiment.uid, number), settings::workers(template));
     if workers > 1 {
         gang::introduce(&mut pod, &name, workers);
@@ -76,8 +77,9 @@ pub fn amounts(
     number: u32,
     template: &Value,
     equipment: Option<&Equipment>,
+    of_queue: Option<&PodDefaults>,
 ) -> Result<(Amounts, PodShape), RenderError> {
-    let pod = pod::template(experiment, number, template, &labels(experiment, number), equipment)?;
+    let pod = pod::template(experiment, number, template, &labels(experiment, number), equipment, of_queue)?;
     let amounts = requests::of_pod(&pod);
     let all = times(&amounts, settings::workers(template));
     let selector = pod["spec"]["nodeSelector"].as_object().into_iter().flatten();

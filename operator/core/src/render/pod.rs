@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{RenderError, runner, source};
 use crate::clone::strategic_merge;
+use crate::domain::queue::PodDefaults;
 use crate::domain::{Equipment, Meta, Placement, text};
 use crate::refs::{FieldPath, Head, Insert, Located, Names, RefError, Scope, resolve, resolve_params};
 
@@ -42,6 +43,7 @@ pub fn template(
     template: &Value,
     labels: &Map<String, Value>,
     equipment: Option<&Equipment>,
+    of_queue: Option<&PodDefaults>,
 ) -> Result<Value, RenderError> {
     let own = own_names(experiment, number, template, equipment.is_some())?;
     let names = own.names();
@@ -86,6 +88,16 @@ pub fn template(
     if let Some(patch) = template.get("podTemplate") {
         let patch = patch_of(patch, &names)?;
         pod = strategic_merge(&pod, &patch);
+    }
+    match of_queue {
+        Some(defaults) if defaults.enforce => pod = strategic_merge(&pod, &defaults.patch),
+        Some(defaults) => {
+            let bare = json!({"spec": {"containers": [{"name": MAIN}]}});
+            pod = strategic_merge(&strategic_merge(&bare, &defaults.patch), &pod);
+        }
+        None => {}
+    }
+    if of_queue.is_some() || template.get("podTemplate").is_some() {
         reassert(&mut pod, labels)?;
     }
     Ok(pod)

@@ -3,11 +3,13 @@
 use cultivar_crds::experiment::QueueStanding;
 use cultivar_crds::{ExperimentStatus, Phase, Reason};
 use serde_json::Value;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Snapshot, fail, times, wait};
 use crate::decide::queue::{Ask, Bearer, Eviction, Wait};
 use crate::decide::{Action, Plan};
+use crate::domain::queue::PodDefaults;
 use crate::domain::{Equipment, ExperimentRecord, Placement, settings, time};
 use crate::render;
 
@@ -24,6 +26,8 @@ pub struct Queueing {
     pub wait: Option<Wait>,
     /// The attempt that must end.
     pub eviction: Option<Eviction>,
+    /// What its queue adds to its pods.
+    pub pod: Option<Arc<PodDefaults>>,
     /// Longest that its queue lets a program run.
     pub max_runtime: Option<Duration>,
 }
@@ -57,7 +61,8 @@ pub fn leave(
         (standing.since, standing.position) = (None, None);
         return Leave::Start(Some(placement.clone()));
     }
-    match render::amounts(&snapshot.experiment.meta, number, template, equipment) {
+    let of_queue = snapshot.queueing.pod.as_deref();
+    match render::amounts(&snapshot.experiment.meta, number, template, equipment, of_queue) {
         Err(error) => fail(snapshot, plan, error.reason, error.message),
         Ok((amounts, pod)) => {
             let now = time::stamp(snapshot.now);

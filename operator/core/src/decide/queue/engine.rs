@@ -59,6 +59,13 @@ impl Engine {
         self.ledger.lines.get(name).map(|line| &line.config)
     }
 
+    /// The queue of an experiment that names this one, or none.
+    #[must_use]
+    pub fn queue_of(&self, namespace: &str, named: Option<&str>) -> Option<&Arc<QueueConfig>> {
+        let default = || Some(self.namespaces.get(namespace)?.get(cultivar_crds::labels::DEFAULT_QUEUE)?.as_str());
+        self.queue(named.or_else(default)?)
+    }
+
     /// The leave to start that an experiment has and has not used yet.
     #[must_use]
     pub fn admission(&self, id: &Id) -> Option<&Admission> {
@@ -101,7 +108,14 @@ impl Engine {
                 if self.ledger.lines.get(&name).is_some_and(|line| *line.config == config) {
                     return;
                 }
-                self.ledger.lines.entry(Arc::clone(&name)).or_default().config = Arc::new(config);
+                let line = self.ledger.lines.entry(Arc::clone(&name)).or_default();
+                let other_pods = line.config.pod != config.pod;
+                line.config = Arc::new(config);
+                if other_pods {
+                    // What they ask for may be something else now: they are to ask again.
+                    let asking = self.asks.iter().filter(|(_, asked)| asked.queue.as_ref() == Some(&name));
+                    self.fresh.extend(asking.map(|(id, _)| id.clone()));
+                }
             }
             None => {
                 if self.ledger.lines.remove(&name).is_none() {
