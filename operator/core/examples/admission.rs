@@ -102,6 +102,7 @@ impl Play<'_> {
             queue: Some(run.queue.as_str().into()),
             priority: class.priority,
             since: at(run.created),
+            asked: at(run.created),
             amounts: [("cpu".into(), class.cpu * 1000)].into_iter().collect(),
             limit: None,
         };
@@ -251,6 +252,7 @@ fn waiting() -> Value {
             queue: Some(queue.as_str().into()),
             priority: 0,
             since: at(i64::from(number)),
+            asked: at(i64::from(number)),
             amounts: [("cpu".into(), cpu)].into_iter().collect(),
             limit: None,
         };

@@ -4,5 +4,6 @@
 mod support;
 
 mod model;
+mod standing;
 mod tables;
 mod world;

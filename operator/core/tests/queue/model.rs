@@ -105,6 +105,7 @@ impl Play {
                     priority: *priority,
                     limit,
                     since: now,
+                    asked: now,
                     attempt: 1,
                     preempted: 0,
                     hold: None,
@@ -173,12 +174,9 @@ impl Play {
         let mut other = self.world.clone();
         other.restart(at(self.seconds));
         for name in QUEUES {
-            let now = at(self.seconds);
             let report = |world: &World| {
-                world
-                    .engine
-                    .report(name, 1, &Default::default(), now)
-                    .map(|status| (status.usage, status.namespaces, status.admitted))
+                let standing = world.engine.standing(name);
+                standing.map(|standing| (standing.usage, standing.namespaces, standing.admitted))
             };
             // Promises are made again by the first pass.
             let promised = self.world.engine.asking().any(|id| {

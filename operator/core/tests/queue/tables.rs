@@ -114,7 +114,7 @@ fn play(world: &mut World, step: &Step) -> Vec<String> {
         let since = now.checked_add(jiff::SignedDuration::from_millis(early)).expect("a moment");
         let limit = asks.limit.as_ref().map(|text| time::parse_duration(text).expect("a duration"));
         let (queue, amounts, priority) = (asks.queue.clone(), asks.amounts(), asks.priority);
-        let run = Run { queue, amounts, priority, limit, since, attempt: 1, preempted: 0, hold: None };
+        let run = Run { queue, amounts, priority, limit, since, asked: since, attempt: 1, preempted: 0, hold: None };
         world.ask(&id(&asks.run), run, now);
     }
     if step.restart {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::ledger::{Group, Ledger};
 use super::model::{Admission, Ask, Bearer, Eviction, Id, Wait};
+use super::tally::Tally;
 use crate::domain::Claim;
 use crate::domain::queue::{Hold, QueueConfig, Word, selects};
 
@@ -25,6 +26,7 @@ pub struct Engine {
     pub(super) dirty: BTreeSet<Group>,
     // When a group is looked at again though nothing happens in it.
     pub(super) timers: BTreeSet<(Timestamp, Group)>,
+    pub(super) tally: Tally,
 }
 
 /// An ask, and where it waits; no queue: its wait says why none takes it.
@@ -143,6 +145,7 @@ impl Engine {
             return;
         }
         self.take_back(id, now);
+        self.tally.asked(id, ask.asked);
         self.asks.insert(id.clone(), Asked { ask, queue: None, priority: 0 });
         self.place(id);
     }
@@ -188,6 +191,7 @@ impl Engine {
         }
         if !self.holds_of(id).any(|(_, attempt)| self.evictions.get(id).is_some_and(|one| one.attempt == *attempt)) {
             self.evictions.remove(id);
+            self.tally.ended(id);
         }
     }
 
@@ -212,6 +216,7 @@ impl Engine {
 
     fn drop_grant(&mut self, id: &Id, now: Timestamp) {
         let Some(grant) = self.grants.remove(id) else { return };
+        self.tally.forget(id);
         self.ledger.count(&id.namespace, &grant.claim, -1, now);
         self.touch(&grant.claim.queue);
     }
@@ -240,7 +245,9 @@ impl Engine {
 
     fn take_back(&mut self, id: &Id, now: Timestamp) {
         self.unplace(id, now);
-        self.asks.remove(id);
+        if self.asks.remove(id).is_some() {
+            self.tally.forget(id);
+        }
         self.waits.remove(id);
         self.fresh.remove(id);
     }

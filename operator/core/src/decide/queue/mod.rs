@@ -23,8 +23,12 @@ mod pass;
 mod pending;
 mod preempt;
 mod report;
+mod standing;
+mod tally;
 mod waiting;
 
 pub use engine::Engine;
 pub use holds::holds;
 pub use model::{Admission, Ask, Bearer, Eviction, Id, Outcome, Wait};
+pub use standing::{Standing, Use};
+pub use tally::Tallied;
