@@ -37,14 +37,16 @@ pub fn start(client: Client, settings: &Settings, metrics: Metrics, tasks: &mut 
     let queue = Arc::new(Wakeups::default());
     let queues = Arc::new(Queues::new(settings.queues));
     let index = Arc::new(Index::new(Arc::clone(&queue), Arc::clone(&queues), data_plane(settings)));
-    let counted = Arc::clone(&index);
+    let (counted, measured) = (Arc::clone(&index), Arc::clone(&queues));
 
     let (elector, claim) = Elector::new(client.clone(), &settings.leader);
     let leading = claim.clone();
     metrics.on_scrape(move |metrics| {
         count(&counted, metrics);
         // Asked at every scrape: a claim also ends by time, which no message tells.
-        metrics.set_leader(leading.borrow().holds(Instant::now()));
+        let leads = leading.borrow().holds(Instant::now());
+        metrics.set_leader(leads);
+        measured.measure(metrics.queues(), leads);
     });
     let beat = health.heartbeat("leader election", STANDSTILL);
     tasks.spawn_last("leader election", elector.run(tasks.last(), move || beat.beat()));
@@ -70,8 +72,13 @@ pub fn start(client: Client, settings: &Settings, metrics: Metrics, tasks: &mut 
     });
 
     let calls = || Calls::new(client.clone(), claim.clone(), metrics.clone(), settings.leader.identity.clone());
-    let admission =
-        Loop { queues: Arc::clone(&queues), index: Arc::clone(&index), wakeups: Arc::clone(&queue), calls: calls() };
+    let admission = Loop {
+        queues: Arc::clone(&queues),
+        index: Arc::clone(&index),
+        wakeups: Arc::clone(&queue),
+        calls: calls(),
+        metrics: metrics.clone(),
+    };
     let beat = health.heartbeat("admission loop", STANDSTILL);
     let (stop, leads, known) = (tasks.stop(), claim.clone(), synced.clone());
     tasks.spawn("admission loop", async move {

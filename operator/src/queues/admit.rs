@@ -12,6 +12,7 @@ use crate::act::Calls;
 use crate::control::wakeups::Wakeups;
 use crate::leader::{self, Claim};
 use crate::observe::{Index, Key, Kind};
+use crate::telemetry::Metrics;
 use crate::telemetry::health::Heartbeat;
 
 /// How long news are gathered before a pass: those of one event come together.
@@ -29,6 +30,7 @@ pub struct Loop {
     pub index: Arc<Index>,
     pub wakeups: Arc<Wakeups>,
     pub calls: Calls,
+    pub metrics: Metrics,
 }
 
 /// Works until it is told to stop.
@@ -112,7 +114,9 @@ impl Loop {
             engine.set_holds(&id, held.bearer, held.holds, now);
         }
         let outcome = engine.pass(now);
+        let tallied = engine.tally(&outcome, now);
         drop(engine);
+        self.metrics.queues().passed(&tallied);
         self.wake(outcome.changed);
         outcome
             .wake_at

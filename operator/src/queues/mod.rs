@@ -11,12 +11,12 @@ pub use admit::{Loop, run};
 
 use cultivar_core::decide::experiment::queueing::Queueing;
 use cultivar_core::decide::queue::{Ask, Bearer, Engine, Id};
-use cultivar_core::domain::queue::{Hold, config};
+use cultivar_core::domain::queue::{Hold, Word, config};
 use cultivar_core::domain::{Meta, Placement, Record};
 use cultivar_crds::{QueueSpec, QueueStatus};
 use jiff::Timestamp;
 use serde::Deserialize;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
@@ -24,6 +24,7 @@ use tokio::sync::Notify;
 use crate::observe::Key;
 use crate::observe::convert;
 use crate::observe::raw::Raw;
+use crate::telemetry::queues::{QueueMetrics, Snapshot};
 
 /// An experiment's namespace and name.
 type Name = (String, String);
@@ -89,6 +90,20 @@ impl Queues {
     /// Names of the Queues that are known.
     pub fn names(&self) -> HashSet<String> {
         locked(&self.objects).keys().cloned().collect()
+    }
+
+    /// Tells the metrics how the queues stand: asked by a scrape. Who does not lead has not been asked for anything.
+    pub fn measure(&self, metrics: &QueueMetrics, leads: bool) {
+        let engine = locked(&self.engine);
+        let names: BTreeSet<Word> = engine.queues().cloned().collect();
+        let seen = leads.then(|| Snapshot {
+            standings: names.iter().filter_map(|name| Some((Arc::clone(name), engine.standing(name)?))).collect(),
+            waiting: engine.waiting(),
+        });
+        drop(engine);
+        if let Err(error) = metrics.set(&names, seen.as_ref(), Timestamp::now()) {
+            tracing::error!(%error, "the metrics of queues cannot be written");
+        }
     }
 
     /// A namespace has these labels, or is gone.

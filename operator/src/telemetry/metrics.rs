@@ -1,7 +1,8 @@
 //! The operator's metrics.
 //!
 //! Comes in: typed calls; every label value is a variant of an enum here, never the name of an object or the text of an
-//! error, so the number of series is fixed. Goes out: Prometheus' text format.
+//! error, so the number of series is fixed; but for queues, whose metrics and the reason for that are in a module of their
+//! own. Goes out: Prometheus' text format.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use prometheus::{
 };
 
 use super::process::Process;
+use super::queues::QueueMetrics;
 
 /// A kind of object that is reconciled or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -126,6 +128,7 @@ struct Inner {
     writes: IntCounterVec,
     wakeups: IntGauge,
     leader: IntGauge,
+    queues: QueueMetrics,
     refresh: Mutex<Vec<Arc<Refresh>>>,
 }
 
@@ -168,8 +171,9 @@ impl Metrics {
         registry.register(Box::new(wakeups.clone()))?;
         registry.register(Box::new(leader.clone()))?;
         registry.register(Box::new(Process::new()?))?;
+        let queues = QueueMetrics::new(&registry)?;
         let refresh = Mutex::default();
-        Ok(Self(Arc::new(Inner { registry, reconcile, objects, stage_gap, writes, wakeups, leader, refresh })))
+        Ok(Self(Arc::new(Inner { registry, reconcile, objects, stage_gap, writes, wakeups, leader, queues, refresh })))
     }
 
     /// One reconcile is done.
@@ -209,6 +213,12 @@ impl Metrics {
     /// Whether this replica leads.
     pub fn set_leader(&self, leads: bool) {
         self.0.leader.set(i64::from(leads));
+    }
+
+    /// Those of queues.
+    #[must_use]
+    pub fn queues(&self) -> &QueueMetrics {
+        &self.0.queues
     }
 
     /// Calls `refresh` before every scrape: for gauges that are cheaper to count when asked than to keep.
