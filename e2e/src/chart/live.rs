@@ -8,7 +8,7 @@
 
 use base64::Engine as _;
 
-use crate::chart::{self, Summary};
+use crate::chart::{self, Summary, guard};
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
 use crate::exec;
@@ -67,6 +67,7 @@ pub fn test_on(cluster: &Cluster) -> Result<Summary> {
     for namespace in [NAMESPACE, "cultivar-system", "vision", "nlp"] {
         cluster.apply(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}}}}}"))?;
     }
+    cluster.kubectl(&["label", "--overwrite", "namespace", NAMESPACE, guard::LABEL])?;
     let definitions = !cluster.kubectl(&["get", "crd", "--output=name"])?.contains("experiments.cultivar.dev");
     for (name, file) in chart::ci_values()? {
         let manifests = chart::manifests(&[&file]).map(|text| without_monitoring(&text));
@@ -78,6 +79,7 @@ pub fn test_on(cluster: &Cluster) -> Result<Summary> {
             summary.check("an upgrade keeps the CA", upgrade_keeps_ca(cluster, definitions));
             summary.check("the webhook sees what it should", webhook_sees(cluster));
             summary.check("the operator's rights", rights(cluster));
+            summary.check("the guard of queues", guard::keeps_out(cluster, NAMESPACE, OPERATOR));
         }
         Err(error) => summary.check("install", Err(error)),
     }
@@ -91,6 +93,7 @@ fn release(cluster: &Cluster, definitions: bool, timeout: u8) -> Result<String> 
     let mut helm = cluster.helm_command()?;
     helm.args(["upgrade", "--install", RELEASE]).arg(chart::chart_dir()).args(["--namespace", NAMESPACE]);
     helm.args(["--set", &format!("namespaces={{{NAMESPACE}}}"), "--set", "replicas=0"]);
+    helm.args(["--set", "queues.guard.enabled=true"]);
     helm.args(["--set", "webhook.failurePolicy=Fail", "--set", &format!("webhook.timeoutSeconds={timeout}")]);
     helm.args(["--set", &format!("crds.install={definitions}"), "--set", "rbac.aggregateRoles=false"]);
     exec::output(&mut helm, None)
