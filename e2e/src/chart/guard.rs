@@ -1,7 +1,8 @@
 //! The guard of queues against an API server: whom it refuses, and that what the operator starts gets through.
 //!
 //! In: a cluster with the release installed, its guard on for one namespace. Out: a remark, or who was treated wrongly. Requests
-//! are dry runs, which are admitted like real ones, but for one Job: the pod of that one is made by the cluster's own controller.
+//! are dry runs, which are admitted like real ones, but for two Jobs: one whose pod the cluster's own controller makes, and one that is
+//! there to be changed.
 
 use std::thread;
 use std::time::Duration;
@@ -68,7 +69,8 @@ pub fn keeps_out(cluster: &Cluster, namespace: &str, operator: &str) -> Result<S
         guarded.expect(what, object, who, refused)?;
     }
     guarded.starts_a_pod(&job("admitted", owned, owned), operator)?;
-    Ok("12 requests, and a Job whose pod came".to_owned())
+    guarded.keeps_labels()?;
+    Ok("15 requests, and a Job whose pod came".to_owned())
 }
 
 impl Guarded<'_> {
@@ -116,19 +118,32 @@ impl Guarded<'_> {
             "--for=jsonpath={.status.active}=1",
             "--timeout=60s",
         ])?;
-        let relabel = r#"{"spec": {"template": {"metadata": {"labels": {"cultivar.dev/queue": "other"}}}}}"#;
-        let patched = ["patch", "job/admitted", &namespace, "--dry-run=server", "--type=merge", "--patch"];
-        let (suspend, answer) = (
-            self.cluster.kubectl(&[&patched[..], &[r#"{"metadata": {"labels": {"note": "x"}}}"#]].concat()),
-            self.cluster.kubectl(&[&patched[..], &[relabel]].concat()),
-        );
-        suspend?;
-        self.cluster.kubectl(&["delete", "job/admitted", &namespace])?;
-        match answer {
-            Err(error) if error.to_string().contains("is the operator's") => Ok(()),
-            Err(error) => Err(Error::new("another queue for a Job's pods is refused, but not by the guard").why(error)),
-            Ok(_) => Err(Error::new("a person can give a Job's pods another queue")),
+        self.cluster.kubectl(&["delete", "job/admitted", &namespace]).map(drop)
+    }
+
+    // The pods of a Job that is suspended can get other labels.
+    fn keeps_labels(&self) -> Result<()> {
+        self.create(&job("later", "", "").replace("spec: {template", "spec: {suspend: true, template"), &[])?;
+        let namespace = format!("--namespace={}", self.namespace);
+        let patch = |patch: &str| {
+            let patch = format!("--patch={patch}");
+            self.cluster.kubectl(&["patch", "job/later", &namespace, "--dry-run=server", "--type=merge", &patch])
+        };
+        let pods = |labels: &str| format!(r#"{{"spec": {{"template": {{"metadata": {{"labels": {{{labels}}}}}}}}}}}"#);
+        patch(&pods(r#""note": "x""#))?;
+        for queue in [
+            pods(r#""cultivar.dev/queue": "x""#),
+            r#"{"metadata": {"labels": {"cultivar.dev/queue": "x"}}}"#.to_owned(),
+        ] {
+            match patch(&queue) {
+                Err(error) if error.to_string().contains("is the operator's") => {}
+                Err(error) => {
+                    return Err(Error::new("a Job gets a queue later: refused, but not by the guard").why(error));
+                }
+                Ok(_) => return Err(Error::new("a person can give a Job a queue later").why(queue)),
+            }
         }
+        self.cluster.kubectl(&["delete", "job/later", &namespace]).map(drop)
     }
 }
 
