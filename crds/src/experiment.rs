@@ -8,9 +8,10 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 use crate::Phase;
+use crate::data::{Checkpoint, Input, Output};
 use crate::schema::{self, cancel_is_final, frozen, object_name};
 use crate::source::Source;
-use crate::template::{ArtifactPolicy, Checkpoint, ExperimentTemplate, From, Input, Output, Retries, Timeouts};
+use crate::template::{ArtifactPolicy, ExperimentTemplate, From, Retries, Timeouts};
 use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, ResourceRequirements};
 
 /// One recorded run of a container. Once it has completed, its name is an id: a template that

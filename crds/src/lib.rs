@@ -5,6 +5,7 @@
 //! CEL rules stand beside the field that they guard.
 
 pub mod artifact_store;
+pub mod data;
 pub mod experiment;
 pub mod labels;
 pub mod manifest;
@@ -18,21 +19,21 @@ pub mod source;
 pub mod template;
 
 pub use artifact_store::{ArtifactStore, ArtifactStoreSpec};
+pub use data::{Checkpoint, Input, Output};
 pub use experiment::{
     Artifact, Attempt, ClonedFrom, Experiment, ExperimentSpec, ExperimentStatus, InputUsed, Metric, PhaseTimes,
     RecordAt,
 };
 pub use phase::Phase;
 pub use pipeline::{
-    OnFailure, ParamSchema, Pipeline, PipelineSpec, PipelineStatus, RunOn, RunSummary, Stage, StageDependency,
+    OnFailure, ParamSchema, Pipeline, PipelineSpec, PipelineStatus, RunOn, RunSummary, Stage, StageDependency, Until,
 };
 pub use pipeline_run::{PipelineRun, PipelineRunSpec, PipelineRunStatus, StageStatus};
 pub use queue::{Queue, QueueSpec, QueueStatus};
 pub use reason::Reason;
 pub use source::{Git, Packed, Python, Source};
 pub use template::{
-    ArtifactPolicy, Best, Checkpoint, ExperimentTemplate, From, Goal, Input, MetricUse, Output, Pick, Require, Retries,
-    Selector, Timeouts,
+    ArtifactPolicy, Best, ExperimentTemplate, From, Goal, MetricUse, Pick, Require, Retries, Selector, Timeouts,
 };
 
 /// The API group of every kind.

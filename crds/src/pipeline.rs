@@ -12,7 +12,7 @@ use crate::schema::{self, object_name};
 use crate::template::ExperimentTemplate;
 
 /// A DAG of stages, each a clone of an experiment that already works or an inline root. A new run
-/// starts when `stages`, `params`, `paramSchema`, `outputs` or `rerun` change.
+/// starts when `stages`, `finally`, `params`, `paramSchema`, `outputs` or `rerun` change.
 #[derive(CustomResource, Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq)]
 #[kube(
     group = "cultivar.dev",
@@ -25,7 +25,7 @@ use crate::template::ExperimentTemplate;
     status = "PipelineStatus",
     derive = "PartialEq",
     derive = "Default",
-    doc = "A DAG of stages, each a clone of an experiment that already works or an inline root. Applying it runs it; a new run starts when stages, params, paramSchema, outputs or rerun change.",
+    doc = "A DAG of stages, each a clone of an experiment that already works or an inline root. Applying it runs it; a new run starts when stages, finally, params, paramSchema, outputs or rerun change.",
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "Revision", type_ = "integer", json_path = ".status.revision"),
     printcolumn(name = "Run", type_ = "string", json_path = ".status.latestRun.name"),
@@ -53,6 +53,14 @@ pub struct PipelineSpec {
     #[schemars(length(min = 1, max = 100))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub stages: Vec<Stage>,
+
+    /// Stages that run when all others have ended, however they did, also when the run was cancelled. They see the phase,
+    /// metrics and artifacts of each, and how the run ended as `pipeline.phase` and `pipeline.message`; they do not wait
+    /// for each other, and their own end does not change the run's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub finally: Vec<Stage>,
 
     /// Values of the run as a whole, by name: strings with references to stages. A run without one
     /// of them fails with the reason ReferenceUnresolved.
@@ -98,13 +106,14 @@ pub struct Stage {
     #[schemars(schema_with = "schema::label_name")]
     pub name: String,
 
-    /// Stages that must have completed first although nothing here refers to them.
+    /// Stages that must have come to an end first although nothing here refers to them, and to which end.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["stage".into()]))]
     pub after: Vec<StageDependency>,
 
-    /// CEL over `params`' outer names, e.g. `stages.train.metrics["val/acc"].max > 0.9`. False skips the stage.
+    /// CEL over `params`' outer names, e.g. `stages.train.metrics["val/acc"].max > 0.9`. False skips the stage. A stage of
+    /// which nothing but `phase` is read may end in any way: `stages.a.phase == "Failed" || stages.b.phase == "Skipped"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub when: Option<String>,
@@ -121,6 +130,38 @@ pub struct StageDependency {
     /// Name of a stage of the same pipeline.
     #[schemars(schema_with = "schema::label_name")]
     pub stage: String,
+
+    /// Which end is waited for; Completed by default. When the stage has come to another one, this stage is skipped. A
+    /// failure that another stage waits for, and that it deals with by completing, does not fail the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Until>,
+}
+
+/// An end of a stage that another one waits for.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Until {
+    /// It ended well.
+    #[default]
+    Completed,
+    /// It ended badly.
+    Failed,
+    /// It never started.
+    Skipped,
+    /// Any of these.
+    Ended,
+}
+
+impl Until {
+    /// Whether a stage in this phase has come to the end that is waited for.
+    #[must_use]
+    pub const fn is_met_by(self, phase: Phase) -> bool {
+        match self {
+            Self::Completed => matches!(phase, Phase::Completed),
+            Self::Failed => matches!(phase, Phase::Failed),
+            Self::Skipped => matches!(phase, Phase::Skipped),
+            Self::Ended => phase.is_terminal(),
+        }
+    }
 }
 
 /// What a parameter may be.

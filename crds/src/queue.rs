@@ -68,6 +68,10 @@ pub struct QueueSpec {
     #[schemars(extend("maxProperties" = 16))]
     pub resources: BTreeMap<String, Share>,
 
+    /// Whether some node must be able to take each pod before its run is admitted; for flavors, each says so itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_fit: Option<NodeFit>,
+
     /// What the queue has, by sort of node; the first flavor that a run fits into is the one it gets. Queues of a cohort
     /// that use the same name mean the same nodes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -160,9 +164,23 @@ pub struct Flavor {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub tolerations: Vec<Toleration>,
+    /// Whether some node of it must be able to take each pod before its run is admitted. Ignore where an autoscaler grows
+    /// the pool from zero; Enforce by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_fit: Option<NodeFit>,
     /// What the queue has of it, by resource.
     #[schemars(extend("minProperties" = 1, "maxProperties" = 16))]
     pub resources: BTreeMap<String, Share>,
+}
+
+/// Whether the nodes that there are decide who can be admitted.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NodeFit {
+    /// What no node could take, were it empty, waits with the reason NoNodeFits and takes no quota.
+    #[default]
+    Enforce,
+    /// Nodes are not looked at.
+    Ignore,
 }
 
 /// When runs may be stopped for others. A run is stopped for one of the queue's own quota only: to take back what was

@@ -118,6 +118,8 @@ reasons! {
     ReadingRecord => Final,
     /// Waits for stages that have not ended.
     WaitingForStages => Final,
+    /// Every stage has ended, and those of `finally` run.
+    Finishing => Final,
     /// Waits for an earlier run of the same pipeline to end.
     WaitingForRun => Final,
     /// Waits until the pipeline of the run exists and is accepted.
@@ -149,6 +151,8 @@ reasons! {
     NamespaceNotAllowed => Final,
     /// The run asks for more than its queue can ever have.
     ExceedsCap => Final,
+    /// No node could take one of its pods, even if it were empty.
+    NoNodeFits => Final,
     /// The API server refuses the Job for a policy or a missing right; tried again from time to time.
     JobRefused => Final,
 

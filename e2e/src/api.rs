@@ -28,7 +28,7 @@ pub fn resource(kind: &str) -> ApiResource {
         "Job" => ("batch", "v1"),
         "Event" => ("events.k8s.io", "v1"),
         "Lease" => ("coordination.k8s.io", "v1"),
-        "Pod" | "Node" | "Namespace" | "ServiceAccount" | "ResourceQuota" | "ConfigMap" => ("", "v1"),
+        "Pod" | "Node" | "Service" | "Namespace" | "ServiceAccount" | "ResourceQuota" | "ConfigMap" => ("", "v1"),
         _ => ("cultivar.dev", "v1alpha1"),
     };
     ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))

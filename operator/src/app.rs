@@ -37,16 +37,20 @@ pub fn start(client: Client, settings: &Settings, metrics: Metrics, tasks: &mut 
     let queue = Arc::new(Wakeups::default());
     let queues = Arc::new(Queues::new(settings.queues));
     let index = Arc::new(Index::new(Arc::clone(&queue), Arc::clone(&queues), data_plane(settings)));
-    let (counted, measured) = (Arc::clone(&index), Arc::clone(&queues));
+    let counted = Arc::clone(&index);
 
     let (elector, claim) = Elector::new(client.clone(), &settings.leader);
     let leading = claim.clone();
     metrics.on_scrape(move |metrics| {
         count(&counted, metrics);
         // Asked at every scrape: a claim also ends by time, which no message tells.
+        metrics.set_leader(leading.borrow().holds(Instant::now()));
+    });
+    let (told, leading) = (Arc::clone(&queues), claim.clone());
+    metrics.on_scrape(move |metrics| {
+        // Only the leader is asked, and knows who waits.
         let leads = leading.borrow().holds(Instant::now());
-        metrics.set_leader(leads);
-        measured.measure(metrics.queues(), leads);
+        metrics.queues().set(&if leads { told.readings() } else { BTreeMap::new() });
     });
     let beat = health.heartbeat("leader election", STANDSTILL);
     tasks.spawn_last("leader election", elector.run(tasks.last(), move || beat.beat()));

@@ -34,8 +34,22 @@ enum What {
     Pipelines(Options),
     /// Uploads and downloads, logs, the time that a run takes longer: the runner and the built-in store beside boto3.
     Data(DataOptions),
-    /// The admission engine alone, in virtual time, under the loads of Kueue's own tests.
-    Queues,
+    /// The admission engine alone, in virtual time, under the loads of Kueue's own tests; and four queues that share a
+    /// cluster of simulated nodes.
+    Queues(QueueOptions),
+}
+
+#[derive(clap::Args)]
+struct QueueOptions {
+    /// Only the engine, without a cluster.
+    #[arg(long)]
+    engine_only: bool,
+    /// Name of the cluster; one that is up already is used and left up.
+    #[arg(long, default_value = "measure")]
+    name: String,
+    /// A compiled operator; by default it is compiled from this work tree as for its image.
+    #[arg(long)]
+    operator: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -88,7 +102,7 @@ fn main() -> ExitCode {
     let done = match args.what.unwrap_or(What::Pipelines(args.options)) {
         What::Pipelines(options) => pipelines(&options),
         What::Data(options) => moved(options),
-        What::Queues => admitted(),
+        What::Queues(options) => admitted(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -158,17 +172,41 @@ fn moved(options: DataOptions) -> Result<()> {
     keep(&report, "data", note)
 }
 
-fn admitted() -> Result<()> {
+fn admitted(options: &QueueOptions) -> Result<()> {
     let ui = Ui::new("measure-queues");
     let program = ui.step("compile the engine", |_| compile_admission())?;
     let load_before = load_average();
     let mut report = ui.step("play the loads", |_| measure::queues::run(&program))?;
+    if !options.engine_only {
+        shared(options, &mut report, &ui)?;
+    }
     report.about(BTreeMap::from([
         ("cpus", json!(std::thread::available_parallelism().map_or(0, usize::from))),
         ("load_average_before", load_before),
-        ("measured", json!("the engine in one process, without an API server: virtual times are those of the loads, what is stopped for others starts from the beginning; passes and CPU are real")),
+        ("measured", json!("the engine in one process, without an API server: virtual times are those of the loads, what is stopped for others starts from the beginning; passes and CPU are real. The cluster: watch events as they arrive; a GPU is held from the Job's creation to the pod's end")),
     ]));
-    keep(&report, "queues", "Virtual times are those of the loads; passes and CPU are real. No API server takes part.")
+    keep(
+        &report,
+        "queues",
+        "The engine's times are those of the loads, its passes and CPU are real; no API server takes part in them.",
+    )
+}
+
+fn shared(options: &QueueOptions, report: &mut Report, ui: &Ui) -> Result<()> {
+    let binary = match &options.operator {
+        Some(binary) => binary.clone(),
+        None => ui.step("compile the operator", |_| compile_operator(Build::Static))?,
+    };
+    let was_up = Cluster::find(&options.name).is_ok();
+    let cluster = Cluster::builder(&options.name)?.nodes(NODES).real_node(false).up(ui)?;
+    let played = operator::install_definitions(&cluster)
+        .and_then(|()| Session::new(&cluster, binary, "warn"))
+        .and_then(|session| ui.step("four queues share 480 GPUs", |_| measure::queues::shares::play(&session)));
+    if !was_up {
+        Cluster::down(&options.name, ui)?;
+    }
+    measure::queues::shares::report(report, &played?);
+    Ok(())
 }
 
 fn keep(report: &Report, name: &str, note: &str) -> Result<()> {

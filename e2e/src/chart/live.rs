@@ -8,7 +8,7 @@
 
 use base64::Engine as _;
 
-use crate::chart::{self, Summary, guard};
+use crate::chart::{self, Summary};
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
 use crate::exec;
@@ -19,13 +19,15 @@ const WEBHOOK: &str = "validatingwebhookconfiguration/chart-test-cultivar-chart-
 const OPERATOR: &str = "system:serviceaccount:chart-test:chart-test-cultivar-operator";
 
 /// Verb and resource, namespace, and whether the operator may.
-const RIGHTS: [(&str, &str, &str, bool); 36] = [
+const RIGHTS: [(&str, &str, &str, bool); 38] = [
     ("watch", "artifactstores.cultivar.dev", NAMESPACE, true),
     ("patch", "artifactstores.cultivar.dev", NAMESPACE, false),
     ("watch", "queues.cultivar.dev", NAMESPACE, true),
     ("create", "queues.cultivar.dev", NAMESPACE, false),
     ("watch", "namespaces", NAMESPACE, true),
     ("patch", "namespaces", NAMESPACE, false),
+    ("watch", "nodes", NAMESPACE, true),
+    ("patch", "nodes", NAMESPACE, false),
     ("create", "experiments.cultivar.dev", NAMESPACE, true),
     ("patch", "experiments.cultivar.dev/status", NAMESPACE, true),
     ("update", "experiments.cultivar.dev/finalizers", NAMESPACE, true),
@@ -67,7 +69,6 @@ pub fn test_on(cluster: &Cluster) -> Result<Summary> {
     for namespace in [NAMESPACE, "cultivar-system", "vision", "nlp"] {
         cluster.apply(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}}}}}"))?;
     }
-    cluster.kubectl(&["label", "--overwrite", "namespace", NAMESPACE, guard::LABEL])?;
     let definitions = !cluster.kubectl(&["get", "crd", "--output=name"])?.contains("experiments.cultivar.dev");
     for (name, file) in chart::ci_values()? {
         let manifests = chart::manifests(&[&file]).map(|text| without_monitoring(&text));
@@ -79,7 +80,7 @@ pub fn test_on(cluster: &Cluster) -> Result<Summary> {
             summary.check("an upgrade keeps the CA", upgrade_keeps_ca(cluster, definitions));
             summary.check("the webhook sees what it should", webhook_sees(cluster));
             summary.check("the operator's rights", rights(cluster));
-            summary.check("the guard of queues", guard::keeps_out(cluster, NAMESPACE, OPERATOR));
+            summary.check("pods with GPUs are kept to queues", guarded(cluster));
         }
         Err(error) => summary.check("install", Err(error)),
     }
@@ -93,8 +94,12 @@ fn release(cluster: &Cluster, definitions: bool, timeout: u8) -> Result<String> 
     let mut helm = cluster.helm_command()?;
     helm.args(["upgrade", "--install", RELEASE]).arg(chart::chart_dir()).args(["--namespace", NAMESPACE]);
     helm.args(["--set", &format!("namespaces={{{NAMESPACE}}}"), "--set", "replicas=0"]);
-    helm.args(["--set", "queues.guard.enabled=true"]);
     helm.args(["--set", "webhook.failurePolicy=Fail", "--set", &format!("webhook.timeoutSeconds={timeout}")]);
+    helm.args(["--set", "queues.guard.enabled=true"]);
+    helm.args([
+        "--set",
+        &format!("queues.guard.namespaceSelector.matchLabels.kubernetes\\.io/metadata\\.name={NAMESPACE}"),
+    ]);
     helm.args(["--set", &format!("crds.install={definitions}"), "--set", "rbac.aggregateRoles=false"]);
     exec::output(&mut helm, None)
 }
@@ -190,6 +195,61 @@ fn rights(cluster: &Cluster) -> Result<String> {
         }
     }
     if wrong.is_empty() { Ok(format!("{} questions", RIGHTS.len())) } else { Err(Error::new(wrong.join("; "))) }
+}
+
+/// What the policies of the API server say to pods and Jobs, with and without GPUs.
+fn guarded(cluster: &Cluster) -> Result<String> {
+    let pod = |gpus: u8, label: &str| {
+        format!(
+            "{{metadata: {{labels: {{{label}}}}}, spec: {{restartPolicy: Never, containers: [{{name: main, image: \"busybox:1\", \
+             resources: {{limits: {{nvidia.com/gpu: {gpus}}}}}}}]}}}}"
+        )
+    };
+    let plain =
+        "{metadata: {labels: {}}, spec: {restartPolicy: Never, containers: [{name: main, image: \"busybox:1\"}]}}"
+            .to_owned();
+    let label = "cultivar.dev/queue: research";
+    let job = |template: &str| {
+        format!("{{apiVersion: batch/v1, kind: Job, metadata: {{name: guarded}}, spec: {{template: {template}}}}}")
+    };
+    let by_itself = |template: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, {}",
+            &template.replacen("metadata: {", "metadata: {name: guarded, ", 1)[1..]
+        )
+    };
+    let create = |manifest: &str, who: &[&str], namespace: &str| {
+        let mut command = cluster.kubectl_command();
+        command.args(["create", "--dry-run=server", "--filename=-", "--namespace", namespace]).args(who);
+        exec::output(&mut command, Some(manifest))
+    };
+    let controller = ["--as", "system:serviceaccount:kube-system:job-controller", "--as-group", "system:masters"];
+    let operator = ["--as", OPERATOR];
+    let questions: [(&str, String, &[&str], &str, bool); 7] = [
+        ("a pod with a GPU", by_itself(&pod(1, "")), &[], NAMESPACE, false),
+        ("one that gave itself the label", by_itself(&pod(1, label)), &[], NAMESPACE, false),
+        ("one of an admitted Job", by_itself(&pod(1, label)), &controller, NAMESPACE, true),
+        ("a pod without", by_itself(&plain), &[], NAMESPACE, true),
+        ("a pod with a GPU elsewhere", by_itself(&pod(1, "")), &[], "default", true),
+        ("a person's Job with the label", job(&pod(1, label)), &[], NAMESPACE, false),
+        ("the operator's", job(&pod(1, label)), &operator, NAMESPACE, true),
+    ];
+    // A policy is in force some seconds after it was made.
+    let begun = std::time::Instant::now();
+    while create(&questions[0].1, &[], NAMESPACE).is_ok() && begun.elapsed() < std::time::Duration::from_secs(60) {
+        std::thread::sleep(std::time::Duration::from_millis(500));
+    }
+    for (what, manifest, who, namespace, may) in &questions {
+        match create(manifest, who, namespace) {
+            Ok(_) if !may => return Err(Error::new(format!("{what} was taken"))),
+            Err(error) if *may => return Err(Error::new(format!("{what} was refused")).why(error)),
+            Err(error) if !error.to_string().contains("queue") => {
+                return Err(Error::new(format!("{what} was refused for another cause")).why(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(format!("{} questions", questions.len()))
 }
 
 fn uninstall(cluster: &Cluster) -> Result<String> {

@@ -28,11 +28,11 @@ const TEMPLATE: &str = "stage";
 
 /// Where the scenarios play.
 pub struct Session {
-    runtime: Runtime,
-    server: Server,
-    cluster: Cluster,
-    operator: PathBuf,
-    log_filter: String,
+    pub(super) runtime: Runtime,
+    pub(super) server: Server,
+    pub(super) cluster: Cluster,
+    pub(super) operator: PathBuf,
+    pub(super) log_filter: String,
     scenario: std::cell::Cell<u32>,
 }
 
@@ -78,7 +78,7 @@ impl Session {
         Ok(Self { runtime, server, cluster: cluster.clone(), operator, log_filter, scenario: std::cell::Cell::new(0) })
     }
 
-    fn namespace(&self) -> String {
+    pub(super) fn namespace(&self) -> String {
         self.scenario.set(self.scenario.get() + 1);
         format!("measure-{}-{}", std::process::id(), self.scenario.get())
     }
@@ -166,7 +166,7 @@ impl Session {
         self.server.wait("Experiment", namespace, TEMPLATE, Duration::from_secs(60), completed).await.map(drop)
     }
 
-    async fn create_all(&self, manifests: Vec<Value>) -> Result<()> {
+    pub(super) async fn create_all(&self, manifests: Vec<Value>) -> Result<()> {
         let mut answers = futures::stream::iter(manifests)
             .map(|manifest| {
                 let server = self.server.clone();
@@ -180,7 +180,7 @@ impl Session {
     }
 
     // Nothing of one scenario burdens the next.
-    fn clear(&self, namespace: &str) -> Result<()> {
+    pub(super) fn clear(&self, namespace: &str) -> Result<()> {
         self.runtime.block_on(self.server.remove_namespace(namespace, Duration::from_secs(300)))
     }
 }
@@ -204,7 +204,7 @@ fn pipeline(namespace: &str, name: &str, shape: Shape) -> Value {
 }
 
 // The operator's metrics once it has written all that it has to say: no write for two seconds.
-async fn settled(operator: &Operator) -> Result<Metrics> {
+pub(super) async fn settled(operator: &Operator) -> Result<Metrics> {
     let mut last = operator.metrics()?;
     let mut quiet_since = Instant::now();
     while quiet_since.elapsed() < Duration::from_secs(2) {
@@ -227,7 +227,7 @@ fn keep_metrics(operator: &Operator, shape: Shape) -> Result<()> {
     std::fs::write(&file, operator.get("/metrics")?).doing(failed)
 }
 
-fn difference(before: &Metrics, after: &Metrics) -> BTreeMap<String, f64> {
+pub(super) fn difference(before: &Metrics, after: &Metrics) -> BTreeMap<String, f64> {
     let before = before.writes();
     let more = after.writes().into_iter().map(|(name, count)| {
         let earlier = before.get(&name).copied().unwrap_or(0.0);

@@ -14,11 +14,13 @@ use super::Count;
 /// How long a run of seconds may take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(300);
 
+type Check = fn(&Cluster) -> Result<()>;
+
 /// Plays every check.
 pub fn check(name: &str) -> Result<Count> {
     let cluster = Cluster::find(name)?;
     let mut count = Count::default();
-    let checks: [(&str, fn(&Cluster) -> Result<()>); 2] = [
+    let checks: [(&str, Check); 2] = [
         ("two workers find each other, and the first reports", gang),
         ("a queue admits what fits, one after the other", queue),
     ];

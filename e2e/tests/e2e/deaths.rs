@@ -1,10 +1,10 @@
 //! Every way a run can die, told apart: the reason, the attempts, and which retry budget it spends.
 
-use cultivar_e2e::error::Result;
+use cultivar_e2e::error::{Error, Result};
 use serde_json::{Value, json};
 
 use crate::ensure;
-use crate::kit::{Case, root, with};
+use crate::kit::{Case, name, root, with};
 
 /// Retries at once: the waiting itself is tested where time is an argument.
 fn retries(limit: u32, infrastructure: u32) -> Value {
@@ -138,5 +138,27 @@ pub async fn cancel_stops_the_pod(case: &Case) -> Result<()> {
     let left = case.server.get("Pod", &case.namespace, &pod).await?;
     let over = left.is_none_or(|pod| matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed")));
     ensure!(over, "the pod still runs");
+    Ok(())
+}
+
+/// Several workers are one attempt: when one is lost, all end, and all start again.
+pub async fn the_end_of_one_worker_ends_the_attempt(case: &Case) -> Result<()> {
+    let more = json!({"workers": 3, "retries": {"backoff": {"initial": "1s"}}});
+    case.experiment("gang", with(root(&[("duration", "1h")]), more)).await?;
+    case.wait("Experiment", "gang", |object| object["status"]["phase"] == "Running").await?;
+    let pods = case.server.list("Pod", &case.namespace, "cultivar.dev/attempt=1").await?;
+    let is_last = |pod: &&Value| pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"] == "2";
+    let lost = pods.iter().find(is_last).ok_or_else(|| Error::new("there is no third worker"))?;
+    case.server.delete("Pod", &case.namespace, &name(lost)).await?;
+    let again = |object: &Value| object["status"]["attempt"] == 2 && object["status"]["phase"] == "Running";
+    let object = case.wait("Experiment", "gang", again).await?;
+    let first = &object["status"]["attempts"][0];
+    let message = first["message"].as_str().unwrap_or_default();
+    ensure!(
+        first["reason"] == "PodDeleted" && message.starts_with("worker 2: "),
+        "the first attempt ended with {first}"
+    );
+    let pods = case.server.list("Pod", &case.namespace, "cultivar.dev/attempt=1").await?;
+    ensure!(pods.iter().all(|pod| pod["status"]["phase"] != "Running"), "workers of the first attempt still run");
     Ok(())
 }

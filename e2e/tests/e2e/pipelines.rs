@@ -202,3 +202,25 @@ pub async fn deletion_takes_everything_along(case: &Case) -> Result<()> {
     }
     Ok(())
 }
+
+/// A failure that another stage waits for fails nothing; what comes finally runs in any case, and sees how all ended.
+pub async fn what_comes_finally_sees_how_all_ended(case: &Case) -> Result<()> {
+    let spec = json!({
+        "stages": [
+            stage("train", root(&[("outcome", "fail")])),
+            stage("mend", with(root(&[]), json!({"after": [{"stage": "train", "until": "Failed"}]}))),
+            stage("praise", with(root(&[]), json!({"when": "stages.train.phase == 'Completed'"}))),
+        ],
+        "finally": [
+            stage("tell", with(root(&[]), json!({"args": ["${pipeline.phase}", "${stages.train.phase}", "${stages.praise.phase}"]}))),
+        ],
+    });
+    case.pipeline("ends", spec).await?;
+    let run = case.run_ends("ends-1", "Completed").await?;
+    for (name, phase) in [("train", "Failed"), ("mend", "Completed"), ("praise", "Skipped"), ("tell", "Completed")] {
+        ensure!(summary(&run, name)["phase"] == phase, "{name}: {}", summary(&run, name));
+    }
+    let tell = case.stage("ends-1", "tell").await?;
+    ensure!(tell["spec"]["args"] == json!(["Completed", "Failed", "Skipped"]), "it was told {}", tell["spec"]["args"]);
+    Ok(())
+}

@@ -169,3 +169,49 @@ pub async fn stages_go_to_the_flavor_of_their_queue(case: &Case) -> Result<()> {
     // With the last queue gone it just runs.
     case.ends("lost", "Completed").await.map(|_| ())
 }
+
+/// A gang is admitted whole or not at all, and what it holds is what all of its pods ask for.
+pub async fn a_gang_is_admitted_whole(case: &Case) -> Result<()> {
+    queue(case, "gangs", json!({"resources": {GPU: {"quota": 8}}})).await?;
+    case.experiment("small", run("gangs", 2, "1h")).await?;
+    runs(case, "small").await?;
+    case.experiment("gang", with(run("gangs", 4, "1s"), json!({"workers": 2}))).await?;
+    let waiting = waits(case, "gang", "WaitingForQuota").await?;
+    let message = waiting["status"]["message"].as_str().unwrap_or_default();
+    ensure!(message.contains("asks for 8 nvidia.com/gpu"), "{message}");
+    ensure!(case.jobs("gang").await?.is_empty(), "half of it has started");
+    case.server.patch("Experiment", &case.namespace, "small", &json!({"spec": {"cancel": true}})).await?;
+    case.server.wait("Queue", "", "gangs", SOON, |queue| queue["status"]["usage"][0]["used"] == "8").await?;
+    case.ends("gang", "Completed").await?;
+    let pods = case.server.list("Pod", &case.namespace, "cultivar.dev/experiment=gang").await?;
+    ensure!(pods.len() == 2, "it had {} pods", pods.len());
+    let services = case.server.list("Service", &case.namespace, "cultivar.dev/experiment=gang").await?;
+    ensure!(services.len() == 1 && services[0]["spec"]["clusterIP"] == "None", "services: {services:?}");
+    case.server.wait("Queue", "", "gangs", SOON, |queue| queue["status"]["usage"][0]["used"] == "0").await?;
+    remove(case, &["gangs"]).await
+}
+
+/// What no node could take waits and holds nothing; a pool that grows from zero gets its pods all the same.
+pub async fn what_no_node_could_take_waits(case: &Case) -> Result<()> {
+    let flavors = json!([{"name": "none", "nodeSelector": {"no": "such-node"}, "resources": {GPU: {"quota": 8}}}]);
+    queue(case, "large", json!({"resources": {GPU: {"quota": 16}}})).await?;
+    queue(case, "nowhere", json!({"flavors": flavors})).await?;
+    case.experiment("nine", run("large", 9, "200ms")).await?;
+    let nine = waits(case, "nine", "NoNodeFits").await?;
+    let message = nine["status"]["message"].as_str().unwrap_or_default();
+    ensure!(message.contains("asks for 9 nvidia.com/gpu, and the largest of"), "{message}");
+    case.completed("eight", run("large", 8, "200ms")).await?;
+    case.experiment("lost", run("nowhere", 1, "200ms")).await?;
+    waits(case, "lost", "NoNodeFits").await?;
+    let growing = json!([{"name": "none", "nodeSelector": {"no": "such-node"}, "nodeFit": "Ignore", "resources": {GPU: {"quota": 8}}}]);
+    queue(case, "nowhere", json!({"flavors": growing})).await?;
+    // An autoscaler sees the pod, which no node takes yet.
+    let starts =
+        |object: &Value| object["status"]["phase"] == "Starting" && object["status"]["reason"] == "WaitingForNode";
+    case.wait("Experiment", "lost", starts).await?;
+    for name in ["lost", "nine"] {
+        case.server.patch("Experiment", &case.namespace, name, &json!({"spec": {"cancel": true}})).await?;
+        case.ends(name, "Cancelled").await?;
+    }
+    remove(case, &["large", "nowhere"]).await
+}

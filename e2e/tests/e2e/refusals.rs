@@ -105,3 +105,33 @@ async fn sources(case: &Case) -> Result<()> {
     }
     Ok(())
 }
+
+/// A Queue whose numbers contradict each other is refused, with the field.
+pub async fn a_queue_whose_numbers_do_not_fit_is_refused(case: &Case) -> Result<()> {
+    let share = |share: Value| json!({"resources": {"nvidia.com/gpu": share}});
+    let flavor = json!([{"name": "a100", "resources": {"nvidia.com/gpu": {"quota": 1}}}]);
+    for (spec, words) in [
+        (share(json!({"quota": 2, "reserved": 3})), &["spec.resources", "reserved is a part of quota"][..]),
+        (share(json!({"quota": "1500m", "cap": "1"})), &["spec.resources", "cap includes quota"]),
+        (share(json!({"reserved": 1})), &["spec.resources", "quota"]),
+        (share(json!({"quota": -1})), &["spec.resources", "quota"]),
+        (share(json!({"quota": "lots"})), &["spec.resources", "quota"]),
+        (with(share(json!({"quota": 1})), json!({"flavors": flavor})), &["spec", "either resources, or flavors"]),
+        (json!({"cohort": "gpus"}), &["spec", "either resources, or flavors"]),
+        (with(share(json!({"quota": 1})), json!({"stop": "Off"})), &["spec.stop"]),
+        (with(share(json!({"quota": 1})), json!({"weight": 0})), &["spec.weight"]),
+    ] {
+        let manifest = json!({"apiVersion": "cultivar.dev/v1alpha1", "kind": "Queue", "metadata": {"name": "refused"}, "spec": spec});
+        match case.server.create(&manifest).await {
+            Ok(object) => {
+                case.server.delete("Queue", "", "refused").await?;
+                return Err(Error::new(format!("it was taken: {object}")));
+            }
+            Err(error) => {
+                let text = error.to_string();
+                ensure!(words.iter().all(|word| text.contains(word)), "{text}: without {words:?}");
+            }
+        }
+    }
+    Ok(())
+}

@@ -6,6 +6,7 @@
 //! Source of the loads: <https://github.com/kubernetes-sigs/kueue/tree/main/test/performance/scheduler/configs>
 
 use cultivar_core::decide::queue::{Ask, Bearer, Engine, Id};
+use cultivar_core::domain::node::PodShape;
 use cultivar_core::domain::queue::{Hold, config};
 use cultivar_crds::QueueSpec;
 use jiff::{SignedDuration, Timestamp};
@@ -102,8 +103,8 @@ impl Play<'_> {
             queue: Some(run.queue.as_str().into()),
             priority: class.priority,
             since: at(run.created),
-            asked: at(run.created),
             amounts: [("cpu".into(), class.cpu * 1000)].into_iter().collect(),
+            pod: PodShape::default(),
             limit: None,
         };
         self.engine.ask(id, ask, at(now));
@@ -252,8 +253,8 @@ fn waiting() -> Value {
             queue: Some(queue.as_str().into()),
             priority: 0,
             since: at(i64::from(number)),
-            asked: at(i64::from(number)),
             amounts: [("cpu".into(), cpu)].into_iter().collect(),
+            pod: PodShape::default(),
             limit: None,
         };
         let id = Id::new(&format!("team-{}", number % 4), &format!("run-{number}"));

@@ -1,5 +1,6 @@
 //! The graph of stages: what is inferred, in which order stages run, what is refused.
 
+use cultivar_crds::Until;
 use std::collections::BTreeSet;
 
 use cultivar_core::dag::{Dag, Need, Stage, faults, infer, needs};
@@ -25,8 +26,9 @@ fn digits() -> Vec<Value> {
 #[test]
 fn edges_come_from_references_conditions_and_after() {
     let stages = digits();
-    assert_eq!(needs(&stages[0]), BTreeSet::from(["train-model".to_owned()]));
-    assert_eq!(needs(&stages[1]), BTreeSet::from(["evaluate".to_owned(), "prepare".to_owned()]));
+    let names = |stage| needs(stage).into_keys().collect::<BTreeSet<String>>();
+    assert_eq!(names(&stages[0]), BTreeSet::from(["train-model".to_owned()]));
+    assert_eq!(names(&stages[1]), BTreeSet::from(["evaluate".to_owned(), "prepare".to_owned()]));
     assert!(needs(&stages[2]).is_empty());
     let dag = infer(&stages, &at()).unwrap();
     assert_eq!(dag.order(), ["prepare", "train-model", "evaluate", "report", "alone"]);
@@ -94,7 +96,7 @@ fn what_cannot_be_read_has_its_field() {
 
 fn stages(edges: &[Vec<usize>]) -> Vec<Stage> {
     let name = |i: usize| format!("s{i}");
-    let need = |i: &usize| Need { stage: name(*i), at: at().index(*i) };
+    let need = |i: &usize| Need { stage: name(*i), at: at().index(*i), until: Until::Completed };
     edges
         .iter()
         .enumerate()
@@ -140,5 +142,23 @@ proptest! {
         let names: Vec<String> = stages.iter().map(|stage| stage.name.clone()).collect();
         let dag = Dag::new(&stages).unwrap();
         prop_assert_eq!(dag.order(), names);
+    }
+}
+
+#[test]
+fn the_end_that_is_waited_for_is_said_or_follows_from_what_is_read() {
+    let until = |stage: Value| needs(&stage).get("a").copied();
+    let after = |end: &str| json!([{"stage": "a", "until": end}]);
+    for (stage, wanted) in [
+        (json!({"after": [{"stage": "a"}]}), Until::Completed),
+        (json!({"after": after("Failed")}), Until::Failed),
+        (json!({"when": "stages.a.phase == \"Failed\""}), Until::Ended),
+        (json!({"when": "stages.a.phase == \"Failed\"", "args": ["${stages.a.metrics.x.last}"]}), Until::Completed),
+        (json!({"args": ["${stages.a.metrics.x.last}", "${stages.a.phase}"]}), Until::Completed),
+        (json!({"after": after("Ended"), "args": ["${stages.a.metrics.x.last}"]}), Until::Ended),
+        (json!({"args": ["${stages.a.metrics.x.last}"], "after": after("Skipped")}), Until::Skipped),
+        (json!({"after": [{"stage": "a"}], "when": "stages.a.phase == \"Failed\""}), Until::Completed),
+    ] {
+        assert_eq!(until(stage.clone()), Some(wanted), "{stage}");
     }
 }

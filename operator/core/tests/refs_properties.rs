@@ -143,7 +143,7 @@ fn render(text: &str, data: &[String], own: &[String], expand: impl Fn(&str) -> 
                 (Head::Params, Some(Segment::Index(i))) => own.get(*i)?,
                 _ => return None,
             },
-            Part::Cel { .. } => return None,
+            Part::Choice { .. } | Part::Cel { .. } => return None,
         };
         out.push_str(&expand(&user));
         user.clear();

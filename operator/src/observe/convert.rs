@@ -1,5 +1,7 @@
 //! From API objects to slim records. Whole objects are dropped at once: most of them is bookkeeping.
 
+use cultivar_core::domain::node::{Node, Taint};
+use cultivar_core::domain::quantity::amount;
 use cultivar_core::domain::{
     ContainerState, Disruption, Holding, JobRecord, JobState, Meta, Owner, PodPhase, PodRecord, Record, StoreAccess,
     Terminated,
@@ -12,7 +14,7 @@ use serde_json::Value;
 use std::sync::Arc;
 
 use super::index::{Key, Kind};
-use super::raw::{ContainerStatus, Raw, SlimJob, SlimPod};
+use super::raw::{ContainerStatus, NodeTaint, Raw, SlimJob, SlimNode, SlimPod};
 
 /// An object of ours as a record; `spec` is its spec where that is known already.
 ///
@@ -43,6 +45,26 @@ pub fn key(kind: Kind, meta: &ObjectMeta) -> Key {
 #[must_use]
 pub fn store(spec: ArtifactStoreSpec) -> StoreAccess {
     StoreAccess { url: spec.url, options: spec.options, secret: spec.secret, own: false }
+}
+
+/// A Node as queues look at it; nothing for one that takes no pods.
+#[must_use]
+pub fn node(node: SlimNode) -> Option<Node> {
+    let spec = node.spec.unwrap_or_default();
+    if spec.unschedulable == Some(true) {
+        return None;
+    }
+    let keeps_away = |taint: &NodeTaint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute");
+    let taints = spec.taints.into_iter().flatten().filter(keeps_away);
+    let allocatable = node.status.and_then(|status| status.allocatable).unwrap_or_default();
+    let amounts = allocatable.iter().filter_map(|(name, text)| Some((name.as_str().into(), amount(name, text)?)));
+    Some(Node {
+        labels: node.metadata.labels.unwrap_or_default(),
+        taints: taints
+            .map(|taint| Taint { key: taint.key, value: taint.value.unwrap_or_default(), effect: taint.effect })
+            .collect(),
+        allocatable: amounts.collect(),
+    })
 }
 
 fn meta(meta: ObjectMeta) -> Meta {
@@ -76,8 +98,8 @@ fn worker(meta: &ObjectMeta) -> u32 {
     index.and_then(|index| index.parse().ok()).unwrap_or(0)
 }
 
-fn holding(meta: &ObjectMeta) -> Option<Holding> {
-    Holding::read(meta.labels.as_ref()?, meta.annotations.as_ref()?)
+fn holding(meta: &ObjectMeta) -> Option<Arc<Holding>> {
+    Holding::read(meta.labels.as_ref()?, meta.annotations.as_ref()?).map(Arc::new)
 }
 
 fn attempt(meta: &ObjectMeta) -> u32 {

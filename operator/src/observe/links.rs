@@ -80,7 +80,7 @@ pub fn uses_of_stages(spec: &Value) -> BTreeSet<String> {
 
 /// The stages of a Pipeline's spec, frozen or not.
 pub fn stages(spec: &Value) -> impl Iterator<Item = &Value> {
-    spec.get("stages").and_then(Value::as_array).into_iter().flatten()
+    cultivar_core::dag::all(spec)
 }
 
 /// The experiments that a Pipeline's spec names.

@@ -30,6 +30,8 @@ pub type Raw = Slim<Box<RawValue>, Box<RawValue>>;
 pub type SlimJob = Slim<IgnoredAny, JobStatus>;
 /// A namespace.
 pub type SlimNamespace = Slim<IgnoredAny, IgnoredAny>;
+/// A Node.
+pub type SlimNode = Slim<NodeSpec, NodeStatus>;
 /// An ArtifactStore.
 pub type SlimStore = Slim<ArtifactStoreSpec, IgnoredAny>;
 /// A Pod.
@@ -39,6 +41,27 @@ pub type SlimPod = Slim<PodSpec, PodStatus>;
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct JobStatus {
     pub conditions: Option<Vec<Condition>>,
+}
+
+/// Of a Node's spec.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct NodeSpec {
+    pub taints: Option<Vec<NodeTaint>>,
+    pub unschedulable: Option<bool>,
+}
+
+/// A taint of a Node.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct NodeTaint {
+    pub key: String,
+    pub value: Option<String>,
+    pub effect: String,
+}
+
+/// Of a Node's status.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct NodeStatus {
+    pub allocatable: Option<BTreeMap<String, String>>,
 }
 
 /// Of a Pod's spec.

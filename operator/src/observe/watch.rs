@@ -4,7 +4,7 @@ use cultivar_crds::{ArtifactStore, Queue, labels};
 use futures::future::BoxFuture;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node as NodeObject, Pod};
 use kube::api::Api;
 use kube::core::{ApiResource, DynamicResourceScope, GroupVersionKind};
 use kube::{Client, Resource};
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::convert;
 use super::index::{Index, Key, Kind};
-use super::raw::{Raw, SlimJob, SlimNamespace, SlimPod, SlimStore};
+use super::raw::{Raw, SlimJob, SlimNamespace, SlimNode, SlimPod, SlimStore};
 use super::store::Name;
 use crate::queues::Queues;
 use crate::telemetry::Health;
@@ -260,6 +260,39 @@ impl Sink<SlimNamespace> for Namespaces {
     }
 }
 
+/// Nodes: what none of them could take is not admitted.
+struct Nodes {
+    queues: Arc<Queues>,
+    unseen: HashSet<String>,
+    known: HashSet<String>,
+}
+
+impl Sink<SlimNode> for Nodes {
+    fn begin(&mut self) {
+        self.unseen.clone_from(&self.known);
+    }
+
+    fn apply(&mut self, node: SlimNode) {
+        let name = node.metadata.name.clone().unwrap_or_default();
+        self.unseen.remove(&name);
+        self.queues.set_node(&name, convert::node(node));
+        self.known.insert(name);
+    }
+
+    fn finish(&mut self) {
+        for name in self.unseen.drain() {
+            self.known.remove(&name);
+            self.queues.set_node(&name, None);
+        }
+    }
+
+    fn delete(&mut self, node: SlimNode) {
+        let name = node.metadata.name.unwrap_or_default();
+        self.known.remove(&name);
+        self.queues.set_node(&name, None);
+    }
+}
+
 /// A watch to be spawned: its name and its life.
 pub type Watch = (&'static str, BoxFuture<'static, ()>);
 
@@ -274,10 +307,12 @@ pub fn of_the_cluster(
     let scope = Scope { client, within: None, index, health, stop };
     let objects = QueueObjects { queues: Arc::clone(queues), unseen: HashSet::new() };
     let namespaces = Namespaces { queues: Arc::clone(queues), unseen: HashSet::new(), known: HashSet::new() };
+    let nodes = Nodes { queues: Arc::clone(queues), unseen: HashSet::new(), known: HashSet::new() };
     let config = watcher::Config::default;
     vec![
         scope.watch::<Raw>(&queue(), config(), objects),
         scope.watch::<SlimNamespace>(&namespace(), config(), namespaces),
+        scope.watch::<SlimNode>(&node(), config(), nodes),
     ]
 }
 
@@ -361,6 +396,11 @@ pub fn store() -> ApiResource {
 /// The API resource of Queues.
 pub fn queue() -> ApiResource {
     ApiResource::erase::<Queue>(&())
+}
+
+/// The API resource of Nodes.
+pub fn node() -> ApiResource {
+    ApiResource::erase::<NodeObject>(&())
 }
 
 /// The API resource of namespaces.

@@ -44,7 +44,12 @@ pub async fn run(
         tokio::select! {
             () = stop.cancelled() => break,
             () = leader::acquired(&mut claim) => {}
-            () = tokio::time::sleep(Duration::from_secs(1)) => { beat.beat(); continue; }
+            () = tokio::time::sleep(Duration::from_secs(1)) => {
+                beat.beat();
+                // A new leader looks at everything that has Jobs.
+                locked(&work.queues.touched).clear();
+                continue;
+            }
         }
         // What was asked of a former leadership of this replica is asked anew.
         work.forget_asks();
@@ -89,16 +94,13 @@ impl Loop {
         let ids: Vec<_> = engine.known().cloned().collect();
         ids.iter().for_each(|id| engine.withdraw(id, now));
         drop(engine);
+        ids.iter().for_each(|id| self.queues.touch(&id.namespace, &id.name));
         for (namespace, name) in self.index.experiments_with_jobs() {
             self.queues.touch(&namespace, &name);
         }
     }
 
-    // Where there is no queue, what has changed waits until there is one.
     fn pass(&self) -> Option<Instant> {
-        if !self.queues.any.load(std::sync::atomic::Ordering::Relaxed) && !locked(&self.queues.engine).is_asked() {
-            return None;
-        }
         let touched = std::mem::take(&mut *locked(&self.queues.touched));
         let held: Vec<_> = touched
             .into_iter()
@@ -114,9 +116,11 @@ impl Loop {
             engine.set_holds(&id, held.bearer, held.holds, now);
         }
         let outcome = engine.pass(now);
-        let tallied = engine.tally(&outcome, now);
         drop(engine);
-        self.metrics.queues().passed(&tallied);
+        for (queue, waited) in &outcome.admitted {
+            self.metrics.queues().admitted(queue, *waited);
+        }
+        outcome.evicted.iter().for_each(|queue| self.metrics.queues().evicted(queue));
         self.wake(outcome.changed);
         outcome
             .wake_at

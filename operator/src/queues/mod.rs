@@ -10,13 +10,14 @@ mod status;
 pub use admit::{Loop, run};
 
 use cultivar_core::decide::experiment::queueing::Queueing;
-use cultivar_core::decide::queue::{Ask, Bearer, Engine, Id};
-use cultivar_core::domain::queue::{Hold, Word, config};
+use cultivar_core::decide::queue::{Ask, Bearer, Engine, Id, Reading};
+use cultivar_core::domain::node::Node;
+use cultivar_core::domain::queue::{Hold, config};
 use cultivar_core::domain::{Meta, Placement, Record};
 use cultivar_crds::{QueueSpec, QueueStatus};
 use jiff::Timestamp;
 use serde::Deserialize;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
@@ -24,7 +25,6 @@ use tokio::sync::Notify;
 use crate::observe::Key;
 use crate::observe::convert;
 use crate::observe::raw::Raw;
-use crate::telemetry::queues::{QueueMetrics, Snapshot};
 
 /// An experiment's namespace and name.
 type Name = (String, String);
@@ -92,23 +92,15 @@ impl Queues {
         locked(&self.objects).keys().cloned().collect()
     }
 
-    /// Tells the metrics how the queues stand: asked by a scrape. Who does not lead has not been asked for anything.
-    pub fn measure(&self, metrics: &QueueMetrics, leads: bool) {
-        let engine = locked(&self.engine);
-        let names: BTreeSet<Word> = engine.queues().cloned().collect();
-        let seen = leads.then(|| Snapshot {
-            standings: names.iter().filter_map(|name| Some((Arc::clone(name), engine.standing(name)?))).collect(),
-            waiting: engine.waiting(),
-        });
-        drop(engine);
-        if let Err(error) = metrics.set(&names, seen.as_ref(), Timestamp::now()) {
-            tracing::error!(%error, "the metrics of queues cannot be written");
-        }
-    }
-
     /// A namespace has these labels, or is gone.
     pub fn set_namespace(&self, name: &str, labels: Option<BTreeMap<String, String>>) {
         locked(&self.engine).set_namespace(name, labels, Timestamp::now());
+        self.news.notify_one();
+    }
+
+    /// A node is as it says, or takes no pods.
+    pub fn set_node(&self, name: &str, node: Option<Node>) {
+        locked(&self.engine).set_node(name, node);
         self.news.notify_one();
     }
 
@@ -148,6 +140,11 @@ impl Queues {
             eviction: engine.eviction(&id).cloned(),
             max_runtime: queue.and_then(|queue| engine.queue(queue)?.max_runtime),
         }
+    }
+
+    /// How every queue stands, in numbers.
+    pub fn readings(&self) -> BTreeMap<String, Reading> {
+        locked(&self.engine).readings(Timestamp::now())
     }
 
     /// An experiment asks for leave to start.

@@ -1,8 +1,8 @@
 //! The operator's metrics.
 //!
 //! Comes in: typed calls; every label value is a variant of an enum here, never the name of an object or the text of an
-//! error, so the number of series is fixed; but for queues, whose metrics and the reason for that are in a module of their
-//! own. Goes out: Prometheus' text format.
+//! error, so the number of series is fixed; queues are the exception, see [`super::queues`]. Goes out: Prometheus' text
+//! format.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -210,15 +210,15 @@ impl Metrics {
         self.0.wakeups.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// Whether this replica leads.
-    pub fn set_leader(&self, leads: bool) {
-        self.0.leader.set(i64::from(leads));
-    }
-
     /// Those of queues.
     #[must_use]
     pub fn queues(&self) -> &QueueMetrics {
         &self.0.queues
+    }
+
+    /// Whether this replica leads.
+    pub fn set_leader(&self, leads: bool) {
+        self.0.leader.set(i64::from(leads));
     }
 
     /// Calls `refresh` before every scrape: for gauges that are cheaper to count when asked than to keep.

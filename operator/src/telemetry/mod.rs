@@ -7,7 +7,7 @@ pub mod http;
 pub mod logs;
 pub mod metrics;
 mod process;
-pub mod queues;
+mod queues;
 pub mod serve;
 
 pub use health::Health;

@@ -2,12 +2,14 @@
 //!
 //! In: stages as JSON. Out: per stage the names of others, each with the first field that mentions it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use cultivar_crds::Until;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::graph::{self, Dag, DagError};
-use crate::refs::{Expression, FieldPath, Head, Located, PathRef, scan};
+use crate::refs::{Expression, FieldPath, Head, Located, PathRef, Reference, scan};
 
 /// A stage that another one waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +18,8 @@ pub struct Need {
     pub stage: String,
     /// The field that mentions it first.
     pub at: FieldPath,
+    /// The end that it waits for.
+    pub until: Until,
 }
 
 /// A stage and what it needs.
@@ -38,10 +42,15 @@ pub struct Fault {
     pub message: String,
 }
 
-/// The stages that `stage` waits for. What is malformed waits for nothing.
+/// Every stage of a pipeline's spec, frozen or not: those of the DAG, and those that come at the end.
+pub fn all(spec: &Value) -> impl Iterator<Item = &Value> {
+    ["stages", "finally"].into_iter().filter_map(|key| spec.get(key)?.as_array()).flatten()
+}
+
+/// The stages that `stage` waits for, and the end of each that it waits for. What is malformed waits for nothing.
 #[must_use]
-pub fn needs(stage: &Value) -> BTreeSet<String> {
-    Edges::of(stage, &FieldPath::root()).needs.into_iter().map(|need| need.stage).collect()
+pub fn needs(stage: &Value) -> BTreeMap<String, Until> {
+    Edges::of(stage, &FieldPath::root()).needs.into_iter().map(|need| (need.stage, need.until)).collect()
 }
 
 /// Orders the `stages` of a pipeline, which stand at `at`: `spec.stages`.
@@ -106,9 +115,18 @@ fn after<'a>(stage: &'a Value, at: &FieldPath) -> Vec<(&'a str, FieldPath)> {
     named.collect()
 }
 
+/// The end that `after` says, of a stage that it names.
+fn until(stage: &Value, name: &str) -> Option<Until> {
+    let list = stage.get("after").and_then(Value::as_array)?;
+    let item = list.iter().find(|item| item.get("stage").and_then(Value::as_str) == Some(name))?;
+    item.get("until").and_then(|until| Until::deserialize(until).ok())
+}
+
 #[derive(Default)]
 struct Edges {
     needs: Vec<Need>,
+    // Those of which `after` says which end is meant: it says so for what is read of them too.
+    said: BTreeSet<String>,
     errors: Vec<Located<DagError>>,
 }
 
@@ -116,7 +134,11 @@ impl Edges {
     fn of(stage: &Value, at: &FieldPath) -> Edges {
         let mut edges = Edges::default();
         for (name, at) in after(stage, at) {
-            edges.add(name, &at);
+            let until = until(stage, name);
+            if until.is_some() {
+                edges.said.insert(name.to_owned());
+            }
+            edges.add(name, &at, until);
         }
         for (key, value) in stage.as_object().into_iter().flatten() {
             let at = at.key(key);
@@ -130,6 +152,8 @@ impl Edges {
                 _ => {
                     for (at, reference) in scan(value, &at) {
                         match reference {
+                            // What has an alternative may be absent.
+                            Ok(Reference::Choice(choice)) => edges.choose(&choice.paths, &at),
                             Ok(reference) => edges.read(reference.uses(), &at),
                             Err(error) => edges.errors.push(Located::new(at, error.into())),
                         }
@@ -143,15 +167,30 @@ impl Edges {
     fn read(&mut self, uses: &[PathRef], at: &FieldPath) {
         for path in uses.iter().filter(|path| path.head == Head::Stages) {
             match path.key(0) {
-                Some(name) => self.add(name, at),
+                // Whoever asks how it ended takes any end.
+                Some(name) if path.key(1) == Some("phase") => self.add(name, at, Some(Until::Ended)),
+                Some(name) => self.add(name, at, None),
                 None => self.errors.push(Located::new(at.clone(), DagError::AnyStage)),
             }
         }
     }
 
-    fn add(&mut self, stage: &str, at: &FieldPath) {
-        if !self.needs.iter().any(|need| need.stage == stage) {
-            self.needs.push(Need { stage: stage.to_owned(), at: at.clone() });
+    fn choose(&mut self, paths: &[PathRef], at: &FieldPath) {
+        for name in paths.iter().filter(|path| path.head == Head::Stages).filter_map(|path| path.key(0)) {
+            self.add(name, at, Some(Until::Ended));
+        }
+    }
+
+    // The first word counts, which is that of `after`; but what is read of a stage beside its phase is there only if it
+    // has completed.
+    fn add(&mut self, stage: &str, at: &FieldPath, until: Option<Until>) {
+        match self.needs.iter_mut().find(|need| need.stage == stage) {
+            Some(need) if until.is_none() && !self.said.contains(stage) => need.until = Until::Completed,
+            Some(_) => {}
+            None => {
+                let until = until.unwrap_or_default();
+                self.needs.push(Need { stage: stage.to_owned(), at: at.clone(), until });
+            }
         }
     }
 }

@@ -7,4 +7,4 @@ mod graph;
 mod infer;
 
 pub use graph::{Dag, DagError};
-pub use infer::{Fault, Need, Stage, faults, infer, needs};
+pub use infer::{Fault, Need, Stage, all, faults, infer, needs};

@@ -34,7 +34,7 @@ pub struct Snapshot {
 /// newer operator with more fields finds the same digest.
 #[must_use]
 pub fn digest(spec: &Value) -> String {
-    let part: Map<String, Value> = ["stages", "params", "paramSchema", "outputs", "rerun"]
+    let part: Map<String, Value> = ["stages", "finally", "params", "paramSchema", "outputs", "rerun"]
         .into_iter()
         .filter_map(|key| spec.get(key).map(|value| (key.to_owned(), value.clone())))
         .collect();

@@ -4,6 +4,7 @@ pub mod conditions;
 pub mod data;
 pub mod errand;
 pub mod names;
+pub mod node;
 pub mod quantity;
 pub mod queue;
 pub mod records;

@@ -49,14 +49,6 @@ pub fn text(resource: &str, amount: i64) -> String {
         .unwrap_or_else(|| amount.to_string())
 }
 
-/// An amount as metrics have it: cores of cpu, else units or bytes.
-#[must_use]
-#[expect(clippy::cast_precision_loss, reason = "a gauge is a float; what is beyond 2^53 of it is nobody's cluster")]
-pub fn number(resource: &str, amount: i64) -> f64 {
-    let number = amount as f64;
-    if resource == "cpu" { number / 1000.0 } else { number }
-}
-
 /// What a suffix multiplies and divides by.
 fn multiplier(suffix: &str) -> Option<(u128, u128)> {
     Some(match suffix {

@@ -2,7 +2,7 @@
 //!
 //! Comes in: the spec of a Queue. Goes out: [`QueueConfig`] in whole numbers, so that sums of a ledger are exact.
 
-use cultivar_crds::queue::{Flavor as FlavorSpec, Quantity, Share, Stop};
+use cultivar_crds::queue::{Flavor as FlavorSpec, NodeFit, Quantity, Share, Stop};
 use cultivar_crds::{QueueSpec, labels};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -42,6 +42,8 @@ pub struct Flavor {
     pub node_selector: BTreeMap<String, String>,
     /// Tolerations of its pods.
     pub tolerations: Vec<Value>,
+    /// Whether some node must be able to take a pod.
+    pub node_fit: bool,
 }
 
 /// A Queue, ready to decide with.
@@ -158,7 +160,10 @@ pub fn config(name: &str, uid: &str, deleting: bool, spec: &QueueSpec) -> QueueC
     let preemption = spec.preemption.clone().unwrap_or_default();
     let duration = |text: Option<&String>| text.and_then(|text| parse_duration(text).ok());
     let flavors = match spec.flavors.as_slice() {
-        [] => vec![Flavor { limits: limits(&spec.resources), ..Flavor::default() }],
+        [] => {
+            let node_fit = spec.node_fit.unwrap_or_default() == NodeFit::Enforce;
+            vec![Flavor { limits: limits(&spec.resources), node_fit, ..Flavor::default() }]
+        }
         some => some.iter().map(flavor).collect(),
     };
     QueueConfig {
@@ -187,6 +192,7 @@ fn flavor(spec: &FlavorSpec) -> Flavor {
         name: spec.name.as_str().into(),
         limits: limits(&spec.resources),
         node_selector: spec.node_selector.clone(),
+        node_fit: spec.node_fit.unwrap_or_default() == NodeFit::Enforce,
         tolerations: spec.tolerations.iter().filter_map(|toleration| serde_json::to_value(toleration).ok()).collect(),
     }
 }

@@ -133,7 +133,7 @@ pub struct JobRecord {
     /// How it stands.
     pub state: JobState,
     /// What each of its pods holds of a queue.
-    pub holding: Option<Holding>,
+    pub holding: Option<Arc<Holding>>,
 }
 
 /// A pod's phase.
@@ -233,7 +233,7 @@ pub struct PodRecord {
     /// Image id that the node runs.
     pub image_id: Option<String>,
     /// What it holds of a queue.
-    pub holding: Option<Holding>,
+    pub holding: Option<Arc<Holding>>,
     /// Which of several workers it is, from 0.
     pub worker: u32,
 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use super::choice::Choice;
 use super::error::{Located, RefError, list, quote};
 use super::expression::Expression;
 use super::field::FieldPath;
@@ -17,6 +18,8 @@ use super::template::{Part, Template};
 pub enum Reference {
     /// `${head.path}`.
     Path(PathRef),
+    /// `${head.path ?? …}`.
+    Choice(Choice),
     /// `${= expression}`.
     Cel(Box<Expression>),
 }
@@ -27,6 +30,7 @@ impl Reference {
     pub fn scope(&self) -> Scope {
         match self {
             Reference::Path(path) => path.head.scope(),
+            Reference::Choice(choice) => choice.scope(),
             Reference::Cel(expression) => expression.scope(),
         }
     }
@@ -36,6 +40,7 @@ impl Reference {
     pub fn uses(&self) -> &[PathRef] {
         match self {
             Reference::Path(path) => std::slice::from_ref(path),
+            Reference::Choice(choice) => &choice.paths,
             Reference::Cel(expression) => expression.uses(),
         }
     }
@@ -57,6 +62,7 @@ fn visit(value: &Value, at: &FieldPath, found: &mut Vec<(FieldPath, Result<Refer
             Ok(template) => {
                 found.extend(template.parts.into_iter().filter_map(|part| match part {
                     Part::Path { path, .. } => Some((at.clone(), Ok(Reference::Path(path)))),
+                    Part::Choice { choice, .. } => Some((at.clone(), Ok(Reference::Choice(choice)))),
                     Part::Cel { expression, .. } => Some((at.clone(), Ok(Reference::Cel(expression)))),
                     Part::Text(_) | Part::Escape => None,
                 }));
@@ -168,7 +174,15 @@ fn member(place: &str, name: Option<&str>, names: Option<&BTreeSet<String>>) -> 
 pub fn check(value: &Value, at: &FieldPath, known: &Known) -> Vec<Located<RefError>> {
     let mut errors = Vec::new();
     for (path, found) in scan(value, at) {
-        let checked = found.and_then(|reference| reference.uses().iter().try_for_each(|used| known.check(used)));
+        let checked = found.and_then(|reference| {
+            // A param that is not there is what the alternative is for; a stage that is not there is a typo.
+            let may_be_absent = |path: &PathRef| {
+                matches!(reference, Reference::Choice(_))
+                    && path.head == Head::Params
+                    && known.heads.contains_key(&path.head)
+            };
+            reference.uses().iter().filter(|path| !may_be_absent(path)).try_for_each(|used| known.check(used))
+        });
         errors.extend(checked.err().map(|error| Located::new(path, error)));
     }
     errors

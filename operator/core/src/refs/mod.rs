@@ -17,6 +17,7 @@
 //! rendered. What the first pass inserts is data: the second never parses it again (see [`escape`]).
 
 mod check;
+mod choice;
 mod error;
 mod eval;
 mod expression;
@@ -30,6 +31,7 @@ mod resolve;
 mod template;
 
 pub use check::{Known, Reference, check, scan, unused_params};
+pub use choice::Choice;
 pub(crate) use error::list as listed;
 pub use error::{Located, RefError};
 pub use expression::{Expression, MAX_EXPRESSION, eval_bool};

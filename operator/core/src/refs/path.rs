@@ -200,16 +200,17 @@ pub(super) fn identifier_length(text: &str) -> usize {
     text.bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b'_').count()
 }
 
-/// Reads the segments that follow a head, up to a closing `}`.
+/// Reads the segments that follow a head, up to a closing `}` or to `??`.
 ///
-/// Returns the segments and how many bytes of `text` they take, the brace included.
-pub(super) fn parse_tail(text: &str) -> Result<(Vec<Segment>, usize), String> {
+/// Returns the segments and how many bytes of `text` they take.
+pub(super) fn parse_segments(text: &str) -> Result<(Vec<Segment>, usize), String> {
     let mut segments = Vec::new();
     let mut at = 0;
     loop {
         let rest = &text[at..];
         match rest.as_bytes().first() {
-            Some(b'}') => return Ok((segments, at + 1)),
+            Some(b'}') => return Ok((segments, at)),
+            _ if rest.trim_start_matches(' ').starts_with("??") => return Ok((segments, at)),
             Some(b'.') => {
                 let length = identifier_length(&rest[1..]);
                 if length == 0 {
@@ -261,7 +262,7 @@ pub(crate) fn parse_bracket(text: &str) -> Result<(Segment, usize), String> {
 }
 
 /// Reads a quoted string: JSON's escapes, in double or single quotes (so that YAML may use the other ones).
-fn parse_string(text: &str) -> Result<(String, usize), String> {
+pub(super) fn parse_string(text: &str) -> Result<(String, usize), String> {
     let mut chars = text.char_indices();
     let quote = chars.next().map(|(_, c)| c);
     let mut out = String::new();

@@ -139,6 +139,7 @@ impl Pass<'_> {
                 let root = self.names.get(path.head).ok_or_else(|| unavailable(part))?;
                 path.lookup(root).cloned().map(Some)
             }
+            Part::Choice { choice, .. } => choice.value(self.names).map(Some),
             Part::Cel { expression, .. } => expression.eval(self.names).map(Some),
             Part::Text(_) | Part::Escape => Ok(None),
         }
@@ -149,6 +150,7 @@ impl Pass<'_> {
 fn unavailable(part: &Part) -> RefError {
     let head = match part {
         Part::Path { path, .. } => path.head,
+        Part::Choice { choice, .. } => choice.paths[0].head,
         Part::Cel { expression, .. } => expression.uses().first().map_or(Head::Params, |path| path.head),
         Part::Text(_) | Part::Escape => Head::Params,
     };

@@ -2,10 +2,11 @@
 //!
 //! In: a string as the user wrote it. Out: [`Template`], its parts in order, each with its source text.
 
+use super::choice::Choice;
 use super::error::RefError;
 use super::expression::Expression;
 use super::lex;
-use super::path::{Head, PathRef, Scope, identifier_length, parse_tail};
+use super::path::{Head, PathRef, Scope, identifier_length, parse_segments};
 
 /// A parsed string.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +26,13 @@ pub enum Part {
     Path {
         /// What it refers to.
         path: PathRef,
+        /// How it was written.
+        source: String,
+    },
+    /// `${head.path ?? other.path ?? 0}`.
+    Choice {
+        /// Where it is looked for.
+        choice: Choice,
         /// How it was written.
         source: String,
     },
@@ -84,6 +92,7 @@ impl Part {
         match self {
             Part::Text(_) | Part::Escape => None,
             Part::Path { path, .. } => Some(path.head.scope()),
+            Part::Choice { choice, .. } => Some(choice.scope()),
             Part::Cel { expression, .. } => Some(expression.scope()),
         }
     }
@@ -93,7 +102,9 @@ impl Part {
     pub fn source(&self) -> &str {
         match self {
             Part::Escape => "$${",
-            Part::Text(source) | Part::Path { source, .. } | Part::Cel { source, .. } => source,
+            Part::Text(source) | Part::Path { source, .. } | Part::Choice { source, .. } | Part::Cel { source, .. } => {
+                source
+            }
         }
     }
 }
@@ -122,7 +133,15 @@ fn reference(text: &str) -> Result<Option<(Part, usize)>, RefError> {
     let Some(head) = Head::parse(&inner[..name]) else {
         return Err(RefError::UnknownHead { reference: super::error::quote(shown()), head: inner[..name].to_owned() });
     };
-    let (segments, tail) = parse_tail(&inner[name..]).map_err(|problem| RefError::malformed(shown(), problem))?;
+    let malformed = |problem| RefError::malformed(shown(), problem);
+    let (segments, tail) = parse_segments(&inner[name..]).map_err(malformed)?;
+    let path = PathRef { head, segments };
     let length = 2 + name + tail;
-    Ok(Some((Part::Path { path: PathRef { head, segments }, source: text[..length].to_owned() }, length)))
+    if text[length..].starts_with('}') {
+        let length = length + 1;
+        return Ok(Some((Part::Path { path, source: text[..length].to_owned() }, length)));
+    }
+    let (choice, tail) = Choice::parse(path, &text[length..]).map_err(malformed)?;
+    let length = length + tail;
+    Ok(Some((Part::Choice { choice, source: text[..length].to_owned() }, length)))
 }

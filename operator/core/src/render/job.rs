@@ -4,6 +4,7 @@ use cultivar_crds::labels;
 use serde_json::{Map, Value, json};
 
 use super::{RenderError, controller_reference, gang, pod, requests};
+use crate::domain::node::{PodShape, Toleration};
 use crate::domain::queue::{Amounts, times};
 use crate::domain::{Equipment, Holding, Meta, Placement, names, settings};
 
@@ -66,7 +67,7 @@ pub fn job(
     Ok(job)
 }
 
-/// What the pods of an attempt ask for together.
+/// What the pods of an attempt ask for together, and what each of them asks of a node.
 ///
 /// # Errors
 /// As [`job`].
@@ -75,9 +76,14 @@ pub fn amounts(
     number: u32,
     template: &Value,
     equipment: Option<&Equipment>,
-) -> Result<Amounts, RenderError> {
+) -> Result<(Amounts, PodShape), RenderError> {
     let pod = pod::template(experiment, number, template, &labels(experiment, number), equipment)?;
-    Ok(times(&requests::of_pod(&pod), settings::workers(template)))
+    let amounts = requests::of_pod(&pod);
+    let all = times(&amounts, settings::workers(template));
+    let selector = pod["spec"]["nodeSelector"].as_object().into_iter().flatten();
+    let node_selector = selector.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect();
+    let tolerations = pod["spec"]["tolerations"].as_array().into_iter().flatten().map(Toleration::read).collect();
+    Ok((all, PodShape { amounts, node_selector, tolerations }))
 }
 
 fn labels(experiment: &Meta, number: u32) -> Map<String, Value> {

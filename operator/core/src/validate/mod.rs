@@ -11,6 +11,7 @@ pub use params::run_params;
 use cultivar_crds::{ExperimentSpec, PipelineRunSpec, PipelineSpec};
 use serde::Deserialize;
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 use crate::dag;
 use crate::decide::freeze::overrides;
@@ -99,6 +100,7 @@ pub fn pipeline(spec: &Value) -> Report {
         }
         warn_unused(stage, &at, &mut report);
     }
+    finally(spec, &at, &names, &declared, &mut report);
     if let Some(outputs) = spec.get("outputs") {
         for fault in check(outputs, &at.key("outputs"), &outer(Known::nothing())) {
             report.fault(fault.path, fault.value);
@@ -106,6 +108,30 @@ pub fn pipeline(spec: &Value) -> Report {
     }
     params::defaults(spec, &at, &mut report);
     report
+}
+
+// The stages of the end wait for all others and for none of their own: what they may refer to are the others.
+fn finally(spec: &Value, at: &FieldPath, names: &[&str], declared: &[String], report: &mut Report) {
+    let last = spec.get("finally").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let mut taken: BTreeSet<&str> = names.iter().copied().collect();
+    let outer = |known: Known| known.allow(Head::Stages, names).pipeline_params(declared);
+    for (index, stage) in last.iter().enumerate() {
+        let at = at.key("finally").index(index);
+        let name = stage.get("name").and_then(Value::as_str).unwrap_or_default();
+        if !taken.insert(name) {
+            report.fault(at.key("name"), format!("there is another stage called {name:?}"));
+        }
+        if stage.get("after").is_some() {
+            report.fault(at.key("after"), "a stage of finally runs when all others have ended: leave after out");
+        }
+        settings(stage, &at, report);
+        source::check(stage, &at, report);
+        template(stage, &at, outer(own_names(stage)), report);
+        if let Some(when) = stage.get("when").and_then(Value::as_str) {
+            condition(when, &at.key("when"), &outer(Known::nothing()), report);
+        }
+        warn_unused(stage, &at, report);
+    }
 }
 
 /// Validates a PipelineRun's spec, as far as it can be without its pipeline.

@@ -4,6 +4,5 @@
 mod support;
 
 mod model;
-mod standing;
 mod tables;
 mod world;

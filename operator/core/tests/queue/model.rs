@@ -1,6 +1,7 @@
 //! Anything in any order: what is held is what owners ask for, nothing is exceeded, and it always comes to rest.
 
 use cultivar_core::decide::queue::Id;
+use cultivar_core::domain::node::PodShape;
 use cultivar_core::domain::queue::{Amounts, QueueConfig, config};
 use cultivar_crds::QueueSpec;
 use cultivar_crds::queue::{Preemption, Quantity, Share, Stop};
@@ -101,11 +102,11 @@ impl Play {
                 let queue = Some(QUEUES[*queue].to_owned());
                 let run = Run {
                     queue,
+                    pod: PodShape::default(),
                     amounts,
                     priority: *priority,
                     limit,
                     since: now,
-                    asked: now,
                     attempt: 1,
                     preempted: 0,
                     hold: None,
@@ -174,9 +175,12 @@ impl Play {
         let mut other = self.world.clone();
         other.restart(at(self.seconds));
         for name in QUEUES {
+            let now = at(self.seconds);
             let report = |world: &World| {
-                let standing = world.engine.standing(name);
-                standing.map(|standing| (standing.usage, standing.namespaces, standing.admitted))
+                world
+                    .engine
+                    .report(name, 1, &Default::default(), now)
+                    .map(|status| (status.usage, status.namespaces, status.admitted))
             };
             // Promises are made again by the first pass.
             let promised = self.world.engine.asking().any(|id| {

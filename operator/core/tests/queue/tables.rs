@@ -1,6 +1,7 @@
 //! The tables: one story a case, told step by step.
 
-use cultivar_core::domain::queue::Amounts;
+use cultivar_core::domain::node::{Node, PodShape, Taint, Toleration};
+use cultivar_core::domain::queue::{Amounts, times};
 use cultivar_core::domain::{quantity, time};
 use cultivar_crds::QueueSpec;
 use serde::Deserialize;
@@ -35,6 +36,9 @@ struct Step {
     queues: BTreeMap<String, Option<QueueSpec>>,
     #[serde(default)]
     namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    /// By name; null: it is gone.
+    #[serde(default)]
+    nodes: BTreeMap<String, Option<NodeInShort>>,
     #[serde(default)]
     restart: bool,
     running: Option<BTreeSet<String>>,
@@ -54,6 +58,28 @@ struct Step {
     wakes_at: Option<i64>,
 }
 
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NodeInShort {
+    gpu: i64,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    /// `key=value:effect`.
+    taint: Option<String>,
+}
+
+impl NodeInShort {
+    fn node(&self) -> Node {
+        let taint = self.taint.as_ref().map(|text| {
+            let (key, rest) = text.split_once('=').expect("key=value:effect");
+            let (value, effect) = rest.split_once(':').expect("key=value:effect");
+            Taint { key: key.to_owned(), value: value.to_owned(), effect: effect.to_owned() }
+        });
+        let allocatable = [("nvidia.com/gpu".into(), self.gpu), ("cpu".into(), 8000)].into_iter().collect();
+        Node { labels: self.labels.clone(), taints: taint.into_iter().collect(), allocatable }
+    }
+}
+
 #[derive(Deserialize)]
 struct Asks {
     run: String,
@@ -61,9 +87,19 @@ struct Asks {
     #[serde(default)]
     priority: i32,
     limit: Option<String>,
-    /// By resource, as quantities.
+    #[serde(default = "one")]
+    workers: u32,
+    #[serde(default)]
+    selector: BTreeMap<String, String>,
+    #[serde(default)]
+    tolerations: Vec<serde_json::Value>,
+    /// Of each worker, by resource, as quantities.
     #[serde(flatten)]
     resources: BTreeMap<String, serde_json::Value>,
+}
+
+fn one() -> u32 {
+    1
 }
 
 impl Asks {
@@ -107,14 +143,20 @@ fn play(world: &mut World, step: &Step) -> Vec<String> {
     for (name, spec) in &step.queues {
         world.set_queue(name, spec.clone(), now);
     }
+    for (name, node) in &step.nodes {
+        world.set_node(name, node.as_ref().map(NodeInShort::node));
+    }
     step.end.iter().for_each(|run| world.end(&id(run), now));
     for (index, asks) in step.ask.iter().enumerate() {
         // In the order in which they are written, and before anybody starts.
         let early = i64::try_from(index).expect("few") - 900;
         let since = now.checked_add(jiff::SignedDuration::from_millis(early)).expect("a moment");
         let limit = asks.limit.as_ref().map(|text| time::parse_duration(text).expect("a duration"));
-        let (queue, amounts, priority) = (asks.queue.clone(), asks.amounts(), asks.priority);
-        let run = Run { queue, amounts, priority, limit, since, asked: since, attempt: 1, preempted: 0, hold: None };
+        let (queue, one, priority) = (asks.queue.clone(), asks.amounts(), asks.priority);
+        let amounts = times(&one, asks.workers);
+        let tolerations = asks.tolerations.iter().map(Toleration::read).collect();
+        let pod = PodShape { amounts: one, node_selector: asks.selector.clone(), tolerations };
+        let run = Run { queue, pod, amounts, priority, limit, since, attempt: 1, preempted: 0, hold: None };
         world.ask(&id(&asks.run), run, now);
     }
     if step.restart {

@@ -2,6 +2,7 @@
 
 use cultivar_core::decide::queue::{Ask, Bearer, Engine, Id};
 use cultivar_core::domain::Claim;
+use cultivar_core::domain::node::{Node, PodShape};
 use cultivar_core::domain::queue::{Amounts, Hold, config};
 use cultivar_crds::QueueSpec;
 use jiff::Timestamp;
@@ -13,10 +14,10 @@ use std::time::Duration;
 pub struct Run {
     pub queue: Option<String>,
     pub amounts: Amounts,
+    pub pod: PodShape,
     pub priority: i32,
     pub limit: Option<Duration>,
     pub since: Timestamp,
-    pub asked: Timestamp,
     pub attempt: u32,
     pub preempted: u32,
     pub hold: Option<(Claim, Timestamp)>,
@@ -28,6 +29,7 @@ pub struct World {
     pub runs: BTreeMap<Id, Run>,
     pub queues: BTreeMap<String, QueueSpec>,
     pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    pub nodes: BTreeMap<String, Node>,
     pub passes: usize,
 }
 
@@ -43,6 +45,14 @@ impl World {
     pub fn set_namespace(&mut self, name: &str, labels: &BTreeMap<String, String>, now: Timestamp) {
         self.engine.set_namespace(name, Some(labels.clone()), now);
         self.namespaces.insert(name.to_owned(), labels.clone());
+    }
+
+    pub fn set_node(&mut self, name: &str, node: Option<Node>) {
+        self.engine.set_node(name, node.clone());
+        match node {
+            Some(node) => self.nodes.insert(name.to_owned(), node),
+            None => self.nodes.remove(name),
+        };
     }
 
     pub fn ask(&mut self, id: &Id, run: Run, now: Timestamp) {
@@ -82,7 +92,6 @@ impl World {
         let Some(mut run) = self.runs.remove(id).filter(|_| stopped) else { return };
         run.attempt += 1;
         run.preempted += 1;
-        run.asked = now;
         self.ask(id, run, now);
     }
 
@@ -116,6 +125,9 @@ impl World {
         }
         for (name, labels) in self.namespaces.clone() {
             self.engine.set_namespace(&name, Some(labels), now);
+        }
+        for (name, node) in self.nodes.clone() {
+            self.engine.set_node(&name, Some(node));
         }
         for (id, run) in self.runs.clone() {
             match &run.hold {
@@ -161,8 +173,8 @@ fn ask_of(run: &Run) -> Ask {
         queue: run.queue.as_deref().map(Into::into),
         priority: run.priority,
         since: run.since,
-        asked: run.asked,
         amounts: run.amounts.clone(),
+        pod: run.pod.clone(),
         limit: run.limit,
     }
 }

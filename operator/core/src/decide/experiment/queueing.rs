@@ -59,7 +59,7 @@ pub fn leave(
     }
     match render::amounts(&snapshot.experiment.meta, number, template, equipment) {
         Err(error) => fail(snapshot, plan, error.reason, error.message),
-        Ok(amounts) => {
+        Ok((amounts, pod)) => {
             let now = time::stamp(snapshot.now);
             let first = times(plan).queued.get_or_insert_with(|| now.clone()).clone();
             let since = stand(plan, named, snapshot.queueing.wait.as_ref(), now);
@@ -78,8 +78,8 @@ pub fn leave(
                 queue: named.map(Into::into),
                 priority: priority(&snapshot.experiment.spec),
                 since: time::read(Some(&first)).unwrap_or(snapshot.now),
-                asked: time::read(Some(&since)).unwrap_or(snapshot.now),
                 amounts,
+                pod,
                 limit: shorter(settings::timeouts(template).run, snapshot.queueing.max_runtime),
             }));
         }
@@ -89,16 +89,23 @@ pub fn leave(
 
 // Says where it stands, and returns since when it waits.
 fn stand(plan: &mut Plan<ExperimentStatus>, named: Option<&str>, told: Option<&Wait>, now: String) -> String {
+    let waited = plan.status.phase == Phase::Queued;
     plan.status.phase = Phase::Queued;
     let queue = told.and_then(|told| told.queue.as_deref()).or(named).map(str::to_owned);
+    let known = plan.status.queue.as_ref().and_then(|standing| standing.position);
+    let position = told.and_then(|told| told.position).or(known.filter(|_| waited));
     match told {
+        // The particulars change all the time; they are said with the reason and with the place. So a new operator,
+        // which finds everybody where they were, writes nothing.
+        Some(told) if waited && plan.status.reason == Some(told.reason) && position == known => {}
         Some(told) => wait(plan, told.reason, told.message.clone()),
+        None if waited => {}
         None => wait(plan, Reason::WaitingForTurn, "its queue has not been asked yet"),
     }
     let standing: &mut QueueStanding = plan.status.queue.get_or_insert_default();
     standing.name = queue;
     standing.flavor = None;
-    standing.position = told.and_then(|told| told.position);
+    standing.position = position;
     standing.since.get_or_insert(now).clone()
 }
 

@@ -1,9 +1,10 @@
 //! The frozen pipeline: what a run executes, resolved once and stored in its status as JSON.
 
 use cultivar_crds::schema::MAX_FROZEN_PIPELINE;
-use cultivar_crds::{ClonedFrom, OnFailure, Reason};
+use cultivar_crds::{ClonedFrom, OnFailure, Reason, Until};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::clone;
@@ -20,6 +21,9 @@ pub struct FrozenPipeline {
     pub params: Map<String, Value>,
     /// In the pipeline's order.
     pub stages: Vec<FrozenStage>,
+    /// Those that run when all of these have ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub finally: Vec<FrozenStage>,
     /// Values of the run as a whole.
     #[serde(default)]
     pub outputs: Map<String, Value>,
@@ -37,9 +41,12 @@ pub struct FrozenPipeline {
 pub struct FrozenStage {
     /// Name of the stage.
     pub name: String,
-    /// Stages that must have completed first: those it refers to, and its `after`.
+    /// Stages that must have ended first: those it refers to, and its `after`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<String>,
+    /// The end of those that is waited for, where it is not that they completed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub until: BTreeMap<String, Until>,
     /// CEL; false skips the stage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<String>,
@@ -50,27 +57,45 @@ pub struct FrozenStage {
     pub cloned_from: Option<ClonedFrom>,
 }
 
-fn stages_of(spec: &Value) -> &[Value] {
-    spec.get("stages").and_then(Value::as_array).map_or(&[], Vec::as_slice)
+impl FrozenStage {
+    /// The end of a stage that it needs which it waits for.
+    #[must_use]
+    pub fn until(&self, need: &str) -> Until {
+        self.until.get(need).copied().unwrap_or_default()
+    }
+}
+
+impl FrozenPipeline {
+    /// Every stage, those of the end last.
+    pub fn all(&self) -> impl Iterator<Item = &FrozenStage> {
+        self.stages.iter().chain(&self.finally)
+    }
+
+    /// The stages that wait for the failure of `stage`, or for any end of it.
+    pub fn handlers(&self, stage: &str) -> impl Iterator<Item = &FrozenStage> {
+        self.stages.iter().filter(move |other| matches!(other.until.get(stage), Some(Until::Failed | Until::Ended)))
+    }
 }
 
 /// What the stages of a pipeline's spec ask the index for.
 #[must_use]
 pub fn queries(spec: &Value) -> Vec<Query> {
-    stages_of(spec).iter().flat_map(freeze::queries).collect()
+    dag::all(spec).flat_map(freeze::queries).collect()
 }
 
 /// The longest that a run waits for the sources of its stages.
 pub fn template_timeout(spec: &Value) -> Duration {
-    let longest = stages_of(spec).iter().map(|stage| settings::timeouts(stage).template).max();
+    let longest = dag::all(spec).map(|stage| settings::timeouts(stage).template).max();
     longest.unwrap_or_else(|| settings::timeouts(&Value::Null).template)
 }
 
 /// Freezes an accepted pipeline for a run, as JSON.
 pub fn freeze(pipeline: &PipelineRecord, run: &Value, sources: &Sources) -> Frozen<Value> {
     let spec = &pipeline.spec;
-    let mut stages = Vec::new();
-    for stage in stages_of(spec) {
+    let (mut stages, mut finally) = (Vec::new(), Vec::new());
+    let last = spec.get("finally").and_then(Value::as_array).map_or(0, Vec::len);
+    let first = dag::all(spec).count() - last;
+    for (index, stage) in dag::all(spec).enumerate() {
         let name = stage.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
         match freeze::freeze(stage, sources, Some(&pipeline.meta.name)) {
             Frozen::Ready(Effective { mut template, cloned_from }) => {
@@ -78,8 +103,11 @@ pub fn freeze(pipeline: &PipelineRecord, run: &Value, sources: &Sources) -> Froz
                 if let Some(queue) = spec.get("queue").filter(|_| stage.get("queue").is_none()) {
                     template["queue"] = queue.clone();
                 }
-                stages.push(FrozenStage {
-                    needs: dag::needs(stage).into_iter().collect(),
+                let needs = dag::needs(stage);
+                let list = if index < first { &mut stages } else { &mut finally };
+                list.push(FrozenStage {
+                    needs: needs.keys().cloned().collect(),
+                    until: needs.into_iter().filter(|(_, until)| *until != Until::default()).collect(),
                     when: stage.get("when").and_then(Value::as_str).map(str::to_owned),
                     name,
                     template,
@@ -98,6 +126,7 @@ pub fn freeze(pipeline: &PipelineRecord, run: &Value, sources: &Sources) -> Froz
     let frozen = FrozenPipeline {
         params: super::params(spec, run),
         stages,
+        finally,
         outputs: crate::decide::object(spec.get("outputs")),
         on_failure: on_failure.unwrap_or_default(),
         priority: spec.get("priority").and_then(Value::as_i64).and_then(|priority| i32::try_from(priority).ok()),

@@ -10,7 +10,7 @@ mod texts;
 pub use frozen::{FrozenPipeline, FrozenStage, queries};
 pub use stages::standing;
 
-use cultivar_crds::{OnFailure, Phase, PipelineRunStatus, Reason, labels};
+use cultivar_crds::{OnFailure, Phase, PipelineRunStatus, Reason, StageStatus, labels};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -60,7 +60,7 @@ pub fn decide(snapshot: &Snapshot) -> Plan<PipelineRunStatus> {
     plan.status.observed_generation = Some(snapshot.run.meta.generation);
     if plan.status.phase.is_terminal() {
         // A stage whose creation was answered too late to be seen before the run ended.
-        plan.actions.extend(stages::stragglers(snapshot));
+        plan.actions.extend(stages::stragglers(snapshot, &[]));
     } else {
         live(snapshot, &mut plan);
     }
@@ -183,57 +183,100 @@ fn is_its_turn(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) -> bool 
 }
 
 fn advance(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>, pipeline: &FrozenPipeline, cancel: bool) {
-    let board = Board::new(snapshot, pipeline, cancel).play();
-    let ended = board.states.values().filter(|state| state.phase.is_terminal()).count();
-    plan.status.progress = Some(format!("{ended}/{}", pipeline.stages.len()));
-    plan.status.stages = pipeline.stages.iter().filter_map(|stage| board.states.get(&stage.name).cloned()).collect();
-    plan.actions.extend(board.actions);
-    if ended < pipeline.stages.len() {
-        let stopping = cancel || board.stopping;
-        plan.status.reason = stopping.then_some(Reason::Stopping);
-        plan.status.message = stopping.then(|| "the stages that run are being stopped".to_owned());
-        return;
+    let mut board = Board::new(snapshot, pipeline, cancel).play();
+    let all_ended = |stages: &[FrozenStage], board: &Board<'_>| {
+        stages.iter().all(|stage| board.states.get(&stage.name).is_some_and(|state| state.phase.is_terminal()))
+    };
+    let verdict = all_ended(&pipeline.stages, &board).then(|| verdict(snapshot, pipeline, &board, cancel));
+    if let Some(verdict) = &verdict {
+        board.finish(verdict);
     }
-    conclude(snapshot, plan, pipeline, cancel);
+    let ended = board.states.values().filter(|state| state.phase.is_terminal()).count();
+    plan.status.progress = Some(format!("{ended}/{}", pipeline.all().count()));
+    plan.status.stages = pipeline.all().filter_map(|stage| board.states.get(&stage.name).cloned()).collect();
+    let stopping = cancel || board.stopping;
+    let over = all_ended(&pipeline.finally, &board);
+    plan.actions.extend(std::mem::take(&mut board.actions));
+    match verdict {
+        Some(verdict) if over => conclude(snapshot, plan, pipeline, verdict),
+        Some(_) => {
+            plan.status.reason = Some(Reason::Finishing);
+            plan.status.message = Some("every stage has ended; those of finally run".to_owned());
+        }
+        None => {
+            plan.status.reason = stopping.then_some(Reason::Stopping);
+            plan.status.message = stopping.then(|| "the stages that run are being stopped".to_owned());
+        }
+    }
 }
 
-fn conclude(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>, pipeline: &FrozenPipeline, cancel: bool) {
+/// How a run ends, from its stages but for those of `finally`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    phase: Phase,
+    reason: Option<Reason>,
+    message: String,
+    outputs: Option<Value>,
+}
+
+fn verdict(snapshot: &Snapshot, pipeline: &FrozenPipeline, board: &Board<'_>, cancel: bool) -> Verdict {
+    let ends = |phase, reason, message: String| Verdict { phase, reason: Some(reason), message, outputs: None };
     if cancel {
-        return end(snapshot, plan, Phase::Cancelled, Some(Reason::Cancelled), "cancel was asked for");
+        return ends(Phase::Cancelled, Reason::Cancelled, "cancel was asked for".to_owned());
     }
-    let failed: Vec<String> = plan
-        .status
+    let has_completed =
+        |stage: &FrozenStage| board.states.get(&stage.name).is_some_and(|state| state.phase == Phase::Completed);
+    // A failure that another stage waited for, and dealt with.
+    let is_handled = |stage: &str| pipeline.handlers(stage).any(has_completed);
+    let failed: Vec<String> = pipeline
         .stages
         .iter()
-        .filter(|stage| matches!(stage.phase, Phase::Failed | Phase::Cancelled))
-        .map(|stage| {
-            let reason = stage.reason.map_or_else(String::new, |reason| format!(" ({reason})"));
-            let message = stage.message.as_deref().unwrap_or_default();
-            format!("stage {} {}{reason}: {message}", stage.name, stage.phase)
-        })
+        .filter_map(|stage| board.states.get(&stage.name))
+        .filter(|stage| matches!(stage.phase, Phase::Failed | Phase::Cancelled) && !is_handled(&stage.name))
+        .map(in_words)
         .collect();
     if !failed.is_empty() {
-        return fail(snapshot, plan, Reason::StageFailed, text::some_of(&failed, 4));
+        return ends(Phase::Failed, Reason::StageFailed, text::some_of(&failed, 4));
     }
     let names = stages::outer_names(snapshot, pipeline);
     let scope = Names::new().with(Head::Pipeline, &names.pipeline).with(Head::Stages, &names.stages);
     let outputs = Value::Object(pipeline.outputs.clone());
     match resolve(&outputs, &FieldPath::of("spec").key("outputs"), Scope::Outer, &scope, Insert::Plain) {
-        Ok(outputs) if outputs.to_string().len() > MAX_OUTPUTS => fail(
-            snapshot,
-            plan,
-            Reason::InvalidTemplate,
-            format!("spec.outputs has more than {MAX_OUTPUTS} bytes: hand on uris, not data"),
-        ),
+        Ok(outputs) if outputs.to_string().len() > MAX_OUTPUTS => {
+            let message = format!("spec.outputs has more than {MAX_OUTPUTS} bytes: hand on uris, not data");
+            ends(Phase::Failed, Reason::InvalidTemplate, message)
+        }
         Ok(outputs) => {
-            plan.status.outputs = (!pipeline.outputs.is_empty()).then_some(outputs);
-            end(snapshot, plan, Phase::Completed, None, "");
+            let outputs = (!pipeline.outputs.is_empty()).then_some(outputs);
+            Verdict { phase: Phase::Completed, reason: None, message: String::new(), outputs }
         }
         Err(errors) => {
             let words: Vec<String> = errors.iter().map(ToString::to_string).collect();
-            fail(snapshot, plan, Reason::ReferenceUnresolved, text::some_of(&words, 4));
+            ends(Phase::Failed, Reason::ReferenceUnresolved, text::some_of(&words, 4))
         }
     }
+}
+
+fn in_words(stage: &StageStatus) -> String {
+    let reason = stage.reason.map_or_else(String::new, |reason| format!(" ({reason})"));
+    let message = stage.message.as_deref().unwrap_or_default();
+    format!("stage {} {}{reason}: {message}", stage.name, stage.phase)
+}
+
+// What became of the stages of the end is told beside the verdict, and does not change it.
+fn conclude(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>, pipeline: &FrozenPipeline, verdict: Verdict) {
+    let of_the_end = |state: &&StageStatus| pipeline.finally.iter().any(|stage| stage.name == state.name);
+    let failed = |state: &&StageStatus| matches!(state.phase, Phase::Failed | Phase::Cancelled);
+    let unfinished: Vec<String> = plan.status.stages.iter().filter(of_the_end).filter(failed).map(in_words).collect();
+    let mut message = verdict.message;
+    if !unfinished.is_empty() {
+        let words = format!("of finally: {}", text::some_of(&unfinished, 4));
+        let event = Event { warning: true, reason: Reason::StageFailed, message: text::message(words.clone()) };
+        plan.events.push(event);
+        message = if message.is_empty() { words } else { format!("{message}; {words}") };
+    }
+    plan.status.outputs = verdict.outputs;
+    end(snapshot, plan, verdict.phase, verdict.reason, message);
 }
 
 fn wait(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>, reason: Reason, message: String) {

@@ -1,14 +1,15 @@
 //! The board: where every stage of a run stands, and which stages start now.
 //!
 //! Comes in: the frozen pipeline and the experiments of the run. Goes out: one state per stage and the
-//! actions. A stage starts only when every stage that it needs has completed and its `when` holds.
+//! actions. A stage starts only when every stage that it needs has come to the end that it waits for, and its `when`
+//! holds.
 
-use cultivar_crds::{ExperimentStatus, Phase, Reason, StageStatus};
+use cultivar_crds::{ExperimentStatus, Phase, Reason, StageStatus, Until};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 use super::texts::as_texts;
-use super::{FrozenPipeline, FrozenStage, Snapshot, stops};
+use super::{FrozenPipeline, FrozenStage, Snapshot, Verdict, stops};
 use crate::decide::{Action, NewStage};
 use crate::domain::{ExperimentRecord, names, text};
 use crate::refs::{FieldPath, Head, Insert, Names, Scope, eval_bool, resolve};
@@ -79,7 +80,10 @@ impl<'a> Board<'a> {
                 self.states.insert(stage.name.clone(), state);
             }
         }
-        self.stopping = stops(self.pipeline) && self.states.values().any(|state| state.phase == Phase::Failed);
+        // A failure that another stage waits for is dealt with there.
+        let unexpected =
+            |state: &StageStatus| state.phase == Phase::Failed && self.pipeline.handlers(&state.name).next().is_none();
+        self.stopping = stops(self.pipeline) && self.states.values().any(unexpected);
         // A stage may be declared before those it needs; each round settles at least one more.
         let mut open: Vec<&FrozenStage> =
             self.pipeline.stages.iter().filter(|stage| !self.states.contains_key(&stage.name)).collect();
@@ -102,9 +106,23 @@ impl<'a> Board<'a> {
                 .insert(stage.name.clone(), failed(&stage.name, Reason::Invalid, "the stage needs itself".to_owned()));
         }
         if self.cancel || self.stopping {
-            self.actions.extend(stragglers(self.snapshot));
+            let of_the_end: Vec<&str> = self.pipeline.finally.iter().map(|stage| stage.name.as_str()).collect();
+            self.actions.extend(stragglers(self.snapshot, &of_the_end));
         }
         self
+    }
+
+    /// The stages of the end, once all others have ended as `verdict` says.
+    pub fn finish(&mut self, verdict: &Verdict) {
+        self.names.pipeline["phase"] = verdict.phase.as_str().into();
+        self.names.pipeline["message"] = verdict.message.clone().into();
+        for stage in &self.pipeline.finally {
+            let state = match self.observed(stage) {
+                Some(state) => state,
+                None => self.start(stage),
+            };
+            self.states.insert(stage.name.clone(), state);
+        }
     }
 
     fn observed(&mut self, stage: &FrozenStage) -> Option<StageStatus> {
@@ -140,10 +158,11 @@ impl<'a> Board<'a> {
         // A stage that ends because the run is being stopped is no cause: what becomes of those that need it
         // must not depend on which of the two this pass sees first.
         let stopped = |state: &StageStatus| state.phase == Phase::Cancelled && (self.cancel || self.stopping);
-        let is_cause =
-            |state: &&StageStatus| state.phase.is_terminal() && state.phase != Phase::Completed && !stopped(state);
+        let is_cause = |state: &&StageStatus| {
+            state.phase.is_terminal() && !stage.until(&state.name).is_met_by(state.phase) && !stopped(state)
+        };
         if let Some(cause) = needed().find(is_cause) {
-            return skipped_for(&stage.name, cause);
+            return skipped_for(&stage.name, cause, stage.until(&cause.name));
         }
         if self.cancel {
             return state(
@@ -182,7 +201,8 @@ impl<'a> Board<'a> {
                 format!("the API server refuses the experiment: {refusal}"),
             );
         }
-        let names = Names::new().with(Head::Pipeline, &self.names.pipeline).with(Head::Stages, &self.names.stages);
+        let known = self.known_to(stage);
+        let names = Names::new().with(Head::Pipeline, &self.names.pipeline).with(Head::Stages, &known);
         match stage.when.as_deref().map(|when| eval_bool(when, &names)) {
             Some(Err(error)) => return failed(&stage.name, Reason::ReferenceUnresolved, format!("when: {error}")),
             Some(Ok(false)) => {
@@ -226,10 +246,26 @@ fn with_priority(mut spec: Value, priority: Option<i32>) -> Value {
     spec
 }
 
-/// Asks every experiment of the run that has not ended, and was not asked yet, to end.
-pub fn stragglers(snapshot: &Snapshot) -> Vec<Action> {
+impl Board<'_> {
+    // What has ended without an experiment has a phase too, and nothing else.
+    fn known_to(&self, stage: &FrozenStage) -> Value {
+        let mut known = self.names.stages.clone();
+        let of_the_end = self.pipeline.finally.iter().any(|last| last.name == stage.name);
+        let is_known = |name: &String| of_the_end || stage.needs.contains(name);
+        for (_, state) in self.states.iter().filter(|(name, _)| is_known(name)) {
+            if known.get(&state.name).is_none() {
+                known[&state.name] = json!({"phase": state.phase, "metrics": {}, "artifacts": {}});
+            }
+        }
+        known
+    }
+}
+
+/// Asks every experiment of the run that has not ended, and was not asked yet, to end, but for the stages that are spared.
+pub fn stragglers(snapshot: &Snapshot, spared: &[&str]) -> Vec<Action> {
     let asked = |experiment: &ExperimentRecord| experiment.spec.get("cancel").and_then(Value::as_bool).unwrap_or(false);
-    let live = snapshot.stages.values().filter(|experiment| !experiment.status.phase.is_terminal());
+    let asked_for = snapshot.stages.iter().filter(|(stage, _)| !spared.contains(&stage.as_str()));
+    let live = asked_for.map(|(_, experiment)| experiment).filter(|experiment| !experiment.status.phase.is_terminal());
     let live = live.filter(|experiment| !asked(experiment) && !experiment.meta.deleting);
     // One whose end the run has recorded is about to record it itself: the two are written side by side, and
     // a crash in between must not cancel what has completed.
@@ -248,7 +284,8 @@ pub fn stragglers(snapshot: &Snapshot) -> Vec<Action> {
 pub fn standing(status: &ExperimentStatus) -> (Phase, Option<Reason>, Option<&str>) {
     let told = (status.reason, status.message.as_deref());
     match (status.phase, status.reason) {
-        (phase, _) if phase.is_terminal() || phase == Phase::Pending => (phase, told.0, told.1),
+        (phase, _) if phase.is_terminal() => (phase, told.0, told.1),
+        (Phase::Pending | Phase::Queued, _) => (status.phase, told.0, told.1),
         (_, None | Some(Reason::WaitingForContainer | Reason::WaitingForNode)) => (Phase::Running, None, None),
         (_, Some(_)) => (Phase::Running, told.0, told.1),
     }
@@ -280,7 +317,11 @@ fn failed(stage: &str, reason: Reason, message: String) -> StageStatus {
 }
 
 // The name of the cause travels down: the last stage of a long chain says which one failed.
-fn skipped_for(stage: &str, cause: &StageStatus) -> StageStatus {
+fn skipped_for(stage: &str, cause: &StageStatus, until: Until) -> StageStatus {
+    if until != Until::Completed {
+        let message = format!("waited for stage {} to be {until:?}, and it is {}", cause.name, cause.phase);
+        return state(stage, Phase::Skipped, Reason::ConditionFalse, message);
+    }
     let reason = cause.reason.unwrap_or(Reason::StageFailed);
     let message = match (cause.phase, cause.reason, cause.message.as_deref()) {
         (Phase::Skipped, Some(Reason::StageFailed), Some(message)) => message.to_owned(),

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use super::ledger::{Group, Ledger};
 use super::model::{Admission, Ask, Bearer, Eviction, Id, Wait};
-use super::tally::Tally;
+use super::nodes::Nodes;
 use crate::domain::Claim;
+use crate::domain::node::Node;
 use crate::domain::queue::{Hold, QueueConfig, Word, selects};
 
 /// Decides for every queue; see the module.
@@ -24,9 +25,9 @@ pub struct Engine {
     // Whom no queue takes, and who is to hear of it.
     pub(super) fresh: BTreeSet<Id>,
     pub(super) dirty: BTreeSet<Group>,
+    pub(super) nodes: Nodes,
     // When a group is looked at again though nothing happens in it.
     pub(super) timers: BTreeSet<(Timestamp, Group)>,
-    pub(super) tally: Tally,
 }
 
 /// An ask, and where it waits; no queue: its wait says why none takes it.
@@ -82,15 +83,9 @@ impl Engine {
         self.asks.contains_key(id)
     }
 
-    /// Whether anybody asks.
-    #[must_use]
-    pub fn is_asked(&self) -> bool {
-        !self.asks.is_empty()
-    }
-
-    /// Everybody who asks or has leave to start.
+    /// Everybody who asks, has leave to start or holds something.
     pub fn known(&self) -> impl Iterator<Item = &Id> {
-        self.asks.keys().chain(self.grants.keys())
+        self.asks.keys().chain(self.grants.keys()).chain(self.holds.keys().map(|(id, _)| id))
     }
 
     /// Everybody who asks.
@@ -133,6 +128,14 @@ impl Engine {
         self.place_again(ids, now);
     }
 
+    /// A node is as it says, or gone. Until the first one is told of, none is looked at.
+    pub fn set_node(&mut self, name: &str, node: Option<Node>) {
+        if self.nodes.set(name, node) {
+            // Who waited for one may have it now, and who would have been admitted may not.
+            self.dirty.extend(self.ledger.members.keys().cloned());
+        }
+    }
+
     /// An experiment wants an attempt started. Asked again it is what it was, unless it has changed.
     pub fn ask(&mut self, id: &Id, ask: Ask, now: Timestamp) {
         if let Some(grant) = self.grants.get(id) {
@@ -145,7 +148,6 @@ impl Engine {
             return;
         }
         self.take_back(id, now);
-        self.tally.asked(id, ask.asked);
         self.asks.insert(id.clone(), Asked { ask, queue: None, priority: 0 });
         self.place(id);
     }
@@ -191,7 +193,6 @@ impl Engine {
         }
         if !self.holds_of(id).any(|(_, attempt)| self.evictions.get(id).is_some_and(|one| one.attempt == *attempt)) {
             self.evictions.remove(id);
-            self.tally.ended(id);
         }
     }
 
@@ -216,7 +217,6 @@ impl Engine {
 
     fn drop_grant(&mut self, id: &Id, now: Timestamp) {
         let Some(grant) = self.grants.remove(id) else { return };
-        self.tally.forget(id);
         self.ledger.count(&id.namespace, &grant.claim, -1, now);
         self.touch(&grant.claim.queue);
     }
@@ -245,9 +245,7 @@ impl Engine {
 
     fn take_back(&mut self, id: &Id, now: Timestamp) {
         self.unplace(id, now);
-        if self.asks.remove(id).is_some() {
-            self.tally.forget(id);
-        }
+        self.asks.remove(id);
         self.waits.remove(id);
         self.fresh.remove(id);
     }

@@ -44,10 +44,10 @@ mod tests {
     use crate::domain::{Claim, PodPhase};
     use jiff::Timestamp;
 
-    fn holding() -> Option<Holding> {
+    fn holding() -> Option<Arc<Holding>> {
         let amounts = [("nvidia.com/gpu".into(), 2)].into_iter().collect();
         let claim = Claim { queue: "q".into(), flavor: "".into(), amounts };
-        Some(Holding { claim, pods: 1, since: Timestamp::UNIX_EPOCH })
+        Some(Arc::new(Holding { claim, pods: 1, since: Timestamp::UNIX_EPOCH }))
     }
 
     fn job(attempt: u32, state: JobState, deleting: bool) -> Arc<JobRecord> {

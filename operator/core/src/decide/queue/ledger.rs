@@ -2,12 +2,12 @@
 //!
 //! Sums are kept beside the holds and changed with them, so that asking costs the same for ten holds and for ten thousand.
 
-use cultivar_crds::Reason;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::model::Id;
+use super::pass::Block;
 use super::pending::{Class, Pending};
 use crate::domain::Claim;
 use crate::domain::queue::{Amounts, Flavor, Limit, QueueConfig, Word};
@@ -68,7 +68,7 @@ pub struct Line {
     /// Who has come since the last pass, and is to hear why it waits.
     pub fresh: BTreeSet<Id>,
     /// What each class was told last.
-    pub told: BTreeMap<(Word, Arc<Class>), Reason>,
+    pub told: BTreeMap<(Word, Arc<Class>), Block>,
 }
 
 impl Line {
@@ -169,6 +169,8 @@ pub enum Shortage {
     Namespace,
     /// It asks for more than there can be.
     Never,
+    /// No node could take one of its pods.
+    Node,
 }
 
 /// Whether something fits, and how.

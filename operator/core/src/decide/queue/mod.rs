@@ -5,6 +5,7 @@
 //! caller, so nothing is decided twice; it keeps no truth of its own: fed anew after a restart it says the same.
 //!
 //! The rules, in the order in which they are asked:
+//! 0. **Nodes** (`nodes`): what no node could take, were it empty, is not admitted and takes nothing.
 //! 1. **Fit** (`ledger`): a run fits if its queue stays within its cap, and its cohort within the sum of all quotas, where
 //!    what a queue reserved counts as used. What it uses beyond its quota is borrowed.
 //! 2. **Order** (`pending`): within a queue by priority, then by what the namespace used of late, then by age. Between
@@ -19,16 +20,13 @@ mod engine;
 mod holds;
 mod ledger;
 mod model;
+mod nodes;
 mod pass;
 mod pending;
 mod preempt;
 mod report;
-mod standing;
-mod tally;
 mod waiting;
 
 pub use engine::Engine;
 pub use holds::holds;
-pub use model::{Admission, Ask, Bearer, Eviction, Id, Outcome, Wait};
-pub use standing::{Standing, Use};
-pub use tally::Tallied;
+pub use model::{Admission, Ask, Bearer, Eviction, Id, Outcome, Reading, Use, Wait};

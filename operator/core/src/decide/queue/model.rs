@@ -2,10 +2,11 @@
 
 use cultivar_crds::Reason;
 use jiff::Timestamp;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::domain::Claim;
+use crate::domain::node::PodShape;
 use crate::domain::queue::{Amounts, Word};
 
 /// An experiment.
@@ -40,12 +41,12 @@ pub struct Ask {
     pub queue: Option<Word>,
     /// Higher comes first.
     pub priority: i32,
-    /// Since when its experiment has asked: the age that counts.
+    /// Since when it waits: the age that counts.
     pub since: Timestamp,
-    /// Since when this attempt waits: later than its age where the experiment has run before.
-    pub asked: Timestamp,
     /// What its pods ask for together.
     pub amounts: Amounts,
+    /// What each of them asks of a node.
+    pub pod: PodShape,
     /// Longest that it runs, where that is known.
     pub limit: Option<Duration>,
 }
@@ -96,11 +97,47 @@ pub struct Wait {
     pub position: Option<u32>,
 }
 
+/// How a queue stands, in numbers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reading {
+    /// What is in use, by flavor and resource.
+    pub uses: Vec<Use>,
+    /// What each namespace holds, whatever the flavor.
+    pub namespaces: BTreeMap<Word, Amounts>,
+    /// How many wait, by reason.
+    pub waiting: BTreeMap<Reason, usize>,
+    /// How many hold something.
+    pub admitted: usize,
+    /// How long the one has waited that has waited longest.
+    pub oldest_wait: Duration,
+}
+
+/// Use of a resource of a flavor; the flavor is empty where the queue has none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Use {
+    /// The flavor.
+    pub flavor: Word,
+    /// The resource.
+    pub resource: Word,
+    /// The queue's own.
+    pub quota: i64,
+    /// What its runs hold.
+    pub used: i64,
+    /// What of that is beyond the quota.
+    pub borrowed: i64,
+    /// What others hold of the quota: of all that is borrowed, in proportion to what this queue has idle.
+    pub lent: i64,
+}
+
 /// What follows from a pass. The particulars are asked of the engine, by experiment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Experiments that were admitted, must end, or wait for another reason than before.
     pub changed: BTreeSet<Id>,
+    /// The queues that have admitted, and how long each run had waited.
+    pub admitted: Vec<(Word, Duration)>,
+    /// The queues of which runs must end.
+    pub evicted: Vec<Word>,
     /// When to look again if nothing happens.
     pub wake_at: Option<Timestamp>,
 }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::engine::Engine;
 use super::ledger::{Fit, Group, Shortage, Without};
@@ -105,6 +106,8 @@ impl Engine {
         let Some(asked) = self.asks.remove(id) else { return };
         self.waits.remove(id);
         self.ledger.count(&id.namespace, &claim, 1, now);
+        let waited = Duration::try_from(now.duration_since(asked.ask.since)).unwrap_or_default();
+        outcome.admitted.push((Arc::clone(&claim.queue), waited));
         self.grants.insert(id.clone(), Admission { attempt: asked.ask.attempt, claim, since: now });
         outcome.changed.insert(id.clone());
     }
@@ -130,6 +133,7 @@ impl Engine {
                 if !leaving && self.evictions.get(id).is_none_or(|eviction| eviction.attempt != *attempt) {
                     self.evictions.insert(id.clone(), Eviction { attempt: *attempt, message: message.clone() });
                     outcome.changed.insert(id.clone());
+                    outcome.evicted.push(Arc::clone(queue));
                 }
             }
         }
@@ -189,6 +193,11 @@ impl Engine {
         let Some(line) = self.ledger.lines.get(queue) else { return Err((Shortage::Quota, Default::default())) };
         let mut nearest: Option<(Shortage, (Word, Word))> = None;
         for flavor in &line.config.flavors {
+            if !self.nodes.take(flavor, &first.class.pod) {
+                let none = (Shortage::Node, (Arc::clone(&flavor.name), Word::default()));
+                nearest.get_or_insert(none);
+                continue;
+            }
             match self.ledger.fit(queue, flavor, &first.namespace, &first.class.amounts, &Without::default()) {
                 Fit::Fits { borrows } => return Ok((flavor.clone(), borrows)),
                 Fit::Short { resource, shortage } => {
@@ -218,7 +227,7 @@ impl Engine {
                     seen.blocked.insert(class, Block { reason: Reason::WaitingForTurn, short: None });
                 }
                 Err((shortage, short)) => {
-                    let waits = !matches!(shortage, Shortage::Never | Shortage::Namespace);
+                    let waits = !matches!(shortage, Shortage::Never | Shortage::Namespace | Shortage::Node);
                     if waits && seen.head.is_none() {
                         if self.preempt(queue, &first, now, outcome) {
                             continue;
@@ -255,6 +264,7 @@ fn best(next: &BTreeMap<Word, Candidate>) -> Option<Word> {
 fn reason_of(shortage: Shortage) -> Reason {
     match shortage {
         Shortage::Never => Reason::ExceedsCap,
+        Shortage::Node => Reason::NoNodeFits,
         Shortage::Lent | Shortage::Cohort => Reason::WaitingForCohort,
         Shortage::Quota | Shortage::Namespace => Reason::WaitingForQuota,
     }

@@ -10,13 +10,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::model::{Ask, Id};
+use crate::domain::node::PodShape;
 use crate::domain::queue::{Amounts, Word};
 
 /// What makes runs alike.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Class {
     pub amounts: Amounts,
+    pub pod: PodShape,
     pub limit: Option<Duration>,
+}
+
+impl Class {
+    pub fn of(ask: &Ask) -> Self {
+        Self { amounts: ask.amounts.clone(), pod: ask.pod.clone(), limit: ask.limit }
+    }
 }
 
 /// Its place in the order of its class.
@@ -28,8 +36,6 @@ type Classes = BTreeMap<Arc<Class>, BTreeSet<Turn>>;
 #[derive(Clone, Debug, Default)]
 pub struct Pending {
     levels: BTreeMap<Reverse<i32>, BTreeMap<Word, Classes>>,
-    // How many have waited since when.
-    asked: BTreeMap<Timestamp, usize>,
     count: usize,
 }
 
@@ -44,28 +50,18 @@ pub struct First {
 
 impl Pending {
     pub fn insert(&mut self, id: &Id, priority: i32, ask: &Ask) {
-        let class = Arc::new(Class { amounts: ask.amounts.clone(), limit: ask.limit });
+        let class = Arc::new(Class::of(ask));
         let level = self.levels.entry(Reverse(priority)).or_default();
         let classes = level.entry(Arc::clone(&id.namespace)).or_default();
-        if classes.entry(class).or_default().insert((ask.since, id.clone())) {
-            self.count += 1;
-            *self.asked.entry(ask.asked).or_default() += 1;
-        }
+        self.count += usize::from(classes.entry(class).or_default().insert((ask.since, id.clone())));
     }
 
     pub fn remove(&mut self, id: &Id, priority: i32, ask: &Ask) {
-        let class = Class { amounts: ask.amounts.clone(), limit: ask.limit };
+        let class = Class::of(ask);
         let Some(level) = self.levels.get_mut(&Reverse(priority)) else { return };
         let Some(classes) = level.get_mut(&id.namespace) else { return };
         let Some(turns) = classes.get_mut(&class) else { return };
-        if turns.remove(&(ask.since, id.clone())) {
-            self.count -= 1;
-            let alike = self.asked.entry(ask.asked).or_default();
-            *alike = alike.saturating_sub(1);
-            if *alike == 0 {
-                self.asked.remove(&ask.asked);
-            }
-        }
+        self.count -= usize::from(turns.remove(&(ask.since, id.clone())));
         if turns.is_empty() {
             classes.remove(&class);
         }
@@ -81,9 +77,9 @@ impl Pending {
         self.count
     }
 
-    /// Since when the one waits that has waited longest.
     pub fn oldest(&self) -> Option<Timestamp> {
-        self.asked.keys().next().copied()
+        let classes = self.levels.values().flat_map(BTreeMap::values).flat_map(BTreeMap::values);
+        classes.filter_map(|turns| turns.first()).map(|(since, _)| *since).min()
     }
 
     /// The levels' priorities, highest first.

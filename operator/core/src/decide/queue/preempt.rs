@@ -49,7 +49,7 @@ impl Engine {
         let Some(members) = self.ledger.members.get(&Group::of(&config)).cloned() else { return false };
         let leaving = self.leaving(&members);
         for flavor in &config.flavors {
-            if !self.is_own(queue, first, flavor, &leaving) {
+            if !self.nodes.take(flavor, &first.class.pod) || !self.is_own(queue, first, flavor, &leaving) {
                 continue;
             }
             let Some(chosen) = self.choose(queue, first, flavor, &members, &leaving, now) else { continue };
@@ -57,6 +57,8 @@ impl Engine {
             for (id, attempt) in chosen {
                 let message = self.message_for(queue, first, flavor, &(id.clone(), attempt));
                 outcome.changed.insert(id.clone());
+                let of = self.holds.get(&(id.clone(), attempt)).map(|held| Arc::clone(&held.hold.claim.queue));
+                outcome.evicted.extend(of);
                 self.evictions.insert(id, Eviction { attempt, message });
             }
             self.promise(queue, first, flavor, now);

@@ -3,28 +3,32 @@
 use cultivar_crds::Reason;
 use cultivar_crds::queue::{NamespaceUsage, QueueStatus, Usage};
 use jiff::Timestamp;
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::engine::Engine;
-use super::ledger::Line;
-use super::standing::Use;
+use super::ledger::{Group, Line, Total};
+use super::model::{Reading, Use};
 use crate::domain::conditions::{Conditions, kind};
-use crate::domain::queue::{Amounts, Word};
 use crate::domain::{quantity, time};
+
+/// Most namespaces that a status lists.
+const NAMESPACES: usize = 50;
 
 impl Engine {
     /// How a queue stands, written over its last status; nothing if there is no such queue.
     #[must_use]
     pub fn report(&self, name: &str, generation: i64, last: &QueueStatus, now: Timestamp) -> Option<QueueStatus> {
         let line = self.ledger.lines.get(name)?;
-        let standing = self.standing(name)?;
+        let waiting = line.pending.len() + line.promised.len();
         let mut status = QueueStatus {
             observed_generation: Some(generation),
             conditions: last.conditions.clone(),
-            waiting: u32::try_from(standing.waiting).unwrap_or(u32::MAX),
-            admitted: u32::try_from(standing.admitted).unwrap_or(u32::MAX),
-            oldest_wait: standing.oldest.map(time::stamp),
-            usage: standing.usage.iter().map(usage).collect(),
-            namespaces: standing.namespaces.iter().map(namespace).collect(),
+            waiting: u32::try_from(waiting).unwrap_or(u32::MAX),
+            admitted: u32::try_from(self.admitted(line)).unwrap_or(u32::MAX),
+            oldest_wait: line.pending.oldest().map(time::stamp),
+            usage: self.uses_of(line).into_iter().map(in_words).collect(),
+            namespaces: namespaces(line),
         };
         let mut set = Conditions::new(&mut status.conditions, generation, now);
         match (self.stopped(&line.config.name), &line.conflict) {
@@ -51,21 +55,92 @@ impl Engine {
             format!("spec.stop is {:?}", line.config.stop)
         }
     }
-}
 
-fn usage(one: &Use) -> Usage {
-    let text = |amount: i64| quantity::text(&one.resource, amount);
-    Usage {
-        flavor: (!one.flavor.is_empty()).then(|| one.flavor.to_string()),
-        resource: one.resource.to_string(),
-        quota: text(one.quota),
-        used: text(one.used),
-        borrowed: text(one.borrowed),
-        lent: text(one.lent),
+    /// How every queue stands, in numbers.
+    #[must_use]
+    pub fn readings(&self, now: Timestamp) -> BTreeMap<String, Reading> {
+        let mut readings: BTreeMap<String, Reading> = BTreeMap::new();
+        for (name, line) in &self.ledger.lines {
+            let oldest = line.pending.oldest().map(|since| now.duration_since(since));
+            let reading = Reading {
+                uses: self.uses_of(line),
+                namespaces: line.by_namespace.clone(),
+                waiting: BTreeMap::new(),
+                admitted: self.admitted(line),
+                oldest_wait: oldest.and_then(|waited| Duration::try_from(waited).ok()).unwrap_or_default(),
+            };
+            readings.insert(name.to_string(), reading);
+        }
+        for wait in self.waits.values() {
+            let reading = wait.queue.as_ref().and_then(|queue| readings.get_mut(&**queue));
+            if let Some(reading) = reading {
+                *reading.waiting.entry(wait.reason).or_default() += 1;
+            }
+        }
+        readings
+    }
+
+    fn admitted(&self, line: &Line) -> usize {
+        line.holds.len() + self.grants.values().filter(|grant| grant.claim.queue == line.config.name).count()
+    }
+
+    fn uses_of(&self, line: &Line) -> Vec<Use> {
+        let totals = self.ledger.totals.get(&Group::of(&line.config));
+        let mut uses = Vec::new();
+        for flavor in &line.config.flavors {
+            for (resource, limit) in &flavor.limits {
+                let place = (flavor.name.clone(), resource.clone());
+                let used = line.used(&place);
+                let total = totals.and_then(|totals| totals.get(&place)).copied().unwrap_or_default();
+                let idle = limit.quota - used.min(limit.quota).max(limit.reserved);
+                let lent = self.lent(line, &place, idle, total);
+                let borrowed = (used - limit.quota).max(0);
+                let (flavor, resource) = place;
+                uses.push(Use { flavor, resource, quota: limit.quota, used, borrowed, lent });
+            }
+        }
+        uses
+    }
+
+    // Nobody says from whom something is borrowed: of all that is, a queue lends in proportion to what it has idle.
+    fn lent(
+        &self,
+        line: &Line,
+        place: &(crate::domain::queue::Word, crate::domain::queue::Word),
+        idle: i64,
+        total: Total,
+    ) -> i64 {
+        let members = self.ledger.members.get(&Group::of(&line.config)).into_iter().flatten();
+        let borrowed: i64 = members
+            .filter_map(|name| self.ledger.lines.get(name))
+            .map(|line| (line.used(place) - line.limit(place).unwrap_or_default().quota).max(0))
+            .sum();
+        let all_idle = total.quota - total.occupied + borrowed;
+        if all_idle <= 0 { 0 } else { idle.saturating_mul(borrowed) / all_idle }
     }
 }
 
-fn namespace((name, held): &(Word, Amounts)) -> NamespaceUsage {
-    let text = |(resource, amount): (&Word, &i64)| (resource.to_string(), quantity::text(resource, *amount));
-    NamespaceUsage { namespace: name.to_string(), used: held.iter().map(text).collect() }
+fn in_words(of: Use) -> Usage {
+    let text = |amount: i64| quantity::text(&of.resource, amount);
+    Usage {
+        flavor: (!of.flavor.is_empty()).then(|| of.flavor.to_string()),
+        resource: of.resource.to_string(),
+        quota: text(of.quota),
+        used: text(of.used),
+        borrowed: text(of.borrowed),
+        lent: text(of.lent),
+    }
+}
+
+fn namespaces(line: &Line) -> Vec<NamespaceUsage> {
+    let mut namespaces: Vec<(f64, NamespaceUsage)> = Vec::new();
+    for (namespace, held) in &line.by_namespace {
+        let used =
+            held.iter().map(|(resource, amount)| (resource.to_string(), quantity::text(resource, *amount))).collect();
+        let share = line.held_share(namespace);
+        namespaces.push((share, NamespaceUsage { namespace: namespace.to_string(), used }));
+    }
+    namespaces.sort_by(|(a, one), (b, other)| b.total_cmp(a).then_with(|| one.namespace.cmp(&other.namespace)));
+    namespaces.truncate(NAMESPACES);
+    namespaces.into_iter().map(|(_, usage)| usage).collect()
 }

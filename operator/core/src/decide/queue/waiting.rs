@@ -32,22 +32,18 @@ impl Engine {
         let mut news: Vec<(Id, Wait)> = Vec::new();
         let mut messages: BTreeMap<&(Word, Arc<Class>), String> = BTreeMap::new();
         for (class, block) in &blocked {
-            if line.told.get(class) == Some(&block.reason) {
+            if line.told.get(class).is_some_and(|told| told.reason == block.reason) {
                 continue;
             }
-            let message = self.message(line, block, &class.0, &class.1.amounts);
+            let message = self.message(line, block, &class.0, &class.1);
             news.extend(line.pending.of_class(&class.0, &class.1).map(|id| (id.clone(), wait(queue, block, &message))));
             messages.insert(class, message);
         }
         for id in &line.fresh {
             let Some(asked) = self.asks.get(id).filter(|asked| asked.queue.as_ref() == Some(queue)) else { continue };
-            let class = (
-                Arc::clone(&id.namespace),
-                Arc::new(Class { amounts: asked.ask.amounts.clone(), limit: asked.ask.limit }),
-            );
+            let class = (Arc::clone(&id.namespace), Arc::new(Class::of(&asked.ask)));
             let Some((known, block)) = blocked.get_key_value(&class) else { continue };
-            let message =
-                messages.entry(known).or_insert_with(|| self.message(line, block, &known.0, &known.1.amounts));
+            let message = messages.entry(known).or_insert_with(|| self.message(line, block, &known.0, &known.1));
             news.push((id.clone(), wait(queue, block, message)));
         }
         for (id, wait) in news {
@@ -60,7 +56,7 @@ impl Engine {
         }
         if let Some(line) = self.ledger.lines.get_mut(queue) {
             line.fresh.clear();
-            line.told = blocked.into_iter().map(|(class, block)| (class, block.reason)).collect();
+            line.told = blocked;
         }
     }
 
@@ -83,23 +79,34 @@ impl Engine {
     /// ones first: in a long queue every place changes with each that starts.
     pub fn count_places(&mut self, now: Timestamp) -> Outcome {
         let mut outcome = Outcome::default();
+        let mut news = Vec::new();
         for line in self.ledger.lines.values() {
-            let mut told = 0;
-            for (index, id) in line.pending.all(|namespace| line.share_of(namespace, now)).into_iter().enumerate() {
-                let place = u32::try_from(index + 1).ok();
-                let Some(wait) = self.waits.get_mut(&id).filter(|wait| wait.position != place) else { continue };
-                wait.position = place;
-                outcome.changed.insert(id);
-                told += 1;
-                if told == PLACES_TOLD {
-                    break;
-                }
+            let order = line.pending.all(|namespace| line.share_of(namespace, now));
+            let places = order.into_iter().enumerate().map(|(index, id)| (id, u32::try_from(index + 1).ok()));
+            let moved = places.filter(|(id, place)| self.waits.get(id).is_some_and(|wait| wait.position != *place));
+            for (id, place) in moved.take(PLACES_TOLD) {
+                let message = self.message_of(line, &id);
+                news.push((id, place, message));
             }
+        }
+        for (id, place, message) in news {
+            let Some(wait) = self.waits.get_mut(&id) else { continue };
+            wait.position = place;
+            wait.message = message.unwrap_or(std::mem::take(&mut wait.message));
+            outcome.changed.insert(id);
         }
         outcome
     }
 
-    fn message(&self, line: &Line, block: &Block, namespace: &Word, amounts: &Amounts) -> String {
+    // The particulars of its class as they are now.
+    fn message_of(&self, line: &Line, id: &Id) -> Option<String> {
+        let ask = &self.asks.get(id)?.ask;
+        let class = (Arc::clone(&id.namespace), Arc::new(Class::of(ask)));
+        let block = line.told.get(&class)?;
+        Some(self.message(line, block, &id.namespace, &class.1))
+    }
+
+    fn message(&self, line: &Line, block: &Block, namespace: &Word, class: &Class) -> String {
         let queue = &line.config.name;
         match block.reason {
             Reason::QueueHeld if line.config.deleting => format!("queue {queue} is being deleted"),
@@ -108,7 +115,8 @@ impl Engine {
             Reason::WaitingForTurn => {
                 format!("others of queue {queue} come first, and would start later if this one overtook them")
             }
-            _ => self.shortage(line, block, namespace, amounts),
+            Reason::NoNodeFits => self.no_node(line, class),
+            _ => self.shortage(line, block, namespace, &class.amounts),
         }
     }
 

@@ -1,6 +1,9 @@
-//! How fast admission is: the engine alone, in virtual time, under the loads of Kueue's own performance tests.
+//! How fast admission is: the engine alone, in virtual time, under the loads of Kueue's own performance tests; and four
+//! queues that share a cluster of simulated nodes.
 //!
-//! In: the compiled example `admission` of `cultivar-core`. Out: a [`Report`] of what it prints, beside its goals.
+//! In: the compiled example `admission` of `cultivar-core`, and a session. Out: a [`Report`], beside the goals.
+
+pub mod shares;
 
 use std::path::Path;
 
