@@ -8,7 +8,7 @@
 
 use base64::Engine as _;
 
-use crate::chart::{self, Summary};
+use crate::chart::{self, Summary, guard};
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
 use crate::exec;
@@ -80,7 +80,7 @@ pub fn test_on(cluster: &Cluster) -> Result<Summary> {
             summary.check("an upgrade keeps the CA", upgrade_keeps_ca(cluster, definitions));
             summary.check("the webhook sees what it should", webhook_sees(cluster));
             summary.check("the operator's rights", rights(cluster));
-            summary.check("pods with GPUs are kept to queues", guarded(cluster));
+            summary.check("pods with GPUs are kept to queues", guard::keeps_out(cluster, NAMESPACE, OPERATOR));
         }
         Err(error) => summary.check("install", Err(error)),
     }
@@ -195,61 +195,6 @@ fn rights(cluster: &Cluster) -> Result<String> {
         }
     }
     if wrong.is_empty() { Ok(format!("{} questions", RIGHTS.len())) } else { Err(Error::new(wrong.join("; "))) }
-}
-
-/// What the policies of the API server say to pods and Jobs, with and without GPUs.
-fn guarded(cluster: &Cluster) -> Result<String> {
-    let pod = |gpus: u8, label: &str| {
-        format!(
-            "{{metadata: {{labels: {{{label}}}}}, spec: {{restartPolicy: Never, containers: [{{name: main, image: \"busybox:1\", \
-             resources: {{limits: {{nvidia.com/gpu: {gpus}}}}}}}]}}}}"
-        )
-    };
-    let plain =
-        "{metadata: {labels: {}}, spec: {restartPolicy: Never, containers: [{name: main, image: \"busybox:1\"}]}}"
-            .to_owned();
-    let label = "cultivar.dev/queue: research";
-    let job = |template: &str| {
-        format!("{{apiVersion: batch/v1, kind: Job, metadata: {{name: guarded}}, spec: {{template: {template}}}}}")
-    };
-    let by_itself = |template: &str| {
-        format!(
-            "{{apiVersion: v1, kind: Pod, {}",
-            &template.replacen("metadata: {", "metadata: {name: guarded, ", 1)[1..]
-        )
-    };
-    let create = |manifest: &str, who: &[&str], namespace: &str| {
-        let mut command = cluster.kubectl_command();
-        command.args(["create", "--dry-run=server", "--filename=-", "--namespace", namespace]).args(who);
-        exec::output(&mut command, Some(manifest))
-    };
-    let controller = ["--as", "system:serviceaccount:kube-system:job-controller", "--as-group", "system:masters"];
-    let operator = ["--as", OPERATOR];
-    let questions: [(&str, String, &[&str], &str, bool); 7] = [
-        ("a pod with a GPU", by_itself(&pod(1, "")), &[], NAMESPACE, false),
-        ("one that gave itself the label", by_itself(&pod(1, label)), &[], NAMESPACE, false),
-        ("one of an admitted Job", by_itself(&pod(1, label)), &controller, NAMESPACE, true),
-        ("a pod without", by_itself(&plain), &[], NAMESPACE, true),
-        ("a pod with a GPU elsewhere", by_itself(&pod(1, "")), &[], "default", true),
-        ("a person's Job with the label", job(&pod(1, label)), &[], NAMESPACE, false),
-        ("the operator's", job(&pod(1, label)), &operator, NAMESPACE, true),
-    ];
-    // A policy is in force some seconds after it was made.
-    let begun = std::time::Instant::now();
-    while create(&questions[0].1, &[], NAMESPACE).is_ok() && begun.elapsed() < std::time::Duration::from_secs(60) {
-        std::thread::sleep(std::time::Duration::from_millis(500));
-    }
-    for (what, manifest, who, namespace, may) in &questions {
-        match create(manifest, who, namespace) {
-            Ok(_) if !may => return Err(Error::new(format!("{what} was taken"))),
-            Err(error) if *may => return Err(Error::new(format!("{what} was refused")).why(error)),
-            Err(error) if !error.to_string().contains("queue") => {
-                return Err(Error::new(format!("{what} was refused for another cause")).why(error));
-            }
-            _ => {}
-        }
-    }
-    Ok(format!("{} questions", questions.len()))
 }
 
 fn uninstall(cluster: &Cluster) -> Result<String> {

@@ -62,7 +62,7 @@ impl QueueMetrics {
                 &["queue"],
             )?,
             wait: HistogramVec::new(
-                HistogramOpts::new("cultivar_queue_wait_seconds", "Time from the first asking until the admission.")
+                HistogramOpts::new("cultivar_queue_wait_seconds", "Time from when an attempt asks until it may start.")
                     .buckets(WAIT_BUCKETS.to_vec()),
                 &["queue"],
             )?,

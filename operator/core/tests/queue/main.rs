@@ -4,5 +4,6 @@
 mod support;
 
 mod model;
+mod readings;
 mod tables;
 mod world;

@@ -107,6 +107,7 @@ impl Play {
                     priority: *priority,
                     limit,
                     since: now,
+                    asked: now,
                     attempt: 1,
                     preempted: 0,
                     hold: None,

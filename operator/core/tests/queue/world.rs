@@ -18,6 +18,7 @@ pub struct Run {
     pub priority: i32,
     pub limit: Option<Duration>,
     pub since: Timestamp,
+    pub asked: Timestamp,
     pub attempt: u32,
     pub preempted: u32,
     pub hold: Option<(Claim, Timestamp)>,
@@ -92,6 +93,7 @@ impl World {
         let Some(mut run) = self.runs.remove(id).filter(|_| stopped) else { return };
         run.attempt += 1;
         run.preempted += 1;
+        run.asked = now;
         self.ask(id, run, now);
     }
 
@@ -173,6 +175,7 @@ fn ask_of(run: &Run) -> Ask {
         queue: run.queue.as_deref().map(Into::into),
         priority: run.priority,
         since: run.since,
+        asked: run.asked,
         amounts: run.amounts.clone(),
         pod: run.pod.clone(),
         limit: run.limit,

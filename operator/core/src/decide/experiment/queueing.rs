@@ -83,6 +83,7 @@ pub fn leave(
                 queue: named.map(Into::into),
                 priority: priority(&snapshot.experiment.spec),
                 since: time::read(Some(&first)).unwrap_or(snapshot.now),
+                asked: time::read(Some(&since)).unwrap_or(snapshot.now),
                 amounts,
                 pod,
                 limit: shorter(settings::timeouts(template).run, snapshot.queueing.max_runtime),

@@ -41,8 +41,10 @@ pub struct Ask {
     pub queue: Option<Word>,
     /// Higher comes first.
     pub priority: i32,
-    /// Since when it waits: the age that counts.
+    /// Since when its experiment has asked: the age that counts.
     pub since: Timestamp,
+    /// Since when this attempt waits: later than its age where the experiment has run before.
+    pub asked: Timestamp,
     /// What its pods ask for together.
     pub amounts: Amounts,
     /// What each of them asks of a node.

@@ -106,7 +106,7 @@ impl Engine {
         let Some(asked) = self.asks.remove(id) else { return };
         self.waits.remove(id);
         self.ledger.count(&id.namespace, &claim, 1, now);
-        let waited = Duration::try_from(now.duration_since(asked.ask.since)).unwrap_or_default();
+        let waited = Duration::try_from(now.duration_since(asked.ask.asked)).unwrap_or_default();
         outcome.admitted.push((Arc::clone(&claim.queue), waited));
         self.grants.insert(id.clone(), Admission { attempt: asked.ask.attempt, claim, since: now });
         outcome.changed.insert(id.clone());

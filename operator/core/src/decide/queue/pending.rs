@@ -36,6 +36,8 @@ type Classes = BTreeMap<Arc<Class>, BTreeSet<Turn>>;
 #[derive(Clone, Debug, Default)]
 pub struct Pending {
     levels: BTreeMap<Reverse<i32>, BTreeMap<Word, Classes>>,
+    // How many have waited since when.
+    asked: BTreeMap<Timestamp, usize>,
     count: usize,
 }
 
@@ -53,7 +55,10 @@ impl Pending {
         let class = Arc::new(Class::of(ask));
         let level = self.levels.entry(Reverse(priority)).or_default();
         let classes = level.entry(Arc::clone(&id.namespace)).or_default();
-        self.count += usize::from(classes.entry(class).or_default().insert((ask.since, id.clone())));
+        if classes.entry(class).or_default().insert((ask.since, id.clone())) {
+            self.count += 1;
+            *self.asked.entry(ask.asked).or_default() += 1;
+        }
     }
 
     pub fn remove(&mut self, id: &Id, priority: i32, ask: &Ask) {
@@ -61,7 +66,14 @@ impl Pending {
         let Some(level) = self.levels.get_mut(&Reverse(priority)) else { return };
         let Some(classes) = level.get_mut(&id.namespace) else { return };
         let Some(turns) = classes.get_mut(&class) else { return };
-        self.count -= usize::from(turns.remove(&(ask.since, id.clone())));
+        if turns.remove(&(ask.since, id.clone())) {
+            self.count -= 1;
+            let alike = self.asked.entry(ask.asked).or_default();
+            *alike = alike.saturating_sub(1);
+            if *alike == 0 {
+                self.asked.remove(&ask.asked);
+            }
+        }
         if turns.is_empty() {
             classes.remove(&class);
         }
@@ -77,9 +89,9 @@ impl Pending {
         self.count
     }
 
+    /// Since when the one waits that has waited longest.
     pub fn oldest(&self) -> Option<Timestamp> {
-        let classes = self.levels.values().flat_map(BTreeMap::values).flat_map(BTreeMap::values);
-        classes.filter_map(|turns| turns.first()).map(|(since, _)| *since).min()
+        self.asked.keys().next().copied()
     }
 
     /// The levels' priorities, highest first.

@@ -26,7 +26,7 @@ impl Engine {
             conditions: last.conditions.clone(),
             waiting: u32::try_from(waiting).unwrap_or(u32::MAX),
             admitted: u32::try_from(self.admitted(line)).unwrap_or(u32::MAX),
-            oldest_wait: line.pending.oldest().map(time::stamp),
+            oldest_wait: self.oldest(line).map(time::stamp),
             usage: self.uses_of(line).into_iter().map(in_words).collect(),
             namespaces: namespaces(line),
         };
@@ -61,7 +61,7 @@ impl Engine {
     pub fn readings(&self, now: Timestamp) -> BTreeMap<String, Reading> {
         let mut readings: BTreeMap<String, Reading> = BTreeMap::new();
         for (name, line) in &self.ledger.lines {
-            let oldest = line.pending.oldest().map(|since| now.duration_since(since));
+            let oldest = self.oldest(line).map(|since| now.duration_since(since));
             let reading = Reading {
                 uses: self.uses_of(line),
                 namespaces: line.by_namespace.clone(),
@@ -78,6 +78,12 @@ impl Engine {
             }
         }
         readings
+    }
+
+    // Who was promised a place waits like everybody else, until those have ended that were stopped for it.
+    fn oldest(&self, line: &Line) -> Option<Timestamp> {
+        let promised = line.promised.keys().filter_map(|id| Some(self.asks.get(id)?.ask.asked));
+        promised.chain(line.pending.oldest()).min()
     }
 
     fn admitted(&self, line: &Line) -> usize {
