@@ -82,6 +82,17 @@ impl World {
         Ok(())
     }
 
+    async fn remove_queues(&self) -> Result<()> {
+        let server = Server::connect(&self.cluster).await?;
+        for queue in server.list("Queue", "", "").await? {
+            // Its runs may be left to look at, and would hold it.
+            let patch = json!({"metadata": {"finalizers": null}});
+            server.delete("Queue", "", &name(&queue)).await?;
+            let _ = server.patch("Queue", "", &name(&queue), &patch).await;
+        }
+        Ok(())
+    }
+
     /// Plays a case, alone if it has to be.
     pub fn play(self: &Arc<Self>, name: &str, alone: bool, body: fn(&Case) -> Running<'_>) -> Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -94,10 +105,12 @@ impl World {
             body(&case).await.map_err(|error| Error::new(format!("in namespace {}", case.namespace)).why(error))?;
             case.server.delete("Namespace", "", &case.namespace).await
         });
-        // Whatever a case did to the world, the next one finds it as it was.
+        // Whatever a case did to the world, the next one finds it as it was: a Queue that is left would make every
+        // experiment wait that names none.
         if alone {
             self.cluster.start_api_server()?;
             self.start_operator()?;
+            runtime.block_on(self.remove_queues())?;
         }
         result
     }

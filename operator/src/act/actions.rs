@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-use super::{Act, ActError};
+use super::{Act, ActError, ours};
 use crate::observe::raw::Raw;
 use crate::observe::{Key, Kind, convert};
 use crate::telemetry::metrics::Outcome;
@@ -58,8 +58,8 @@ impl Act {
                 }
                 Ok(())
             }
-            Action::HoldForArtifacts => self.set_finalizers(key, meta, &[labels::ARTIFACTS_FINALIZER]).await,
-            Action::ReleaseDeleted => self.set_finalizers(key, meta, &[]).await,
+            Action::HoldForArtifacts => self.set_finalizer(key, meta, true).await,
+            Action::ReleaseDeleted => self.set_finalizer(key, meta, false).await,
             Action::ReleaseExperiment { name } => {
                 let patch = json!({"metadata": {"ownerReferences": null}});
                 if let Some(object) = self.calls.patch(Kind::Experiment, namespace, &name, patch).await? {
@@ -136,17 +136,12 @@ impl Act {
         }
     }
 
-    // Of ours there is one; those of others stay.
-    async fn set_finalizers(&self, key: &Key, meta: &Meta, ours: &[&str]) -> Result<(), ActError> {
+    async fn set_finalizer(&self, key: &Key, meta: &Meta, wanted: bool) -> Result<(), ActError> {
         let Some(object) = self.calls.get(key.kind, &key.namespace, &key.name).await? else { return Ok(()) };
         if object.metadata.uid.as_deref() != Some(&meta.uid) {
             return Ok(());
         }
-        let others = object.metadata.finalizers.clone().unwrap_or_default();
-        let others = others.into_iter().filter(|name| name != labels::ARTIFACTS_FINALIZER);
-        let wanted: Vec<String> = others.chain(ours.iter().map(|&name| name.to_owned())).collect();
-        let version = object.metadata.resource_version;
-        let patch = json!({"metadata": {"finalizers": wanted, "resourceVersion": version}});
+        let patch = ours::finalizer(&object.metadata, labels::ARTIFACTS_FINALIZER, wanted);
         if let Some(object) = self.calls.patch(key.kind, &key.namespace, &key.name, patch).await? {
             self.take_in(key.kind, object);
         }

@@ -21,7 +21,7 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 use tokio::sync::watch::Receiver;
 
-use super::ActError;
+use super::{ActError, ours};
 use crate::leader::Claim;
 use crate::observe::raw::{Raw, SlimJob, SlimPod};
 use crate::observe::watch::{self, resource};
@@ -216,11 +216,7 @@ impl Calls {
         if object.metadata.uid.as_deref() != Some(&meta.uid) {
             return Ok(None);
         }
-        let others = object.metadata.finalizers.clone().unwrap_or_default();
-        let others = others.into_iter().filter(|name| name != labels::QUEUE_FINALIZER);
-        let finalizers: Vec<String> = others.chain(wanted.then(|| labels::QUEUE_FINALIZER.to_owned())).collect();
-        let version = object.metadata.resource_version;
-        let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": version}});
+        let patch = ours::finalizer(&object.metadata, labels::QUEUE_FINALIZER, wanted);
         let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
         let call = api.patch(&meta.name, &params, &patch);
         match self.write(metrics::Kind::Queue, Verb::Patch, "writing the finalizer", call).await {

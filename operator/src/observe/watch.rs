@@ -199,97 +199,46 @@ impl Sink<SlimStore> for Stores {
     }
 }
 
-/// Queues.
-struct QueueObjects {
-    queues: Arc<Queues>,
-    unseen: HashSet<String>,
-}
-
-impl Sink<Raw> for QueueObjects {
-    fn begin(&mut self) {
-        self.unseen = self.queues.names();
-    }
-
-    fn apply(&mut self, queue: Raw) {
-        let name = queue.metadata.name.clone().unwrap_or_default();
-        self.unseen.remove(&name);
-        if let Err(error) = self.queues.apply(queue) {
-            tracing::error!(queue = name, %error, "this Queue cannot be read and stays what it was: a newer operator wrote it");
-        }
-    }
-
-    fn finish(&mut self) {
-        self.unseen.drain().for_each(|name| self.queues.remove(&name));
-    }
-
-    fn delete(&mut self, queue: Raw) {
-        self.queues.remove(queue.metadata.name.as_deref().unwrap_or_default());
-    }
-}
-
-/// Namespaces: their labels say which queues take them.
-struct Namespaces {
-    queues: Arc<Queues>,
-    unseen: HashSet<String>,
+/// Objects without a namespace, told of by name; nothing: it is gone.
+struct ByName<F> {
+    tell: F,
     known: HashSet<String>,
+    unseen: HashSet<String>,
 }
 
-impl Sink<SlimNamespace> for Namespaces {
+impl<F> ByName<F> {
+    fn new(tell: F) -> Self {
+        Self { tell, known: HashSet::new(), unseen: HashSet::new() }
+    }
+}
+
+impl<K, F> Sink<K> for ByName<F>
+where
+    K: Resource<DynamicType = ApiResource>,
+    F: FnMut(&str, Option<K>) + Send,
+{
     fn begin(&mut self) {
         self.unseen.clone_from(&self.known);
     }
 
-    fn apply(&mut self, namespace: SlimNamespace) {
-        let name = namespace.metadata.name.unwrap_or_default();
+    fn apply(&mut self, object: K) {
+        let name = object.meta().name.clone().unwrap_or_default();
         self.unseen.remove(&name);
-        self.queues.set_namespace(&name, Some(namespace.metadata.labels.unwrap_or_default()));
+        (self.tell)(&name, Some(object));
         self.known.insert(name);
     }
 
     fn finish(&mut self) {
         for name in self.unseen.drain() {
             self.known.remove(&name);
-            self.queues.set_namespace(&name, None);
+            (self.tell)(&name, None);
         }
     }
 
-    fn delete(&mut self, namespace: SlimNamespace) {
-        let name = namespace.metadata.name.unwrap_or_default();
+    fn delete(&mut self, object: K) {
+        let name = object.meta().name.clone().unwrap_or_default();
         self.known.remove(&name);
-        self.queues.set_namespace(&name, None);
-    }
-}
-
-/// Nodes: what none of them could take is not admitted.
-struct Nodes {
-    queues: Arc<Queues>,
-    unseen: HashSet<String>,
-    known: HashSet<String>,
-}
-
-impl Sink<SlimNode> for Nodes {
-    fn begin(&mut self) {
-        self.unseen.clone_from(&self.known);
-    }
-
-    fn apply(&mut self, node: SlimNode) {
-        let name = node.metadata.name.clone().unwrap_or_default();
-        self.unseen.remove(&name);
-        self.queues.set_node(&name, convert::node(node));
-        self.known.insert(name);
-    }
-
-    fn finish(&mut self) {
-        for name in self.unseen.drain() {
-            self.known.remove(&name);
-            self.queues.set_node(&name, None);
-        }
-    }
-
-    fn delete(&mut self, node: SlimNode) {
-        let name = node.metadata.name.unwrap_or_default();
-        self.known.remove(&name);
-        self.queues.set_node(&name, None);
+        (self.tell)(&name, None);
     }
 }
 
@@ -305,9 +254,27 @@ pub fn of_the_cluster(
     stop: &CancellationToken,
 ) -> Vec<Watch> {
     let scope = Scope { client, within: None, index, health, stop };
-    let objects = QueueObjects { queues: Arc::clone(queues), unseen: HashSet::new() };
-    let namespaces = Namespaces { queues: Arc::clone(queues), unseen: HashSet::new(), known: HashSet::new() };
-    let nodes = Nodes { queues: Arc::clone(queues), unseen: HashSet::new(), known: HashSet::new() };
+    let of = || Arc::clone(queues);
+    let objects = ByName::new({
+        let queues = of();
+        move |name: &str, queue: Option<Raw>| match queue.map(|queue| queues.apply(queue)) {
+            None => queues.remove(name),
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                tracing::error!(queue = name, %error, "this Queue cannot be read and stays what it was: a newer operator wrote it");
+            }
+        }
+    });
+    let namespaces = ByName::new({
+        let queues = of();
+        move |name: &str, namespace: Option<SlimNamespace>| {
+            queues.set_namespace(name, namespace.map(|namespace| namespace.metadata.labels.unwrap_or_default()));
+        }
+    });
+    let nodes = ByName::new({
+        let queues = of();
+        move |name: &str, node: Option<SlimNode>| queues.set_node(name, node.and_then(convert::node))
+    });
     let config = watcher::Config::default;
     vec![
         scope.watch::<Raw>(&queue(), config(), objects),

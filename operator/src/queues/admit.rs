@@ -95,6 +95,8 @@ impl Loop {
         ids.iter().for_each(|id| engine.withdraw(id, now));
         drop(engine);
         ids.iter().for_each(|id| self.queues.touch(&id.namespace, &id.name));
+        // Also whoever has asked this leadership already: the passes may have begun before this loop has.
+        self.wake(ids);
         for (namespace, name) in self.index.experiments_with_jobs() {
             self.queues.touch(&namespace, &name);
         }

@@ -87,11 +87,6 @@ impl Queues {
         self.news.notify_one();
     }
 
-    /// Names of the Queues that are known.
-    pub fn names(&self) -> HashSet<String> {
-        locked(&self.objects).keys().cloned().collect()
-    }
-
     /// A namespace has these labels, or is gone.
     pub fn set_namespace(&self, name: &str, labels: Option<BTreeMap<String, String>>) {
         locked(&self.engine).set_namespace(name, labels, Timestamp::now());
