@@ -116,15 +116,15 @@ impl Queues {
         let id = id(key);
         let admission = engine.admission(&id).map(|admission| {
             let (queue, flavor) = (&admission.claim.queue, &admission.claim.flavor);
-            let flavors = engine.queue(queue).map(|config| config.flavors.as_slice()).unwrap_or_default();
-            let known = flavors.iter().find(|known| known.name == *flavor).cloned().unwrap_or_default();
+            let config = engine.queue(queue);
+            let known = config.and_then(|config| config.flavor(flavor)).cloned().unwrap_or_default();
             let placement = Placement {
                 queue: Arc::clone(queue),
                 flavor: Arc::clone(flavor),
                 since: admission.since,
                 node_selector: known.node_selector,
                 tolerations: known.tolerations,
-                pod: engine.queue(queue).and_then(|config| config.pod.clone()),
+                pod: config.and_then(|config| config.pod.clone()),
             };
             (admission.attempt, placement)
         });

@@ -79,6 +79,14 @@ pub struct QueueConfig {
     pub flavors: Vec<Flavor>,
 }
 
+impl QueueConfig {
+    /// A flavor, by its name.
+    #[must_use]
+    pub fn flavor(&self, name: &str) -> Option<&Flavor> {
+        self.flavors.iter().find(|flavor| *flavor.name == *name)
+    }
+}
+
 /// What a queue adds to the pods of its runs.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PodDefaults {

@@ -92,13 +92,7 @@ pub fn pipeline(spec: &Value) -> Report {
     let outer = |known: Known| known.allow(Head::Stages, &names).pipeline_params(&declared);
     for (index, stage) in stages.iter().enumerate() {
         let at = at.key("stages").index(index);
-        settings(stage, &at, &mut report);
-        source::check(stage, &at, &mut report);
-        template(stage, &at, outer(own_names(stage)), &mut report);
-        if let Some(when) = stage.get("when").and_then(Value::as_str) {
-            condition(when, &at.key("when"), &outer(Known::nothing()), &mut report);
-        }
-        warn_unused(stage, &at, &mut report);
+        check_stage(stage, &at, &outer, &mut report);
     }
     finally(spec, &at, &names, &declared, &mut report);
     if let Some(outputs) = spec.get("outputs") {
@@ -108,6 +102,17 @@ pub fn pipeline(spec: &Value) -> Report {
     }
     params::defaults(spec, &at, &mut report);
     report
+}
+
+// A stage by itself; `outer` adds what lies outside of it to what it may refer to.
+fn check_stage(stage: &Value, at: &FieldPath, outer: &dyn Fn(Known) -> Known, report: &mut Report) {
+    settings(stage, at, report);
+    source::check(stage, at, report);
+    template(stage, at, outer(own_names(stage)), report);
+    if let Some(when) = stage.get("when").and_then(Value::as_str) {
+        condition(when, &at.key("when"), &outer(Known::nothing()), report);
+    }
+    warn_unused(stage, at, report);
 }
 
 // The stages of the end wait for all others and for none of their own: what they may refer to are the others.
@@ -124,13 +129,7 @@ fn finally(spec: &Value, at: &FieldPath, names: &[&str], declared: &[String], re
         if stage.get("after").is_some() {
             report.fault(at.key("after"), "a stage of finally runs when all others have ended: leave after out");
         }
-        settings(stage, &at, report);
-        source::check(stage, &at, report);
-        template(stage, &at, outer(own_names(stage)), report);
-        if let Some(when) = stage.get("when").and_then(Value::as_str) {
-            condition(when, &at.key("when"), &outer(Known::nothing()), report);
-        }
-        warn_unused(stage, &at, report);
+        check_stage(stage, &at, &outer, report);
     }
 }
 

@@ -92,10 +92,8 @@ pub fn template_timeout(spec: &Value) -> Duration {
 /// Freezes an accepted pipeline for a run, as JSON.
 pub fn freeze(pipeline: &PipelineRecord, run: &Value, sources: &Sources) -> Frozen<Value> {
     let spec = &pipeline.spec;
-    let (mut stages, mut finally) = (Vec::new(), Vec::new());
-    let last = spec.get("finally").and_then(Value::as_array).map_or(0, Vec::len);
-    let first = dag::all(spec).count() - last;
-    for (index, stage) in dag::all(spec).enumerate() {
+    let mut stages = Vec::new();
+    for stage in dag::all(spec) {
         let name = stage.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
         match freeze::freeze(stage, sources, Some(&pipeline.meta.name)) {
             Frozen::Ready(Effective { mut template, cloned_from }) => {
@@ -104,8 +102,7 @@ pub fn freeze(pipeline: &PipelineRecord, run: &Value, sources: &Sources) -> Froz
                     template["queue"] = queue.clone();
                 }
                 let needs = dag::needs(stage);
-                let list = if index < first { &mut stages } else { &mut finally };
-                list.push(FrozenStage {
+                stages.push(FrozenStage {
                     needs: needs.keys().cloned().collect(),
                     until: needs.into_iter().filter(|(_, until)| *until != Until::default()).collect(),
                     when: stage.get("when").and_then(Value::as_str).map(str::to_owned),
@@ -122,6 +119,8 @@ pub fn freeze(pipeline: &PipelineRecord, run: &Value, sources: &Sources) -> Froz
             }
         }
     }
+    let last = spec.get("finally").and_then(Value::as_array).map_or(0, Vec::len);
+    let finally = stages.split_off(stages.len() - last);
     let on_failure = spec.get("onFailure").and_then(|value| OnFailure::deserialize(value).ok());
     let frozen = FrozenPipeline {
         params: super::params(spec, run),

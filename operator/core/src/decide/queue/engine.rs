@@ -1,6 +1,7 @@
 //! The engine's state, and what is told to it.
 
 use cultivar_crds::Reason;
+use cultivar_crds::labels::DEFAULT_QUEUE;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -62,8 +63,13 @@ impl Engine {
     /// The queue of an experiment that names this one, or none.
     #[must_use]
     pub fn queue_of(&self, namespace: &str, named: Option<&str>) -> Option<&Arc<QueueConfig>> {
-        let default = || Some(self.namespaces.get(namespace)?.get(cultivar_crds::labels::DEFAULT_QUEUE)?.as_str());
-        self.queue(named.or_else(default)?)
+        self.queue(self.name_of_queue(namespace, named)?)
+    }
+
+    // The one that is named, else its namespace's default one.
+    fn name_of_queue<'a>(&'a self, namespace: &str, named: Option<&'a str>) -> Option<&'a str> {
+        let default = || Some(self.namespaces.get(namespace)?.get(DEFAULT_QUEUE)?.as_str());
+        named.or_else(default)
     }
 
     /// The leave to start that an experiment has and has not used yet.
@@ -132,12 +138,13 @@ impl Engine {
     /// A namespace has these labels, or is gone.
     pub fn set_namespace(&mut self, name: &str, labels: Option<BTreeMap<String, String>>, now: Timestamp) {
         let name: Word = name.into();
-        let before = match labels {
-            Some(labels) if self.namespaces.get(&name) == Some(&labels) => return,
+        if self.namespaces.get(&name) == labels.as_ref() {
+            return;
+        }
+        match labels {
             Some(labels) => self.namespaces.insert(Arc::clone(&name), labels),
             None => self.namespaces.remove(&name),
         };
-        drop(before);
         let ids: Vec<Id> = self.asks.keys().filter(|id| id.namespace == name).cloned().collect();
         self.place_again(ids, now);
     }
@@ -287,9 +294,10 @@ impl Engine {
                 let priority = asked.ask.priority.min(line.config.max_priority);
                 line.pending.insert(id, priority, &asked.ask);
                 line.fresh.insert(id.clone());
-                let since = asked.ask.clone();
-                self.asks.insert(id.clone(), Asked { ask: since, queue: Some(Arc::clone(&queue)), priority });
                 self.touch(&queue);
+                if let Some(asked) = self.asks.get_mut(id) {
+                    (asked.queue, asked.priority) = (Some(queue), priority);
+                }
             }
             Err(wait) => {
                 if self.waits.get(id) != Some(&wait) {
@@ -301,16 +309,13 @@ impl Engine {
     }
 
     fn queue_for(&self, id: &Id, ask: &Ask) -> Result<Word, Wait> {
-        let labels = self.namespaces.get(&id.namespace);
-        let default = || labels?.get(cultivar_crds::labels::DEFAULT_QUEUE).map(|name| Word::from(name.as_str()));
         let nobody = |queue: Option<Word>, reason, message: String| Wait { queue, reason, message, position: None };
-        let Some(name) = ask.queue.clone().or_else(default) else {
-            let key = cultivar_crds::labels::DEFAULT_QUEUE;
+        let Some(name) = self.name_of_queue(&id.namespace, ask.queue.as_deref()).map(Word::from) else {
             return Err(nobody(
                 None,
                 Reason::QueueRequired,
                 format!(
-                    "this cluster has Queues, and none is named: set spec.queue, or the label {key} of namespace {}",
+                    "this cluster has Queues, and none is named: set spec.queue, or the label {DEFAULT_QUEUE} of namespace {}",
                     id.namespace
                 ),
             ));
@@ -329,7 +334,8 @@ impl Engine {
             ));
         };
         let empty = BTreeMap::new();
-        let may = line.config.namespaces.as_ref().is_none_or(|wanted| selects(wanted, labels.unwrap_or(&empty)));
+        let labels = self.namespaces.get(&id.namespace).unwrap_or(&empty);
+        let may = line.config.namespaces.as_ref().is_none_or(|wanted| selects(wanted, labels));
         if !may {
             let message = format!(
                 "queue {name} does not take runs of namespace {}: its labels are not those that spec.namespaces of the queue selects",

@@ -77,15 +77,14 @@ impl Line {
     }
 
     pub fn limit(&self, place: &Place) -> Option<Limit> {
-        let flavor = self.config.flavors.iter().find(|flavor| flavor.name == place.0)?;
-        flavor.limits.get(&place.1).copied()
+        self.config.flavor(&place.0)?.limits.get(&place.1).copied()
     }
 
     /// What a claim counts for here: what the queue lists. Of a flavor that it no longer has everything counts, or others
     /// would be given what is still in use.
     pub fn counted<'a>(&self, claim: &'a Claim) -> impl Iterator<Item = (Place, i64)> + use<'a> {
-        let flavor = self.config.flavors.iter().find(|flavor| flavor.name == claim.flavor);
-        let listed: Option<BTreeSet<Word>> = flavor.map(|flavor| flavor.limits.keys().cloned().collect());
+        let listed: Option<BTreeSet<Word>> =
+            self.config.flavor(&claim.flavor).map(|flavor| flavor.limits.keys().cloned().collect());
         let all = claim
             .amounts
             .iter()

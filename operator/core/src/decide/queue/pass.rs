@@ -143,19 +143,21 @@ impl Engine {
     fn keep_promises(&mut self, members: &BTreeSet<Word>, now: Timestamp, outcome: &mut Outcome) {
         for queue in members {
             let promised = self.ledger.lines.get(queue).map(|line| line.promised.clone()).unwrap_or_default();
-            let stopped = self.stopped(queue).is_some();
+            if promised.is_empty() {
+                continue;
+            }
+            let (stopped, leaving) = (self.stopped(queue).is_some(), self.leaving(members));
             for (id, flavor) in promised {
                 let (Some(claim), Some(asked)) = (self.promise_of(&id), self.asks.get(&id).cloned()) else { continue };
                 let Some(line) = self.ledger.lines.get(queue) else { continue };
-                let flavor = line.config.flavors.iter().find(|one| one.name == flavor).cloned();
-                let leaving = self.leaving(members);
+                let flavor = line.config.flavor(&flavor).filter(|_| !stopped).cloned();
                 self.ledger.count(&id.namespace, &claim, -1, now);
                 let fit = |without: &Without| {
-                    let flavor = flavor.as_ref().filter(|_| !stopped)?;
+                    let Some(flavor) = &flavor else { return false };
                     let fit = self.ledger.fit(queue, flavor, &id.namespace, &claim.amounts, without);
-                    matches!(fit, Fit::Fits { .. }).then_some(())
+                    matches!(fit, Fit::Fits { .. })
                 };
-                let (at_once, later) = (fit(&Without::default()).is_some(), fit(&leaving).is_some());
+                let (at_once, later) = (fit(&Without::default()), fit(&leaving));
                 if later {
                     self.ledger.count(&id.namespace, &claim, 1, now);
                 }
