@@ -215,7 +215,8 @@ fn clean_up(cluster: &Cluster, definitions: bool) -> Result<()> {
     cluster.kubectl(&["delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=60s"])?;
     if definitions {
         let names = definition_names()?;
-        let mut args = vec!["delete", "--ignore-not-found", "--wait=false"];
+        // Until they are gone: who applies a definition that is still leaving finds it missing a moment later.
+        let mut args = vec!["delete", "--ignore-not-found", "--timeout=60s"];
         args.extend(names.iter().map(String::as_str));
         cluster.kubectl(&args)?;
     }
