@@ -194,6 +194,9 @@ impl<'a> Board<'a> {
                 format!("the API server refuses the experiment: {refusal}"),
             );
         }
+        if self.room == Some(0) && stage.when.is_none() && stage.fan_out.is_none() {
+            return self.waits_for_room(&stage.name);
+        }
         let known = self.known_to(stage);
         if !stage.when.as_deref().is_some_and(fan_out::reads_coordinates) {
             match self.is_wanted(stage, &self.names(&known)) {

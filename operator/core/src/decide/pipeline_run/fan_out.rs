@@ -121,7 +121,9 @@ impl Board<'_> {
     pub(super) fn fan_out(&mut self, stage: &FrozenStage, fan_out: &FanOut) -> StageStatus {
         let mut members = self.members_of(stage, fan_out);
         // None at all would have ended the stage: it is not known yet how many there are.
-        let open = members.recorded.total == 0 || members.recorded.started < members.recorded.total;
+        let open = members.recorded.total == 0
+            || members.recorded.started < members.recorded.total
+                && (self.gives_up(&members) || self.room_for(&members) > 0);
         // After a crash members may be known to be there before the end of what they were made from is.
         let may_go_on =
             stage.needs.iter().all(|need| self.states.get(need).is_some_and(|state| state.phase.is_terminal()));
@@ -153,19 +155,29 @@ impl Board<'_> {
         fan_out.members(&self.names(&known))
     }
 
+    // Whether no more members are started, and those that are not have ended with that.
+    fn gives_up(&self, members: &Members<'_>) -> bool {
+        self.cancel || self.stopping || members.fan_out.fail_fast && members.has_failed()
+    }
+
+    // How many members this pass may start.
+    fn room_for(&self, members: &Members<'_>) -> usize {
+        let most = members.fan_out.max_parallel.unwrap_or(WINDOW) as usize;
+        let room = most.saturating_sub(members.live().count()).min(PER_PASS);
+        self.room.map_or(room, |of_the_run| room.min(of_the_run))
+    }
+
     // In the order of their indexes, as far as there is room.
     fn start_members(&mut self, members: &mut Members<'_>, all: &[Coordinates]) {
-        let (stage, fan_out) = (members.stage, members.fan_out);
-        let gives_up = self.cancel || self.stopping || fan_out.fail_fast && members.has_failed();
-        let most = fan_out.max_parallel.unwrap_or(WINDOW) as usize;
-        let mut room = most.saturating_sub(members.live().count()).min(PER_PASS);
+        let stage = members.stage;
+        let (gives_up, mut room) = (self.gives_up(members), self.room_for(members));
         let known = self.known_to(stage);
         let reads_coordinates = stage.when.as_deref().is_some_and(reads_coordinates);
         for (index, coordinates) in (0_u32..).zip(all).skip(members.recorded.started as usize) {
             if !members.known.contains_key(&index) && !members.ends.contains_key(&index) {
                 if gives_up {
                     members.ends.insert(index, Phase::Cancelled);
-                } else if room == 0 || self.room == Some(0) {
+                } else if room == 0 {
                     break;
                 } else {
                     let member = Member::of(&stage.name, index);
