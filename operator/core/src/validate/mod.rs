@@ -114,6 +114,9 @@ pub fn pipeline(spec: &Value) -> Report {
             report.fault(fault.path, fault.value);
         }
     }
+    if let Some(Err(error)) = spec.pointer("/timeouts/run").and_then(Value::as_str).map(time::parse_duration) {
+        report.fault(at.key("timeouts").key("run"), error);
+    }
     params::defaults(spec, &at, &mut report);
     report
 }

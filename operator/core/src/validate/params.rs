@@ -76,6 +76,13 @@ pub fn run_params(pipeline: &Value, run: &Value) -> Report {
             conform(value, schema, &at.key(name), &mut report);
         }
     }
+    let stages: Vec<&str> = crate::dag::all(pipeline).filter_map(|stage| stage.get("name")?.as_str()).collect();
+    for (index, name) in run.get("only").and_then(Value::as_array).into_iter().flatten().enumerate() {
+        if !name.as_str().is_some_and(|name| stages.contains(&name)) {
+            let message = format!("the pipeline has no stage {name}; it has: {}", text::some_of(&stages, 16));
+            report.fault(FieldPath::of("spec").key("only").index(index), message);
+        }
+    }
     let defaults = object(pipeline.get("params"));
     for name in declared.iter().filter(|name| !defaults.contains_key(*name) && !given.contains_key(*name)) {
         report.fault(at.key(name), "the pipeline has no default for it, and the run gives no value");
