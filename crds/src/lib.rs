@@ -15,6 +15,7 @@ pub mod pipeline;
 pub mod pipeline_run;
 pub mod queue;
 pub mod reason;
+pub mod reference;
 pub mod schema;
 pub mod source;
 pub mod template;
