@@ -126,6 +126,8 @@ reasons! {
     ReadingRecord => Final,
     /// Waits for stages that have not ended.
     WaitingForStages => Final,
+    /// An artifact whose content a reference reads is being read from the store.
+    ReadingArtifact => Final,
     /// Nothing starts while `suspend` is true.
     Suspended => Final,
     /// Waits for an experiment of the run to end: `maxParallel` are there already.

@@ -101,6 +101,8 @@ impl Index {
             children,
             resumed: resumed.map(|slot| Arc::clone(slot.current())),
             confirmed_gone: confirmed.stages,
+            stores: Stores { named: state.store_of(&key.namespace, &Value::Null), own: self.data.store.clone() },
+            errands: state.errands.of(key),
             refusals: confirmed.refused_stages,
             now,
         };

@@ -264,6 +264,9 @@ impl State {
         if let (Some(member), Some(owner)) = (names::member_of(&meta), &meta.owner) {
             self.nested.entry(owner.uid.clone()).or_default().insert(member, meta.name.clone());
         }
+        if terminal {
+            self.errands.forget(&key);
+        }
         let linked = if terminal { BTreeSet::new() } else { links::of_frozen(status.pipeline_spec.as_ref()) };
         let mut keys = self.links.set(&key, linked);
         self.set_waiting(&key, waits);

@@ -199,7 +199,7 @@ const FAN_OUT: [&str; 4] = ["artifacts", "members", "metrics", "phase"];
 const NESTED: [&str; 3] = ["outputs", "phase", "run"];
 const NESTED_FAN_OUT: [&str; 3] = ["members", "outputs", "phase"];
 const METRIC: [&str; 4] = ["last", "max", "min", "step"];
-const ARTIFACT: [&str; 5] = ["digest", "name", "size", "type", "uri"];
+const ARTIFACT: [&str; 6] = ["digest", "json", "name", "size", "type", "uri"];
 
 fn member(place: &str, name: Option<&str>, names: Option<&BTreeSet<String>>) -> Result<(), RefError> {
     match (name, names) {

@@ -391,6 +391,7 @@ impl Index {
             confirmed_gone: self.confirmed_stages.get(&key).cloned().unwrap_or_default(),
             refusals: BTreeMap::new(),
             now,
+            ..pipeline_run::Snapshot::default()
         })
     }
 

@@ -5,6 +5,7 @@
 //! holds.
 
 use cultivar_crds::{ExperimentStatus, Phase, Reason, StageStatus, Until};
+use jiff::Timestamp;
 use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -43,6 +44,8 @@ pub struct Board<'a> {
     pub stopping: bool,
     /// How many more experiments `maxParallel` allows; nothing: as many as there are.
     pub(super) room: Option<usize>,
+    /// When to look again at what is being read.
+    pub(super) wake: Option<Timestamp>,
     /// Whether nothing starts for the time being.
     suspended: bool,
     /// Whether the run's deadline ends it, and not a person.
@@ -55,8 +58,8 @@ impl<'a> Board<'a> {
         let about = values::pipeline(snapshot, pipeline);
         let (states, actions) = (BTreeMap::new(), Vec::new());
         let suspended = super::is_suspended(snapshot);
-        let (stopping, room, is_overdue) = (false, None, false);
-        Self { snapshot, pipeline, cancel, about, states, actions, stopping, room, suspended, is_overdue }
+        let (stopping, room, is_overdue, wake) = (false, None, false, None);
+        Self { snapshot, pipeline, cancel, about, states, actions, stopping, room, wake, suspended, is_overdue }
     }
 
     /// What does not start does not for the run's deadline.
@@ -243,7 +246,10 @@ impl<'a> Board<'a> {
         if self.room == Some(0) && stage.when.is_none() && stage.fan_out.is_none() {
             return self.waits_for_room(&stage.name);
         }
-        let known = self.known_to(stage);
+        let known = match self.readable_by(stage) {
+            Ok(known) => known,
+            Err(state) => return *state,
+        };
         if !stage.when.as_deref().is_some_and(fan_out::reads_coordinates) {
             match self.is_wanted(stage, &self.names(&known)) {
                 Err(words) => return failed(&stage.name, Reason::ReferenceUnresolved, words),

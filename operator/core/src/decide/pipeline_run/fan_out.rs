@@ -120,11 +120,20 @@ impl Board<'_> {
             let status = members.status();
             return StageStatus { members: Some(status.clone()), ..self.underway(&members, &status) };
         }
-        if open {
-            match self.coordinates(stage, fan_out) {
+        let known = match open.then(|| self.readable_by(stage)) {
+            Some(Err(state)) if members.known.is_empty() && members.ends.is_empty() => return *state,
+            Some(Err(_)) => {
+                let status = members.status();
+                return StageStatus { members: Some(status.clone()), ..self.underway(&members, &status) };
+            }
+            Some(Ok(known)) => Some(known),
+            None => None,
+        };
+        if let Some(known) = &known {
+            match fan_out.members(&self.names(known)) {
                 Ok(coordinates) => {
                     members.recorded.total = u32::try_from(coordinates.len()).unwrap_or(u32::MAX);
-                    self.start_members(&mut members, &coordinates);
+                    self.start_members(&mut members, &coordinates, known);
                 }
                 Err(words) if members.known.is_empty() && members.ends.is_empty() => {
                     return failed(&stage.name, Reason::ReferenceUnresolved, words);
@@ -137,11 +146,6 @@ impl Board<'_> {
             self.end_all(&members);
         }
         self.conclude(&members)
-    }
-
-    fn coordinates(&self, stage: &FrozenStage, fan_out: &FanOut) -> Result<Vec<Coordinates>, String> {
-        let known = self.known_to(stage);
-        fan_out.members(&self.names(&known))
     }
 
     // Whether no more members are started, and those that are not have ended with that.
@@ -157,10 +161,9 @@ impl Board<'_> {
     }
 
     // In the order of their indexes, as far as there is room.
-    fn start_members(&mut self, members: &mut Members<'_>, all: &[Coordinates]) {
+    fn start_members(&mut self, members: &mut Members<'_>, all: &[Coordinates], known: &Value) {
         let stage = members.stage;
         let (gives_up, mut room) = (self.gives_up(members), self.room_for(members));
-        let known = self.known_to(stage);
         let reads_coordinates = stage.when.as_deref().is_some_and(reads_coordinates);
         for (index, coordinates) in (0_u32..).zip(all).skip(members.recorded.started as usize) {
             if !members.known.contains_key(&index) && !members.ends.contains_key(&index) {
@@ -170,7 +173,7 @@ impl Board<'_> {
                     break;
                 } else {
                     let member = Member::of(&stage.name, index);
-                    match self.start_member(stage, &known, member, coordinates, reads_coordinates) {
+                    match self.start_member(stage, known, member, coordinates, reads_coordinates) {
                         Ok(true) => room -= 1,
                         Ok(false) => drop(members.ends.insert(index, Phase::Skipped)),
                         Err(words) => members.problem(index, &words),

@@ -5,6 +5,7 @@
 
 mod board;
 mod child;
+mod contents;
 mod fan_out;
 mod frozen;
 mod matrix;
@@ -34,7 +35,7 @@ use super::freeze::{Frozen, Sources};
 use super::pipeline::digest;
 use super::{Event, Plan, Urgency};
 use crate::domain::conditions::{Conditions, kind};
-use crate::domain::{Member, PipelineRecord, RunRecord, settings, text, time};
+use crate::domain::{Errands, Member, PipelineRecord, RunRecord, Stores, settings, text, time};
 use crate::validate;
 use board::Board;
 use verdict::{Ending, Verdict, conclude, verdict};
@@ -57,6 +58,10 @@ pub struct Snapshot {
     pub children: BTreeMap<Member, Child>,
     /// Those that, recorded before, the API server itself says are gone.
     pub confirmed_gone: BTreeSet<Member>,
+    /// The stores of the namespace, and the operator's own.
+    pub stores: Stores,
+    /// How what was read for the run went so far.
+    pub errands: Errands,
     /// Why the API server would not take one.
     pub refusals: BTreeMap<Member, String>,
     /// The time.
@@ -234,6 +239,7 @@ fn advance(
     plan.status.stages = pipeline.all().filter_map(|stage| board.states.get(&stage.name).cloned()).collect();
     let over = all_ended(&pipeline.finally, &board);
     plan.actions.extend(std::mem::take(&mut board.actions));
+    board.wake.into_iter().for_each(|moment| plan.wake(moment));
     match verdict {
         Some(verdict) if over => conclude(snapshot, plan, pipeline, verdict),
         Some(_) => {

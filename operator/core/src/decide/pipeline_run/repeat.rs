@@ -74,7 +74,10 @@ impl Board<'_> {
             let words = format!("turn {}: the API server refuses it: {refusal}", turn + 1);
             return StageStatus { turn: Some(turn + 1), ..failed(&stage.name, Reason::InvalidTemplate, words) };
         }
-        let known = self.known_to(stage);
+        let known = match self.readable_by(stage) {
+            Ok(known) => known,
+            Err(state) => return StageStatus { turn: (turn > 0).then_some(turn), ..*state },
+        };
         // Before the first turn nothing was brought: what is read of it is absent.
         let last = if last.is_null() { json!({"metrics": {}, "artifacts": {}, "outputs": {}}) } else { last };
         let about = json!({"index": turn, "last": last});
