@@ -186,7 +186,8 @@ pub struct Flavor {
 /// Whether the nodes that there are decide who can be admitted.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NodeFit {
-    /// What no node could take, were it empty, waits with the reason NoNodeFits and takes no quota.
+    /// What no node could take, were no run of a queue on it, waits with the reason NoNodeFits and takes no quota. What pods
+    /// outside the queues hold of an extended resource that a Queue lists counts as not there.
     #[default]
     Enforce,
     /// Nodes are not looked at.

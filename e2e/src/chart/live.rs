@@ -19,7 +19,7 @@ const WEBHOOK: &str = "validatingwebhookconfiguration/chart-test-cultivar-chart-
 const OPERATOR: &str = "system:serviceaccount:chart-test:chart-test-cultivar-operator";
 
 /// Verb and resource, namespace, and whether the operator may.
-const RIGHTS: [(&str, &str, &str, bool); 38] = [
+const RIGHTS: [(&str, &str, &str, bool); 40] = [
     ("watch", "artifactstores.cultivar.dev", NAMESPACE, true),
     ("patch", "artifactstores.cultivar.dev", NAMESPACE, false),
     ("watch", "queues.cultivar.dev", NAMESPACE, true),
@@ -28,6 +28,8 @@ const RIGHTS: [(&str, &str, &str, bool); 38] = [
     ("patch", "namespaces", NAMESPACE, false),
     ("watch", "nodes", NAMESPACE, true),
     ("patch", "nodes", NAMESPACE, false),
+    ("watch", "pods", "default", true),
+    ("delete", "pods", "default", false),
     ("create", "experiments.cultivar.dev", NAMESPACE, true),
     ("patch", "experiments.cultivar.dev/status", NAMESPACE, true),
     ("update", "experiments.cultivar.dev/finalizers", NAMESPACE, true),

@@ -98,6 +98,7 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         queues::stages_go_to_the_flavor_of_their_queue,
         queues::what_is_lent_is_taken_back,
         queues::what_no_node_could_take_waits,
+        queues::what_others_hold_of_a_node_is_not_there,
         load::a_run_costs_few_writes,
         load::two_hundred_pipelines_make_five_jobs_each,
     ];

@@ -7,6 +7,7 @@ pub mod convert;
 mod errands;
 pub mod index;
 mod links;
+mod outsiders;
 pub mod raw;
 pub mod snapshot;
 mod state;

@@ -11,7 +11,8 @@ use kube::Resource;
 use kube::api::DynamicObject;
 use kube::core::ApiResource;
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -36,6 +37,29 @@ pub type SlimNode = Slim<NodeSpec, NodeStatus>;
 pub type SlimStore = Slim<ArtifactStoreSpec, IgnoredAny>;
 /// A Pod.
 pub type SlimPod = Slim<PodSpec, PodStatus>;
+
+/// A Pod that no queue admitted.
+pub type SlimOutsider = Slim<AskingSpec, IgnoredAny>;
+
+/// Of a Pod's spec, what says how much it asks for and where.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AskingSpec {
+    #[serde(skip_serializing)]
+    pub node_name: Option<String>,
+    pub containers: Vec<AskingContainer>,
+    pub init_containers: Vec<AskingContainer>,
+    pub resources: Value,
+    pub overhead: Value,
+}
+
+/// Of a container of it.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AskingContainer {
+    pub restart_policy: Option<String>,
+    pub resources: Value,
+}
 
 /// Of a Job's status.
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -11,16 +11,17 @@ pub use admit::{Loop, run};
 
 use cultivar_core::decide::experiment::queueing::Queueing;
 use cultivar_core::decide::queue::{Ask, Bearer, Engine, Id, Reading};
-use cultivar_core::domain::node::Node;
-use cultivar_core::domain::queue::{Hold, config};
+use cultivar_core::domain::node::{Node, Outsider};
+use cultivar_core::domain::queue::{Hold, Word, config};
 use cultivar_core::domain::{Meta, Placement, Record};
 use cultivar_crds::{QueueSpec, QueueStatus};
 use jiff::Timestamp;
 use serde::Deserialize;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::Notify;
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, watch};
 
 use crate::observe::Key;
 use crate::observe::convert;
@@ -44,6 +45,10 @@ pub struct Queues {
     // Whether there is any queue: where there is none nothing here costs anything.
     any: AtomicBool,
     news: Notify,
+    // The extended resources that queues list, once every Queue is known.
+    listed: watch::Sender<Option<Arc<BTreeSet<Word>>>>,
+    // Since when the pods are looked through that hold some of what was listed last.
+    counting: Mutex<Option<Instant>>,
     off: bool,
 }
 
@@ -73,8 +78,51 @@ impl Queues {
         locked(&self.engine).set_queue(&name, Some(config(&name, &uid, deleting, &spec)), Timestamp::now());
         locked(&self.objects).insert(name, Arc::new(record));
         self.any.store(true, Ordering::Relaxed);
+        if self.listed.borrow().is_some() {
+            self.are_known();
+        }
         self.news.notify_one();
         Ok(())
+    }
+
+    /// Every Queue is known: what they list is.
+    pub fn are_known(&self) {
+        let listed = locked(&self.engine).listed();
+        self.listed.send_if_modified(|known| {
+            let news = known.as_deref() != Some(&listed);
+            if news {
+                *locked(&self.counting) = Some(Instant::now());
+                *known = Some(Arc::new(listed));
+            }
+            news
+        });
+    }
+
+    /// The extended resources that queues list; nothing until every Queue is known.
+    pub fn listed(&self) -> watch::Receiver<Option<Arc<BTreeSet<Word>>>> {
+        self.listed.subscribe()
+    }
+
+    /// A pod that no queue admitted holds something of a node, or nothing any more.
+    pub fn set_outsider(&self, name: &str, outsider: Option<Outsider>) {
+        locked(&self.engine).set_outsider(name, outsider);
+        self.news.notify_one();
+    }
+
+    /// The pods that no queue admitted and that hold something of a node.
+    pub fn outsiders(&self) -> HashSet<String> {
+        locked(&self.engine).outsiders().cloned().collect()
+    }
+
+    /// All of them are known.
+    pub fn outsiders_are_known(&self) {
+        *locked(&self.counting) = None;
+        self.news.notify_one();
+    }
+
+    /// How long those pods have been looked through, where they still are.
+    fn counting(&self) -> Option<Duration> {
+        locked(&self.counting).map(|since| since.elapsed())
     }
 
     /// A Queue is gone.
@@ -84,6 +132,9 @@ impl Queues {
         self.any.store(engine.has_queues(), Ordering::Relaxed);
         drop(engine);
         locked(&self.objects).remove(name);
+        if self.listed.borrow().is_some() {
+            self.are_known();
+        }
         self.news.notify_one();
     }
 

@@ -249,6 +249,12 @@ pub fn times(amounts: &Amounts, factor: u32) -> Amounts {
     amounts.iter().map(|(resource, amount)| (Arc::clone(resource), amount.saturating_mul(i64::from(factor)))).collect()
 }
 
+/// Whether a resource is one that somebody added to Kubernetes' own: a GPU, a network card.
+#[must_use]
+pub fn is_extended(resource: &str) -> bool {
+    resource.contains('/') && !resource.starts_with("kubernetes.io/")
+}
+
 /// Whether a label selector takes these labels.
 #[must_use]
 pub fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {

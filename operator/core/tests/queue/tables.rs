@@ -1,6 +1,6 @@
 //! The tables: one story a case, told step by step.
 
-use cultivar_core::domain::node::{Node, PodShape, Taint, Toleration};
+use cultivar_core::domain::node::{Node, Outsider, PodShape, Taint, Toleration};
 use cultivar_core::domain::queue::{Amounts, times};
 use cultivar_core::domain::{quantity, time};
 use cultivar_crds::QueueSpec;
@@ -39,6 +39,9 @@ struct Step {
     /// By name; null: it is gone.
     #[serde(default)]
     nodes: BTreeMap<String, Option<NodeInShort>>,
+    /// Pods that no queue admitted, by name; null: it is gone.
+    #[serde(default)]
+    outsiders: BTreeMap<String, Option<OutsiderInShort>>,
     #[serde(default)]
     restart: bool,
     running: Option<BTreeSet<String>>,
@@ -66,6 +69,19 @@ struct NodeInShort {
     labels: BTreeMap<String, String>,
     /// `key=value:effect`.
     taint: Option<String>,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OutsiderInShort {
+    node: String,
+    gpu: i64,
+}
+
+impl OutsiderInShort {
+    fn outsider(&self) -> Outsider {
+        Outsider { node: self.node.clone(), amounts: [("nvidia.com/gpu".into(), self.gpu)].into_iter().collect() }
+    }
 }
 
 impl NodeInShort {
@@ -145,6 +161,9 @@ fn play(world: &mut World, step: &Step) -> Vec<String> {
     }
     for (name, node) in &step.nodes {
         world.set_node(name, node.as_ref().map(NodeInShort::node));
+    }
+    for (name, outsider) in &step.outsiders {
+        world.set_outsider(name, outsider.as_ref().map(OutsiderInShort::outsider));
     }
     step.end.iter().for_each(|run| world.end(&id(run), now));
     for (index, asks) in step.ask.iter().enumerate() {

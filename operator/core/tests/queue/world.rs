@@ -2,7 +2,7 @@
 
 use cultivar_core::decide::queue::{Ask, Bearer, Engine, Id};
 use cultivar_core::domain::Claim;
-use cultivar_core::domain::node::{Node, PodShape};
+use cultivar_core::domain::node::{Node, Outsider, PodShape};
 use cultivar_core::domain::queue::{Amounts, Hold, config};
 use cultivar_crds::QueueSpec;
 use jiff::Timestamp;
@@ -31,7 +31,10 @@ pub struct World {
     pub queues: BTreeMap<String, QueueSpec>,
     pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
     pub nodes: BTreeMap<String, Node>,
+    pub outsiders: BTreeMap<String, Outsider>,
     pub passes: usize,
+    // Whether any node was ever told of: else none is looked at.
+    pub nodes_told: bool,
 }
 
 impl World {
@@ -50,9 +53,18 @@ impl World {
 
     pub fn set_node(&mut self, name: &str, node: Option<Node>) {
         self.engine.set_node(name, node.clone());
+        self.nodes_told = true;
         match node {
             Some(node) => self.nodes.insert(name.to_owned(), node),
             None => self.nodes.remove(name),
+        };
+    }
+
+    pub fn set_outsider(&mut self, name: &str, outsider: Option<Outsider>) {
+        self.engine.set_outsider(name, outsider.clone());
+        match outsider {
+            Some(outsider) => self.outsiders.insert(name.to_owned(), outsider),
+            None => self.outsiders.remove(name),
         };
     }
 
@@ -130,6 +142,10 @@ impl World {
         }
         for (name, node) in self.nodes.clone() {
             self.engine.set_node(&name, Some(node));
+        }
+        self.nodes_told = !self.nodes.is_empty();
+        for (name, outsider) in self.outsiders.clone() {
+            self.engine.set_outsider(&name, Some(outsider));
         }
         for (id, run) in self.runs.clone() {
             match &run.hold {

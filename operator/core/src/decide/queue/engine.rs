@@ -10,8 +10,8 @@ use super::ledger::{Group, Ledger};
 use super::model::{Admission, Ask, Bearer, Eviction, Id, Wait};
 use super::nodes::Nodes;
 use crate::domain::Claim;
-use crate::domain::node::Node;
-use crate::domain::queue::{Hold, QueueConfig, Word, selects};
+use crate::domain::node::{Node, Outsider};
+use crate::domain::queue::{Hold, QueueConfig, Word, is_extended, selects};
 
 /// Decides for every queue; see the module.
 #[derive(Clone, Debug, Default)]
@@ -155,6 +155,26 @@ impl Engine {
             // Who waited for one may have it now, and who would have been admitted may not.
             self.dirty.extend(self.ledger.members.keys().cloned());
         }
+    }
+
+    /// A pod that no queue admitted holds something of a node, or nothing any more.
+    pub fn set_outsider(&mut self, name: &str, outsider: Option<Outsider>) {
+        if self.nodes.set_outsider(name, outsider) {
+            self.dirty.extend(self.ledger.members.keys().cloned());
+        }
+    }
+
+    /// The pods that no queue admitted and that hold something of a node.
+    pub fn outsiders(&self) -> impl Iterator<Item = &String> {
+        self.nodes.outsiders()
+    }
+
+    /// The extended resources that queues list: of these it matters what other pods hold.
+    #[must_use]
+    pub fn listed(&self) -> BTreeSet<Word> {
+        let flavors = self.ledger.lines.values().flat_map(|line| &line.config.flavors);
+        let enforced = flavors.filter(|flavor| flavor.node_fit).flat_map(|flavor| flavor.limits.keys());
+        enforced.filter(|resource| is_extended(resource)).cloned().collect()
     }
 
     /// An experiment wants an attempt started. Asked again it is what it was, unless it has changed.

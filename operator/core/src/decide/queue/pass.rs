@@ -150,7 +150,9 @@ impl Engine {
             for (id, flavor) in promised {
                 let (Some(claim), Some(asked)) = (self.promise_of(&id), self.asks.get(&id).cloned()) else { continue };
                 let Some(line) = self.ledger.lines.get(queue) else { continue };
-                let flavor = line.config.flavor(&flavor).filter(|_| !stopped).cloned();
+                // Of a node that went meanwhile nothing is kept for anybody.
+                let lands = |flavor: &&Flavor| !stopped && self.nodes.take(flavor, &asked.ask.pod);
+                let flavor = line.config.flavor(&flavor).filter(lands).cloned();
                 self.ledger.count(&id.namespace, &claim, -1, now);
                 let fit = |without: &Without| {
                     let Some(flavor) = &flavor else { return false };
