@@ -344,7 +344,7 @@ pub struct Metric {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct PhaseTimes {
-    /// It waited in its queue for the first time: the age that counts there.
+    /// It asked its queue for the first time: the age that counts there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::moment")]
     pub queued: Option<String>,

@@ -63,6 +63,13 @@ pub struct QueueSpec {
     #[schemars(schema_with = "schema::duration")]
     pub max_runtime: Option<String>,
 
+    /// Most experiments that wait in it; without end by default. Newer ones stay Pending with the reason QueueFull, and join
+    /// when one of those that wait starts or leaves. Who was admitted before, and asks again, is always taken; what
+    /// no queue or node could ever take is not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_queued: Option<u32>,
+
     /// What the queue has, by resource, where all nodes are alike: `nvidia.com/gpu`, `cpu`, `memory`, `pods` or any other.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
@@ -235,6 +242,9 @@ pub struct QueueStatus {
     /// Experiments that wait in it.
     #[serde(default)]
     pub waiting: u32,
+    /// Experiments that wait for a place in it, for `maxQueued` do already.
+    #[serde(default)]
+    pub outside: u32,
     /// Experiments that hold something of it.
     #[serde(default)]
     pub admitted: u32,

@@ -141,6 +141,8 @@ reasons! {
     WaitingForPreemption => Final,
     /// Waits behind others of its queue that come first.
     WaitingForTurn => Final,
+    /// As many wait in the queue as it takes (`maxQueued`); it joins when one of them starts or leaves.
+    QueueFull => Final,
     /// The queue admits nothing: it is on hold, drained, or being deleted.
     QueueHeld => Final,
     /// Waits until the Queue that the experiment names exists.

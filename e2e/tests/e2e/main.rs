@@ -92,6 +92,7 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         faults::the_api_server_goes_away_and_comes_back,
         faults::another_replica_takes_over,
         queues::a_crash_of_the_operator_leaks_nothing,
+        queues::a_full_queue_takes_no_newer_ones,
         queues::a_gang_is_admitted_whole,
         queues::a_queue_in_use_stays_until_it_is_empty,
         queues::a_run_waits_until_it_fits,

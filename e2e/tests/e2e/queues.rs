@@ -260,3 +260,38 @@ pub async fn what_others_hold_of_a_node_is_not_there(case: &Case) -> Result<()> 
     case.server.delete("Node", "", &case.namespace).await?;
     remove(case, &["others"]).await
 }
+
+/// A queue takes only as many that wait as it says: newer ones stay Pending and can still be edited, join in their order, and
+/// a new operator finds everybody where they were.
+pub async fn a_full_queue_takes_no_newer_ones(case: &Case) -> Result<()> {
+    queue(case, "full", json!({"maxQueued": 1, "resources": {GPU: {"quota": 1}}})).await?;
+    case.experiment("first", run("full", 1, "1h")).await?;
+    runs(case, "first").await?;
+    case.experiment("second", run("full", 1, "1h")).await?;
+    waits(case, "second", "WaitingForQuota").await?;
+    for name in ["third", "fourth"] {
+        case.experiment(name, run("full", 1, "200ms")).await?;
+        let refused =
+            |object: &Value| object["status"]["phase"] == "Pending" && object["status"]["reason"] == "QueueFull";
+        case.wait("Experiment", name, refused).await?;
+    }
+    let counted = |queue: &Value| queue["status"]["waiting"] == 1 && queue["status"]["outside"] == 2;
+    case.server.wait("Queue", "", "full", SOON, counted).await?;
+    let edit = json!({"spec": {"resources": {"limits": {GPU: 1, "cpu": "1"}}}});
+    case.server.patch("Experiment", &case.namespace, "third", &edit).await?;
+    let frozen = |object: &Value| object["status"]["template"]["resources"]["limits"]["cpu"] == "1";
+    case.wait("Experiment", "third", frozen).await?;
+    case.kill_operator();
+    case.start_operator()?;
+    case.server.patch("Experiment", &case.namespace, "first", &json!({"spec": {"cancel": true}})).await?;
+    runs(case, "second").await?;
+    waits(case, "third", "WaitingForQuota").await?;
+    let fourth = case.get("Experiment", "fourth").await?;
+    ensure!(fourth["status"]["reason"] == "QueueFull", "{}", fourth["status"]);
+    case.server.patch("Experiment", &case.namespace, "second", &json!({"spec": {"cancel": true}})).await?;
+    for name in ["third", "fourth"] {
+        let done = case.ends(name, "Completed").await?;
+        ensure!(done["status"]["attempt"] == 1, "{name} ran {} times", done["status"]["attempt"]);
+    }
+    remove(case, &["full"]).await
+}

@@ -19,6 +19,7 @@ pub struct Run {
     pub limit: Option<Duration>,
     pub since: Timestamp,
     pub asked: Timestamp,
+    pub placed: bool,
     pub attempt: u32,
     pub preempted: u32,
     pub hold: Option<(Claim, Timestamp)>,
@@ -120,8 +121,16 @@ impl World {
                 let run = self.runs.get_mut(id).expect("only who asked is admitted");
                 assert_eq!(run.attempt, admission.attempt, "{id}");
                 run.hold = Some((admission.claim, now));
+                run.placed = false;
                 self.tell_holds(id, now);
                 started = true;
+            }
+            // What has a place in line says so from now on, as its phase does.
+            for id in self.engine.asking().cloned().collect::<Vec<_>>() {
+                let placed = self.engine.wait(&id).is_some_and(|wait| wait.reason != cultivar_crds::Reason::QueueFull && wait.queue.is_some());
+                if let Some(run) = self.runs.get_mut(&id) {
+                    run.placed |= placed;
+                }
             }
             if !started && outcome.changed.is_empty() {
                 return;
@@ -192,6 +201,7 @@ fn ask_of(run: &Run) -> Ask {
         priority: run.priority,
         since: run.since,
         asked: run.asked,
+        placed: run.attempt > 1 || run.placed,
         amounts: run.amounts.clone(),
         pod: run.pod.clone(),
         limit: run.limit,

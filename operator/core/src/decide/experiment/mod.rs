@@ -116,7 +116,10 @@ pub fn decide(snapshot: &Snapshot) -> Plan<ExperimentStatus> {
         leftovers::clean_up(snapshot, &mut plan);
         return plan;
     }
-    plan.status.observed_generation = Some(snapshot.experiment.meta.generation);
+    let seen = plan.status.observed_generation.replace(snapshot.experiment.meta.generation);
+    if queueing::is_outside(&plan.status) && seen != plan.status.observed_generation {
+        plan.status.template = None;
+    }
     if plan.status.phase.is_terminal() {
         ended::tend(snapshot, &mut plan);
         publish::publish(snapshot, &mut plan);

@@ -3,6 +3,7 @@
 use cultivar_crds::Reason;
 use cultivar_crds::labels::DEFAULT_QUEUE;
 use jiff::Timestamp;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -185,8 +186,12 @@ impl Engine {
             }
             self.drop_grant(id, now);
         }
-        if self.asks.get(id).is_some_and(|asked| asked.ask == ask) {
-            return;
+        if let Some(asked) = self.asks.get_mut(id) {
+            // That it has its place is what was decided here, and moves nobody.
+            asked.ask.placed |= ask.placed;
+            if asked.ask == (Ask { placed: asked.ask.placed, ..ask.clone() }) {
+                return;
+            }
         }
         self.take_back(id, now);
         self.asks.insert(id.clone(), Asked { ask, queue: None, priority: 0 });
@@ -278,6 +283,7 @@ impl Engine {
         let Some(queue) = asked.queue.take() else { return };
         if let Some(line) = self.ledger.lines.get_mut(&queue) {
             line.pending.remove(id, asked.priority, &asked.ask);
+            line.outside.remove(&(Reverse(asked.priority), asked.ask.since, id.clone()));
             line.promised.remove(id);
             line.fresh.remove(id);
         }
@@ -291,10 +297,20 @@ impl Engine {
         self.fresh.remove(id);
     }
 
+    fn has_place(&self, id: &Id) -> bool {
+        let Some(asked) = self.asks.get(id) else { return false };
+        let line = asked.queue.as_ref().and_then(|queue| self.ledger.lines.get(queue));
+        line.is_some_and(|line| !line.outside.contains(&(Reverse(asked.priority), asked.ask.since, id.clone())))
+    }
+
     fn place_again(&mut self, ids: Vec<Id>, now: Timestamp) {
         for id in ids {
-            // What was promised is decided anew.
+            // What was promised is decided anew; who had a place has one.
+            let placed = self.has_place(&id);
             self.unplace(&id, now);
+            if let Some(asked) = self.asks.get_mut(&id) {
+                asked.ask.placed |= placed;
+            }
             self.place(&id);
         }
     }
@@ -312,7 +328,12 @@ impl Engine {
             Ok(queue) => {
                 let Some(line) = self.ledger.lines.get_mut(&queue) else { return };
                 let priority = asked.ask.priority.min(line.config.max_priority);
-                line.pending.insert(id, priority, &asked.ask);
+                if asked.ask.placed || line.config.max_queued.is_none() {
+                    line.pending.insert(id, priority, &asked.ask);
+                } else {
+                    // The next pass lets in whoever comes first.
+                    line.outside.insert((Reverse(priority), asked.ask.since, id.clone()));
+                }
                 line.fresh.insert(id.clone());
                 self.touch(&queue);
                 if let Some(asked) = self.asks.get_mut(id) {
