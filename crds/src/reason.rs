@@ -149,6 +149,12 @@ reasons! {
     QueueNotFound => Final,
     /// The cluster has Queues, and neither the experiment nor its namespace names one.
     QueueRequired => Final,
+    /// Waits until the namespace has the LocalQueue of Kueue that the experiment names.
+    LocalQueueNotFound => Final,
+    /// Kueue has not admitted the Job yet.
+    WaitingForKueue => Final,
+    /// Kueue has stopped the Job, which starts again when Kueue admits it again.
+    EvictedByKueue => Final,
     /// The queue does not take runs of this namespace.
     NamespaceNotAllowed => Final,
     /// The run asks for more than its queue can ever have.

@@ -26,6 +26,8 @@ pub struct Server {
 pub fn resource(kind: &str) -> ApiResource {
     let (group, version) = match kind {
         "Job" => ("batch", "v1"),
+        "LocalQueue" | "Workload" => ("kueue.x-k8s.io", "v1beta1"),
+        "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1"),
         "Event" => ("events.k8s.io", "v1"),
         "Lease" => ("coordination.k8s.io", "v1"),
         "Pod" | "Node" | "Service" | "Namespace" | "ServiceAccount" | "ResourceQuota" | "ConfigMap" => ("", "v1"),

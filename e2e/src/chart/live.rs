@@ -19,7 +19,7 @@ const WEBHOOK: &str = "validatingwebhookconfiguration/chart-test-cultivar-chart-
 const OPERATOR: &str = "system:serviceaccount:chart-test:chart-test-cultivar-operator";
 
 /// Verb and resource, namespace, and whether the operator may.
-const RIGHTS: [(&str, &str, &str, bool); 40] = [
+const RIGHTS: [(&str, &str, &str, bool); 41] = [
     ("watch", "artifactstores.cultivar.dev", NAMESPACE, true),
     ("patch", "artifactstores.cultivar.dev", NAMESPACE, false),
     ("watch", "queues.cultivar.dev", NAMESPACE, true),
@@ -43,6 +43,7 @@ const RIGHTS: [(&str, &str, &str, bool); 40] = [
     ("watch", "pods", NAMESPACE, true),
     ("delete", "pods", NAMESPACE, false),
     ("create", "pods", NAMESPACE, false),
+    ("get", "localqueues.kueue.x-k8s.io", NAMESPACE, true),
     ("create", "services", NAMESPACE, true),
     ("delete", "services", NAMESPACE, false),
     ("create", "events.events.k8s.io", NAMESPACE, true),

@@ -9,6 +9,7 @@ mod clones;
 mod deaths;
 mod faults;
 mod kit;
+mod kueue;
 mod load;
 mod pipelines;
 mod queues;
@@ -91,6 +92,7 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         faults::a_result_lost_while_the_operator_is_down_is_made_again,
         faults::the_api_server_goes_away_and_comes_back,
         faults::another_replica_takes_over,
+        kueue::a_run_is_handed_to_kueue,
         queues::a_crash_of_the_operator_leaks_nothing,
         queues::a_full_queue_takes_no_newer_ones,
         queues::a_gang_is_admitted_whole,

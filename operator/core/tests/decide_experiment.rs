@@ -140,6 +140,9 @@ struct JobInShort {
     failed: Option<(String, String)>,
     #[serde(default)]
     deleting: bool,
+    #[serde(default)]
+    suspended: bool,
+    started: Option<i64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -219,6 +222,8 @@ impl JobInShort {
                 None => JobState::Active,
             },
             holding: None,
+            suspended: self.suspended,
+            started: self.started.map(at),
         }
     }
 }
@@ -327,7 +332,7 @@ impl Given {
         });
         let evicted = self.evicted.clone().map(|(attempt, message)| Eviction { attempt, message });
         let max_runtime = self.max_runtime.map(std::time::Duration::from_secs);
-        Queueing { off: false, queues: self.queues, admission, wait, eviction: evicted, bounded: self.bounded, pod: None, max_runtime }
+        Queueing { off: false, queues: self.queues, admission, wait, eviction: evicted, bounded: self.bounded, pod: None, kueue: None, max_runtime }
     }
 
     // The errands that are asked for at first have this outcome.

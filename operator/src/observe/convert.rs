@@ -137,7 +137,8 @@ fn label(meta: &ObjectMeta, key: &str) -> String {
 /// A Job as a record.
 #[must_use]
 pub fn job(job: SlimJob) -> JobRecord {
-    let conditions = job.status.and_then(|status| status.conditions).unwrap_or_default();
+    let status = job.status.unwrap_or_default();
+    let conditions = status.conditions.unwrap_or_default();
     let mut state = JobState::Active;
     for condition in conditions.into_iter().filter(|condition| condition.status == "True") {
         state = match condition.type_.as_str() {
@@ -152,6 +153,8 @@ pub fn job(job: SlimJob) -> JobRecord {
     let meta = job.metadata;
     JobRecord {
         holding: holding(&meta),
+        suspended: job.spec.and_then(|spec| spec.suspend).unwrap_or(false),
+        started: status.start_time.map(|time| time.0),
         owner_uid: controller(meta.owner_references.as_deref()).map(|owner| owner.uid).unwrap_or_default(),
         experiment: label(&meta, labels::EXPERIMENT),
         attempt: attempt(&meta),

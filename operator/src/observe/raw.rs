@@ -28,7 +28,7 @@ pub struct Slim<S, T> {
 /// An object of ours: spec and status are still text.
 pub type Raw = Slim<Box<RawValue>, Box<RawValue>>;
 /// A Job.
-pub type SlimJob = Slim<IgnoredAny, JobStatus>;
+pub type SlimJob = Slim<JobSpec, JobStatus>;
 /// A namespace.
 pub type SlimNamespace = Slim<IgnoredAny, IgnoredAny>;
 /// A Node.
@@ -61,9 +61,17 @@ pub struct AskingContainer {
     pub resources: Value,
 }
 
+/// Of a Job's spec.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct JobSpec {
+    pub suspend: Option<bool>,
+}
+
 /// Of a Job's status.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct JobStatus {
+    pub start_time: Option<Time>,
     pub conditions: Option<Vec<Condition>>,
 }
 

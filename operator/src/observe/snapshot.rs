@@ -3,6 +3,7 @@
 use cultivar_core::decide::freeze::{Query, Sources, queries as queries_of};
 use cultivar_core::decide::inputs;
 use cultivar_core::decide::pipeline_run::queries;
+use cultivar_core::decide::experiment::queueing::Queueing;
 use cultivar_core::decide::{experiment, pipeline, pipeline_run};
 use cultivar_core::domain::{ExperimentRecord, Producer, Record, StoreAccess, Stores};
 use cultivar_crds::artifact_store::DEFAULT_STORE;
@@ -58,7 +59,11 @@ impl Index {
             in_use: state.links.in_use(&key.namespace, &key.name),
             confirmed: state.confirmed.get(key).and_then(|confirmed| confirmed.attempt),
             refusal: state.refusals.get(key).cloned(),
-            queueing: self.queues.of(key, queue_of(record, template)),
+            queueing: match template.get("admission") {
+                None => self.queues.of(key, queue_of(record, template)),
+                // The queues here have no say.
+                Some(_) => Queueing::default(),
+            },
             runner_image: self.data.runner_image.clone(),
             stores: Stores { named: state.store_of(&key.namespace, template), own: self.data.store.clone() },
             errands: state.errands.of(key),

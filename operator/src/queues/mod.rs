@@ -187,6 +187,7 @@ impl Queues {
             wait: engine.wait(&id).cloned(),
             eviction: engine.eviction(&id).cloned(),
             bounded: of.is_some_and(|config| config.max_queued.is_some()),
+            kueue: None,
             pod: of.and_then(|config| config.pod.clone()),
             max_runtime: of.and_then(|config| config.max_runtime),
         }

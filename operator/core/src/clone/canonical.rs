@@ -24,6 +24,19 @@ pub fn digest(value: &Value) -> String {
     hash.iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
 }
 
+/// The digest of a template: of what is run, whoever admits it.
+#[must_use]
+pub fn digest_of_template(template: &Value) -> String {
+    match template.as_object().filter(|fields| fields.contains_key("admission")) {
+        None => digest(template),
+        Some(fields) => {
+            let mut fields = fields.clone();
+            fields.remove("admission");
+            digest(&Value::Object(fields))
+        }
+    }
+}
+
 fn write(value: &Value, out: &mut String) {
     match value {
         Value::Number(number) => out.push_str(&canonical_number(number)),

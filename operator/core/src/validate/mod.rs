@@ -101,6 +101,7 @@ pub fn pipeline(spec: &Value) -> Report {
         }
     }
     params::defaults(spec, &at, &mut report);
+    one_admits(spec, &at, &mut report);
     report
 }
 
@@ -157,7 +158,7 @@ fn template(spec: &Value, at: &FieldPath, known: Known, report: &mut Report) {
         match key.as_str() {
             "when" => {} // an expression, not a template
             "name" | "after" | "from" | "unset" | "cancel" | "ttlAfterFinished" | "store" | "keepOnFailure"
-            | "queue" => {
+            | "queue" | "admission" => {
                 for (path, _) in scan(&value, &at) {
                     report.fault(path, LITERAL);
                 }
@@ -206,6 +207,7 @@ fn condition(when: &str, at: &FieldPath, known: &Known, report: &mut Report) {
 }
 
 fn settings(spec: &Value, at: &FieldPath, report: &mut Report) {
+    one_admits(spec, at, report);
     for path in [
         &["timeouts", "template"][..],
         &["timeouts", "queue"],
@@ -220,6 +222,13 @@ fn settings(spec: &Value, at: &FieldPath, report: &mut Report) {
         if let Some(Err(error)) = value.map(time::parse_duration) {
             report.fault(path.iter().fold(at.clone(), |at, key| at.key(key)), error);
         }
+    }
+}
+
+fn one_admits(spec: &Value, at: &FieldPath, report: &mut Report) {
+    if spec.get("queue").is_some() && spec.get("admission").is_some() {
+        report
+            .fault(at.key("admission"), "either a Queue admits it (queue) or Kueue does (admission): leave one of them out");
     }
 }
 

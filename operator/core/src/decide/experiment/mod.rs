@@ -8,6 +8,7 @@ mod ended;
 mod equipment;
 mod gang;
 mod judge;
+mod kueue;
 pub mod leftovers;
 mod publish;
 mod pursue;
@@ -234,7 +235,7 @@ fn frozen(
     template: serde_json::Value,
     cloned_from: Option<ClonedFrom>,
 ) {
-    plan.status.digest = Some(clone::digest(&template));
+    plan.status.digest = Some(clone::digest_of_template(&template));
     plan.status.template = Some(template);
     plan.status.cloned_from = cloned_from;
     plan.status.phase = Phase::Starting;

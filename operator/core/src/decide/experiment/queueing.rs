@@ -30,6 +30,8 @@ pub struct Queueing {
     pub bounded: bool,
     /// What its queue adds to its pods.
     pub pod: Option<Arc<PodDefaults>>,
+    /// What Kueue says of its Job, where Kueue admits it.
+    pub kueue: Option<String>,
     /// Longest that its queue lets a program run.
     pub max_runtime: Option<Duration>,
 }

@@ -89,6 +89,19 @@ pub fn template_timeout(spec: &Value) -> Duration {
     longest.unwrap_or_else(|| settings::timeouts(&Value::Null).template)
 }
 
+// One of the two admits a stage: what it says itself, else what its pipeline says, else what its source said.
+fn admitted_by(pipeline: &Value, stage: &Value, template: &mut Value) {
+    if stage.get("queue").or(stage.get("admission")).is_some() {
+        return;
+    }
+    for (said, other) in [("queue", "admission"), ("admission", "queue")] {
+        if let (Some(value), Some(template)) = (pipeline.get(said), template.as_object_mut()) {
+            template.insert(said.to_owned(), value.clone());
+            template.remove(other);
+        }
+    }
+}
+
 /// Freezes an accepted pipeline for a run, as JSON.
 pub fn freeze(pipeline: &PipelineRecord, run: &Value, sources: &Sources) -> Frozen<Value> {
     let spec = &pipeline.spec;
@@ -98,9 +111,7 @@ pub fn freeze(pipeline: &PipelineRecord, run: &Value, sources: &Sources) -> Froz
         match freeze::freeze(stage, sources, Some(&pipeline.meta.name)) {
             Frozen::Ready(Effective { mut template, cloned_from }) => {
                 // Of this pipeline, and not of the one in which its source ran.
-                if let Some(queue) = spec.get("queue").filter(|_| stage.get("queue").is_none()) {
-                    template["queue"] = queue.clone();
-                }
+                admitted_by(spec, stage, &mut template);
                 let needs = dag::needs(stage);
                 stages.push(FrozenStage {
                     needs: needs.keys().cloned().collect(),
