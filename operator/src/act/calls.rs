@@ -183,8 +183,12 @@ impl Calls {
         for version in ["v1beta2", "v1beta1"] {
             let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("kueue.x-k8s.io", version, "LocalQueue"));
             let api = Api::<SlimNamespace>::namespaced_with(self.client.clone(), namespace, &resource);
-            if self.limited("reading the LocalQueue", api.get_opt(name)).await?.is_some() {
-                return Ok(true);
+            match self.limited("reading the LocalQueue", api.get_opt(name)).await {
+                Ok(Some(_)) => return Ok(true),
+                Ok(None) => {}
+                // Of a version that is not served even the answer that there is none has another form.
+                Err(error) if error.is_gone() => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(false)
