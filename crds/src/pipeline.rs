@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 use crate::Phase;
+use crate::fan_out::Matrix;
 use crate::schema::{self, object_name};
 use crate::template::{Admission, ExperimentTemplate};
 
@@ -86,6 +87,12 @@ pub struct PipelineSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_failure: Option<OnFailure>,
 
+    /// How many experiments of one run are there at once that have not ended; without it nothing but queues holds them
+    /// back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10000))]
+    pub max_parallel: Option<u32>,
+
     /// What starts a run: Change (default), or Demand, and then only a PipelineRun does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_on: Option<RunOn>,
@@ -121,6 +128,26 @@ pub struct Stage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub when: Option<String>,
+
+    /// Runs the stage once for each combination of values, as experiments of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matrix: Option<Matrix>,
+
+    /// Runs the stage so many times; `${matrix.index}` tells the members apart, from 0. A number, or one reference to a
+    /// number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::fan_out::number_or_reference")]
+    pub count: Option<Value>,
+
+    /// How many members of the fan-out are there at once that have not ended; 500 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10000))]
+    pub max_parallel: Option<u32>,
+
+    /// Whether the first member that fails ends all others of the fan-out. Without it they go on, and the stage has failed
+    /// when all have ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fail_fast: Option<bool>,
 
     /// What to run.
     #[serde(flatten)]

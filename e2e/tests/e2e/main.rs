@@ -7,6 +7,7 @@
 mod artifacts;
 mod clones;
 mod deaths;
+mod fan_out;
 mod faults;
 mod kit;
 mod kueue;
@@ -65,6 +66,9 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         deaths::a_missing_output_fails_the_run,
         deaths::cancel_stops_the_pod,
         deaths::the_end_of_one_worker_ends_the_attempt,
+        fan_out::the_best_of_a_sweep_goes_on,
+        fan_out::the_first_failure_ends_the_others,
+        fan_out::a_matrix_that_cannot_be_is_not_accepted,
         pipelines::a_diamond_passes_artifacts_and_metrics,
         pipelines::a_false_condition_skips_what_follows,
         pipelines::a_failure_skips_its_descendants_only,

@@ -435,7 +435,7 @@ proptest! {
         snapshot.run.status = Arc::new(status);
         if with_stages {
             let status = ExperimentStatus { phase: Phase::Completed, ..ExperimentStatus::default() };
-            snapshot.stages.insert("a".into(), Arc::new(stage_of("digits-1", "a", json!({"image": "x"}), status)));
+            snapshot.experiments.insert(support::member("a"), Arc::new(stage_of("digits-1", "a", json!({"image": "x"}), status)));
         }
         let plan = pipeline_run::decide(&snapshot);
         sound(&plan)?;

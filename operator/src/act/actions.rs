@@ -2,7 +2,7 @@
 
 use cultivar_core::decide::experiment::Refusal;
 use cultivar_core::decide::{Action, NewRun, NewStage};
-use cultivar_core::domain::{Equipment, Meta, Placement, Record, names, settings, text};
+use cultivar_core::domain::{Equipment, Member, Meta, Placement, Record, names, settings, text};
 use cultivar_core::render;
 use cultivar_crds::{Reason, labels};
 use jiff::Timestamp;
@@ -48,7 +48,7 @@ impl Act {
                 self.run(key, errand);
                 Ok(())
             }
-            Action::ConfirmStage { stage, experiment } => self.confirm_stage(key, &stage, &experiment).await,
+            Action::ConfirmStage { member, experiment } => self.confirm_stage(key, &member, &experiment).await,
             Action::CreateStage(new) => self.create_stage(key, meta, &new).await,
             Action::CreateRun(new) => self.create_run(meta, &new).await,
             Action::CancelExperiment { name } => {
@@ -182,10 +182,10 @@ impl Act {
         Ok(())
     }
 
-    async fn confirm_stage(&self, key: &Key, stage: &str, experiment: &str) -> Result<(), ActError> {
+    async fn confirm_stage(&self, key: &Key, member: &Member, experiment: &str) -> Result<(), ActError> {
         match self.calls.get(Kind::Experiment, &key.namespace, experiment).await? {
             Some(object) => self.take_in(Kind::Experiment, object),
-            None => self.index.confirm_stage_gone(key, stage),
+            None => self.index.confirm_stage_gone(key, member),
         }
         Ok(())
     }
@@ -199,8 +199,8 @@ impl Act {
                 self.take_in(Kind::Experiment, object);
             }
             Err(error) if error.outcome() == Outcome::Invalid => {
-                self.index.refuse_stage(key, &new.stage, text::message(error.words()));
-                return Err(ActError::Refused { doing: format!("stage {}: {}", new.stage, error.words()) });
+                self.index.refuse_stage(key, &new.member, text::message(error.words()));
+                return Err(ActError::Refused { doing: format!("stage {}: {}", new.member, error.words()) });
             }
             Err(error) => return Err(error),
         }

@@ -93,9 +93,9 @@ impl Index {
         };
         let siblings = state.runs_of.get(&of).into_iter().flatten().filter(|sibling| **sibling != key.name);
         let siblings = siblings.filter_map(|name| state.runs.get(&(key.namespace.clone(), name.clone())));
-        let stages = state.stages.get(&run.meta.uid).into_iter().flatten().filter_map(|(stage, name)| {
+        let experiments = state.stages.get(&run.meta.uid).into_iter().flatten().filter_map(|(member, name)| {
             let slot = state.experiments.get(&(key.namespace.clone(), name.clone()))?;
-            Some((stage.clone(), Arc::clone(slot.current())))
+            Some((member.clone(), Arc::clone(slot.current())))
         });
         let confirmed = state.confirmed.get(key).cloned().unwrap_or_default();
         let snapshot = pipeline_run::Snapshot {
@@ -103,7 +103,7 @@ impl Index {
             pipeline,
             sources,
             siblings: siblings.map(|slot| Arc::clone(slot.current())).collect(),
-            stages: stages.collect(),
+            experiments: experiments.collect(),
             confirmed_gone: confirmed.stages,
             refusals: confirmed.refused_stages,
             now,

@@ -6,8 +6,8 @@ use cultivar_core::decide::experiment::Refusal;
 use cultivar_core::decide::inputs::{artifact_of, makers};
 use cultivar_core::decide::pipeline_run::standing;
 use cultivar_core::domain::{
-    Errand, ExperimentRecord, JobRecord, JobState, Meta, PipelineRecord, PodRecord, Producer, RunRecord, StoreAccess,
-    names,
+    Errand, ExperimentRecord, JobRecord, JobState, Member, Meta, PipelineRecord, PodRecord, Producer, RunRecord,
+    StoreAccess, names,
 };
 use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus, Reason};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -27,8 +27,8 @@ pub struct State {
     pub(super) runs: Store<PipelineRunStatus>,
     pub(super) jobs: HashMap<Name, BTreeMap<String, Arc<JobRecord>>>,
     pub(super) pods: HashMap<Name, BTreeMap<String, Arc<PodRecord>>>,
-    // By a run's uid: stage → experiment.
-    pub(super) stages: HashMap<String, BTreeMap<String, String>>,
+    // By a run's uid: stage or member of its fan-out → experiment.
+    pub(super) stages: HashMap<String, BTreeMap<Member, String>>,
     // By pipeline: its runs.
     pub(super) runs_of: HashMap<Name, BTreeSet<String>>,
     pub(super) links: Links,
@@ -51,8 +51,8 @@ pub struct State {
 #[derive(Clone, Debug, Default)]
 pub struct Confirmed {
     pub attempt: Option<u32>,
-    pub stages: BTreeSet<String>,
-    pub refused_stages: BTreeMap<String, String>,
+    pub stages: BTreeSet<Member>,
+    pub refused_stages: BTreeMap<Member, String>,
 }
 
 // What its pipeline and the runs beside it look at: whether it is there, goes, has started, how it has ended.
@@ -92,9 +92,9 @@ impl State {
         if !self.experiments.apply(record) {
             return Vec::new();
         }
-        match (names::stage_of(&meta), &meta.owner) {
-            (Some(stage), Some(owner)) => {
-                self.stages.entry(owner.uid.clone()).or_default().insert(stage.to_owned(), meta.name.clone());
+        match (names::member_of(&meta), &meta.owner) {
+            (Some(member), Some(owner)) => {
+                self.stages.entry(owner.uid.clone()).or_default().insert(member, meta.name.clone());
             }
             // One that left its run's ownership is no stage any more.
             _ => before.iter().for_each(|before| drop(self.unlink_stage(&before.meta))),
@@ -416,7 +416,7 @@ impl State {
     fn unlink_stage(&mut self, meta: &Meta) -> Option<Key> {
         let owner = meta.owner.as_ref().filter(|owner| owner.kind == "PipelineRun")?;
         if let Some(stages) = self.stages.get_mut(&owner.uid) {
-            stages.retain(|_, name| *name != meta.name);
+            names::member_of(meta).iter().for_each(|member| drop(stages.remove(member)));
             if stages.is_empty() {
                 self.stages.remove(&owner.uid);
             }

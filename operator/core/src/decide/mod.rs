@@ -14,7 +14,7 @@ use cultivar_crds::{ClonedFrom, Reason};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::domain::{Equipment, Errand, Placement};
+use crate::domain::{Equipment, Errand, Member, Placement};
 
 use self::queue::Ask;
 
@@ -114,8 +114,8 @@ pub enum Action {
     Run(Errand),
     /// Ask the API server itself for a stage's experiment, before absence is believed.
     ConfirmStage {
-        /// Name of the stage.
-        stage: String,
+        /// Which stage, or which member of its fan-out.
+        member: Member,
         /// Name of the Experiment.
         experiment: String,
     },
@@ -187,8 +187,10 @@ impl Action {
 pub struct NewStage {
     /// Name of the Experiment.
     pub name: String,
-    /// Name of the stage.
-    pub stage: String,
+    /// Which stage, or which member of its fan-out.
+    pub member: Member,
+    /// Where a member stands, by axis; nothing for a stage that does not fan out.
+    pub coordinates: Option<Map<String, Value>>,
     /// Name of the pipeline.
     pub pipeline: String,
     /// Its spec: the effective template, outer references resolved, and its priority.

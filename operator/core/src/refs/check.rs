@@ -80,6 +80,7 @@ fn visit(value: &Value, at: &FieldPath, found: &mut Vec<(FieldPath, Result<Refer
 pub struct Known {
     heads: BTreeMap<Head, Option<BTreeSet<String>>>,
     pipeline_params: Option<BTreeSet<String>>,
+    fan_outs: BTreeSet<String>,
 }
 
 impl Known {
@@ -111,10 +112,26 @@ impl Known {
         self
     }
 
+    /// `head`, where it may be used, may be used with these names too.
+    #[must_use]
+    pub fn add<S: AsRef<str>>(mut self, head: Head, names: impl IntoIterator<Item = S>) -> Self {
+        if let Some(Some(known)) = self.heads.get_mut(&head) {
+            known.extend(names.into_iter().map(|name| name.as_ref().to_owned()));
+        }
+        self
+    }
+
     /// `head` may be used with any name after it.
     #[must_use]
     pub fn allow_any(mut self, head: Head) -> Self {
         self.heads.insert(head, None);
+        self
+    }
+
+    /// These stages have `members`.
+    #[must_use]
+    pub fn fan_outs<S: AsRef<str>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.fan_outs = names.into_iter().map(|name| name.as_ref().to_owned()).collect();
         self
     }
 
@@ -137,27 +154,36 @@ impl Known {
         if path.head == Head::Pipeline && path.key(0) == Some("params") {
             member("pipeline.params", path.key(1), self.pipeline_params.as_ref())?;
         }
-        if path.head == Head::Stages { stage_fields(path) } else { Ok(()) }
+        if path.head == Head::Stages { self.stage_fields(path) } else { Ok(()) }
+    }
+
+    fn stage_fields(&self, path: &PathRef) -> Result<(), RefError> {
+        let below =
+            |fields: &[&str]| Some(fields.iter().map(|field| (*field).to_owned()).collect::<BTreeSet<String>>());
+        let stage = path.key(0).unwrap_or_default();
+        let fans_out = self.fan_outs.contains(stage);
+        let fields = if fans_out { &FAN_OUT } else { &STAGE };
+        if !fans_out && path.key(1) == Some("members") {
+            let problem = format!("stages.{stage} has no members: it has neither matrix nor count");
+            return Err(RefError::Missing(problem));
+        }
+        member(&format!("stages.{stage}"), path.key(1), below(fields).as_ref())?;
+        let fields = match path.key(1) {
+            Some("metrics") => below(&METRIC),
+            Some("artifacts") => below(&ARTIFACT),
+            _ => return Ok(()),
+        };
+        let place = format!("stages.{stage}.{}.{}", path.key(1).unwrap_or_default(), path.key(2).unwrap_or_default());
+        member(&place, path.key(3), fields.as_ref())
     }
 }
 
 /// What a stage brings: names of its own below these are those of the program, and known only when it has ended.
 const STAGE: [&str; 4] = ["artifacts", "experiment", "metrics", "phase"];
+/// What a stage with members brings: lists below metrics and artifacts.
+const FAN_OUT: [&str; 4] = ["artifacts", "members", "metrics", "phase"];
 const METRIC: [&str; 4] = ["last", "max", "min", "step"];
 const ARTIFACT: [&str; 5] = ["digest", "name", "size", "type", "uri"];
-
-fn stage_fields(path: &PathRef) -> Result<(), RefError> {
-    let below = |fields: &[&str]| Some(fields.iter().map(|field| (*field).to_owned()).collect::<BTreeSet<String>>());
-    let stage = path.key(0).unwrap_or_default();
-    member(&format!("stages.{stage}"), path.key(1), below(&STAGE).as_ref())?;
-    let fields = match path.key(1) {
-        Some("metrics") => below(&METRIC),
-        Some("artifacts") => below(&ARTIFACT),
-        _ => return Ok(()),
-    };
-    let place = format!("stages.{stage}.{}.{}", path.key(1).unwrap_or_default(), path.key(2).unwrap_or_default());
-    member(&place, path.key(3), fields.as_ref())
-}
 
 fn member(place: &str, name: Option<&str>, names: Option<&BTreeSet<String>>) -> Result<(), RefError> {
     match (name, names) {

@@ -6,8 +6,8 @@ use cultivar_core::decide::experiment::{self, Refusal};
 use cultivar_core::decide::freeze::{Query, Sources, queries as queries_of};
 use cultivar_core::decide::pipeline;
 use cultivar_core::decide::pipeline_run::{self, queries};
-use cultivar_core::domain::{JobRecord, JobState, PodRecord, Record};
-use cultivar_crds::{ExperimentStatus, PipelineRunStatus, PipelineStatus, labels};
+use cultivar_core::domain::{JobRecord, JobState, Member, PodRecord, Record, names};
+use cultivar_crds::{ExperimentStatus, PipelineRunStatus, PipelineStatus};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -48,7 +48,7 @@ pub struct Index {
     pub jobs: BTreeMap<String, Arc<JobRecord>>,
     pub pods: BTreeMap<String, Arc<PodRecord>>,
     pub confirmed_attempts: BTreeMap<Key, u32>,
-    pub confirmed_stages: BTreeMap<Key, BTreeSet<String>>,
+    pub confirmed_stages: BTreeMap<Key, BTreeSet<Member>>,
     pub refusals: BTreeMap<Key, Refusal>,
     /// Objects to look at.
     pub queue: BTreeSet<Key>,
@@ -372,8 +372,8 @@ impl Index {
             sources: self.sources(asks),
             pipeline,
             siblings: siblings.cloned().collect(),
-            stages: stages
-                .filter_map(|record| Some((record.meta.label(labels::STAGE)?.to_owned(), Arc::clone(record))))
+            experiments: stages
+                .filter_map(|record| Some((names::member_of(&record.meta)?, Arc::clone(record))))
                 .collect(),
             confirmed_gone: self.confirmed_stages.get(&key).cloned().unwrap_or_default(),
             refusals: BTreeMap::new(),

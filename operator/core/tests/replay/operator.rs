@@ -250,11 +250,11 @@ impl Operator {
                 self.confirm(cluster, key, meta, number);
                 Ok(())
             }
-            Action::ConfirmStage { stage, experiment } => {
+            Action::ConfirmStage { member, experiment } => {
                 match cluster.experiments.get(&experiment) {
                     Some(record) => self.index.apply(record.clone()),
                     None => {
-                        self.index.confirmed_stages.entry(key.clone()).or_default().insert(stage);
+                        self.index.confirmed_stages.entry(key.clone()).or_default().insert(member);
                         self.index.queue.insert(key.clone());
                     }
                 }

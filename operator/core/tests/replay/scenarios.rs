@@ -87,6 +87,31 @@ fn handled(cancel: Option<u64>) -> Scenario {
     }
 }
 
+// One member fails, one is left out; two at once, and three of the whole run.
+fn fan_out() -> Scenario {
+    let spec = json!({"maxParallel": 3, "stages": [
+        {"name": "split", "image": "x"},
+        {"name": "train", "image": "x", "maxParallel": 2, "when": "matrix.lr != 3",
+            "matrix": {"axes": {"lr": [1, 2, 3, 4, 5], "of": "${= [stages.split.metrics.parts.last]}"}}},
+        {"name": "none", "image": "x", "count": "${= int(stages.split.metrics.parts.last) - 1}"},
+        {"name": "report", "image": "x", "after": [{"stage": "train", "until": "Ended"}],
+            "args": ["${= best(stages.train, {\"metric\": \"acc\"}).index}", "${stages.train.metrics.acc.last}"]},
+        {"name": "other", "image": "x", "count": 2},
+    ]});
+    let acc = |acc: f64| reports(&json!({"metrics": {"acc": acc}}));
+    Scenario {
+        name: "a fan-out with a failure, a gap and a join",
+        deeds: vec![(0, pipeline(&spec))],
+        script: script(&[
+            ("split", &[reports(&json!({"metrics": {"parts": 1}}))]),
+            ("train-0", &[acc(0.5)]),
+            ("train-1", &[ends(3)]),
+            ("train-3", &[Play { seconds: 9, ..acc(0.75) }]),
+            ("train-4", &[acc(0.25)]),
+        ]),
+    }
+}
+
 pub fn all() -> Vec<Scenario> {
     vec![
         Scenario { name: "a diamond", deeds: vec![(0, pipeline(&diamond_on_conditions()))], script: diamond_script() },
@@ -103,6 +128,7 @@ pub fn all() -> Vec<Scenario> {
         branches(true),
         two_revisions(),
         handled(None),
+        fan_out(),
         handled(Some(25)),
         Scenario {
             name: "an experiment is deleted mid-run",

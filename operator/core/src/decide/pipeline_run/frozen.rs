@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::FanOut;
 use crate::clone;
 use crate::dag;
 use crate::decide::freeze::{self, Effective, Frozen, Query, Sources};
@@ -33,6 +34,9 @@ pub struct FrozenPipeline {
     /// Priority of the stages in their queues.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<i32>,
+    /// How many experiments are there at once that have not ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_parallel: Option<u32>,
 }
 
 /// A stage with its template.
@@ -50,6 +54,9 @@ pub struct FrozenStage {
     /// CEL; false skips the stage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<String>,
+    /// What makes many experiments of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fan_out: Option<FanOut>,
     /// Effective template; references of both scopes kept.
     pub template: Value,
     /// Whose copy it is.
@@ -117,6 +124,7 @@ pub fn freeze(pipeline: &PipelineRecord, run: &Value, sources: &Sources) -> Froz
                     needs: needs.keys().cloned().collect(),
                     until: needs.into_iter().filter(|(_, until)| *until != Until::default()).collect(),
                     when: stage.get("when").and_then(Value::as_str).map(str::to_owned),
+                    fan_out: FanOut::of(stage),
                     name,
                     template,
                     cloned_from,
@@ -140,6 +148,7 @@ pub fn freeze(pipeline: &PipelineRecord, run: &Value, sources: &Sources) -> Froz
         outputs: crate::decide::object(spec.get("outputs")),
         on_failure: on_failure.unwrap_or_default(),
         priority: spec.get("priority").and_then(Value::as_i64).and_then(|priority| i32::try_from(priority).ok()),
+        max_parallel: spec.get("maxParallel").and_then(|most| u32::deserialize(most).ok()),
     };
     let frozen = serde_json::to_value(&frozen).unwrap_or(Value::Null);
     let size = clone::canonical_json(&frozen).len();
