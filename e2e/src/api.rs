@@ -100,6 +100,16 @@ impl Server {
         read(answer, || format!("patching {kind} {name}"))
     }
 
+    /// Merges a patch into an object's status.
+    ///
+    /// # Errors
+    /// The API server refuses it.
+    pub async fn patch_status(&self, kind: &str, namespace: &str, name: &str, patch: &Value) -> Result<Value> {
+        let objects = self.objects(kind, namespace);
+        let answer = objects.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        read(answer, || format!("patching the status of {kind} {name}"))
+    }
+
     /// An object, or nothing.
     ///
     /// # Errors

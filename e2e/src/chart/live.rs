@@ -19,7 +19,7 @@ const WEBHOOK: &str = "validatingwebhookconfiguration/chart-test-cultivar-chart-
 const OPERATOR: &str = "system:serviceaccount:chart-test:chart-test-cultivar-operator";
 
 /// Verb and resource, namespace, and whether the operator may.
-const RIGHTS: [(&str, &str, &str, bool); 41] = [
+const RIGHTS: [(&str, &str, &str, bool); 43] = [
     ("watch", "artifactstores.cultivar.dev", NAMESPACE, true),
     ("patch", "artifactstores.cultivar.dev", NAMESPACE, false),
     ("watch", "queues.cultivar.dev", NAMESPACE, true),
@@ -44,6 +44,8 @@ const RIGHTS: [(&str, &str, &str, bool); 41] = [
     ("delete", "pods", NAMESPACE, false),
     ("create", "pods", NAMESPACE, false),
     ("get", "localqueues.kueue.x-k8s.io", NAMESPACE, true),
+    ("watch", "workloads.kueue.x-k8s.io", NAMESPACE, true),
+    ("patch", "workloads.kueue.x-k8s.io", NAMESPACE, false),
     ("create", "services", NAMESPACE, true),
     ("delete", "services", NAMESPACE, false),
     ("create", "events.events.k8s.io", NAMESPACE, true),

@@ -35,6 +35,23 @@ async fn let_run(case: &Case, job: &str, run: bool) -> Result<()> {
     case.server.patch("Job", &case.namespace, job, &json!({"spec": {"suspend": !run}})).await.map(|_| ())
 }
 
+/// A Workload of Kueue's for a Job, which has no quota for this reason.
+async fn says(case: &Case, job: &Value, words: &str) -> Result<()> {
+    let workload = json!({
+        "apiVersion": "kueue.x-k8s.io/v1beta1",
+        "kind": "Workload",
+        "metadata": {
+            "name": format!("job-{}", name(job)),
+            "namespace": case.namespace,
+            "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": name(job), "uid": job["metadata"]["uid"]}],
+        },
+        "spec": {"queueName": "team-a"},
+    });
+    case.server.create(&workload).await?;
+    let status = json!({"status": {"conditions": [{"type": "QuotaReserved", "status": "False", "reason": "Pending", "message": words}]}});
+    case.server.patch_status("Workload", &case.namespace, &format!("job-{}", name(job)), &status).await.map(|_| ())
+}
+
 async fn stands(case: &Case, name: &str, phase: &str, reason: &str) -> Result<Value> {
     let holds = |object: &Value| {
         object["status"]["phase"] == phase && object["status"]["reason"].as_str().unwrap_or_default() == reason
@@ -75,6 +92,11 @@ pub async fn a_run_is_handed_to_kueue(case: &Case) -> Result<()> {
     let jobs = case.server.list("Job", &case.namespace, "kueue.x-k8s.io/queue-name=team-a").await?;
     ensure!(jobs.len() == 1 && jobs[0]["spec"]["suspend"] == true, "its Job: {jobs:?}");
     let job = name(&jobs[0]);
+    says(case, &jobs[0], "insufficient unused quota for nvidia.com/gpu, 3 more needed").await?;
+    let words = |object: &Value| {
+        object["status"]["message"].as_str().is_some_and(|text| text.contains("yet: insufficient unused quota"))
+    };
+    case.wait("Experiment", "train", words).await?;
 
     let_run(case, &job, true).await?;
     stands(case, "train", "Running", "").await?;

@@ -64,6 +64,8 @@ struct Given {
     max_runtime: Option<u64>,
     /// Its queue takes only so many that wait.
     bounded: bool,
+    /// What Kueue says of its Job.
+    kueue: Option<String>,
     /// Whether the operator has a runner.
     runner: bool,
     /// Url of the ArtifactStore that is named, or the default one.
@@ -332,7 +334,7 @@ impl Given {
         });
         let evicted = self.evicted.clone().map(|(attempt, message)| Eviction { attempt, message });
         let max_runtime = self.max_runtime.map(std::time::Duration::from_secs);
-        Queueing { off: false, queues: self.queues, admission, wait, eviction: evicted, bounded: self.bounded, pod: None, kueue: None, max_runtime }
+        Queueing { off: false, queues: self.queues, admission, wait, eviction: evicted, bounded: self.bounded, pod: None, kueue: self.kueue.clone(), max_runtime }
     }
 
     // The errands that are asked for at first have this outcome.

@@ -13,5 +13,6 @@ pub mod snapshot;
 mod state;
 mod store;
 pub mod watch;
+mod workloads;
 
 pub use index::{DataPlane, Index, Key, Kind};

@@ -50,6 +50,7 @@ impl Index {
         let jobs = state.jobs.get(&place(key)).into_iter().flat_map(BTreeMap::values);
         let jobs: Vec<_> = jobs.filter(|job| job.owner_uid == *uid).cloned().collect();
         let pods = state.pods.get(&place(key)).into_iter().flat_map(BTreeMap::values);
+        let suspended = jobs.iter().find(|job| job.suspended).map(|job| job.uid.clone());
         let snapshot = experiment::Snapshot {
             experiment: (**record).clone(),
             sources: if frozen { Sources::new() } else { state.sources(&key.namespace, queries_of(&record.spec)) },
@@ -62,7 +63,7 @@ impl Index {
             queueing: match template.get("admission") {
                 None => self.queues.of(key, queue_of(record, template)),
                 // The queues here have no say.
-                Some(_) => Queueing::default(),
+                Some(_) => Queueing { kueue: self.queues.of_kueue(key, suspended), ..Queueing::default() },
             },
             runner_image: self.data.runner_image.clone(),
             stores: Stores { named: state.store_of(&key.namespace, template), own: self.data.store.clone() },

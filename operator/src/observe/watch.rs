@@ -21,6 +21,7 @@ use super::index::{Index, Key, Kind};
 use super::outsiders;
 use super::raw::{Raw, SlimJob, SlimNamespace, SlimNode, SlimPod, SlimStore};
 use super::store::Name;
+use super::workloads;
 use crate::queues::Queues;
 use crate::telemetry::Health;
 use crate::telemetry::health::Synced;
@@ -293,6 +294,7 @@ pub fn of_the_cluster(
         scope.watch::<SlimNamespace>(&namespace(), config(), namespaces),
         scope.watch::<SlimNode>(&node(), config(), nodes),
         outsiders::watch(client, queues, health, stop),
+        workloads::watch(client, index, queues, stop),
     ]
 }
 

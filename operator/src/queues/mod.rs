@@ -17,7 +17,7 @@ use cultivar_core::domain::{Meta, Placement, Record};
 use cultivar_crds::{QueueSpec, QueueStatus};
 use jiff::Timestamp;
 use serde::Deserialize;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -49,7 +49,16 @@ pub struct Queues {
     listed: watch::Sender<Option<Arc<BTreeSet<Word>>>>,
     // Since when the pods are looked through that hold some of what was listed last.
     counting: Mutex<Option<Instant>>,
+    kueue: Mutex<Kueue>,
+    kueue_wanted: watch::Sender<bool>,
     off: bool,
+}
+
+/// What Kueue says of Jobs, by uid, and who waits for it.
+#[derive(Default)]
+struct Kueue {
+    words: HashMap<String, String>,
+    waiting: HashMap<String, Key>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -105,8 +114,10 @@ impl Queues {
 
     /// A pod that no queue admitted holds something of a node, or nothing any more.
     pub fn set_outsider(&self, name: &str, outsider: Option<Outsider>) {
-        locked(&self.engine).set_outsider(name, outsider);
-        self.news.notify_one();
+        // Most pods of a cluster change nothing here.
+        if locked(&self.engine).set_outsider(name, outsider) {
+            self.news.notify_one();
+        }
     }
 
     /// The pods that no queue admitted and that hold something of a node.
@@ -191,6 +202,39 @@ impl Queues {
             pod: of.and_then(|config| config.pod.clone()),
             max_runtime: of.and_then(|config| config.max_runtime),
         }
+    }
+
+    /// Whether anybody has waited for Kueue.
+    pub fn kueue_is_wanted(&self) -> watch::Receiver<bool> {
+        self.kueue_wanted.subscribe()
+    }
+
+    /// What Kueue says of the Job of an experiment that waits for it.
+    pub fn of_kueue(&self, key: &Key, suspended: Option<String>) -> Option<String> {
+        let mut kueue = locked(&self.kueue);
+        kueue.waiting.retain(|job, waiting| waiting != key || Some(job) == suspended.as_ref());
+        let job = suspended?;
+        self.kueue_wanted.send_if_modified(|wanted| !std::mem::replace(wanted, true));
+        let words = kueue.words.get(&job).cloned();
+        kueue.waiting.insert(job, key.clone());
+        words
+    }
+
+    /// Kueue says this of a Job, or nothing more; who hears of it, if that is news.
+    pub fn kueue_says(&self, job: String, words: Option<String>) -> Option<Key> {
+        let mut kueue = locked(&self.kueue);
+        let news = kueue.words.get(&job) != words.as_ref();
+        let key = kueue.waiting.get(&job).filter(|_| news).cloned();
+        match words {
+            Some(words) => kueue.words.insert(job, words),
+            None => kueue.words.remove(&job),
+        };
+        key
+    }
+
+    /// Kueue says nothing more of any Job.
+    pub fn kueue_says_nothing(&self) {
+        locked(&self.kueue).words.clear();
     }
 
     /// How every queue stands, in numbers.

@@ -83,8 +83,18 @@ pub fn suspended(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, queue: 
         true => (Reason::EvictedByKueue, "has stopped its Job, which starts again when it is admitted again"),
         false => (Reason::WaitingForKueue, "has not admitted its Job yet"),
     };
-    let said = snapshot.queueing.kueue.as_deref().map_or(String::new(), |said| format!(": {said}"));
-    if let Some(message) = stand(snapshot, plan, reason, format!("LocalQueue {queue} {words}{said}")) {
+    let mut message = format!("LocalQueue {queue} {words}");
+    // Its words change all the time: the first ones are kept for as long as the reason is the same.
+    let known = plan.status.message.clone().filter(|known| {
+        let more = known.strip_prefix(message.as_str()).is_some_and(|more| more.starts_with(": "));
+        more && plan.status.phase == Phase::Queued && plan.status.reason == Some(reason)
+    });
+    match (known, &snapshot.queueing.kueue) {
+        (Some(known), _) => message = known,
+        (None, Some(said)) => message = text::message(format!("{message}: {said}")),
+        (None, None) => {}
+    }
+    if let Some(message) = stand(snapshot, plan, reason, message) {
         give_up(snapshot, plan, End { reason: Some(Reason::QueueTimeout), message, ..End::default() });
     }
 }

@@ -158,11 +158,13 @@ impl Engine {
         }
     }
 
-    /// A pod that no queue admitted holds something of a node, or nothing any more.
-    pub fn set_outsider(&mut self, name: &str, outsider: Option<Outsider>) {
-        if self.nodes.set_outsider(name, outsider) {
+    /// A pod that no queue admitted holds something of a node, or nothing any more; whether anybody may start for it.
+    pub fn set_outsider(&mut self, name: &str, outsider: Option<Outsider>) -> bool {
+        let room = self.nodes.set_outsider(name, outsider);
+        if room {
             self.dirty.extend(self.ledger.members.keys().cloned());
         }
+        room
     }
 
     /// The pods that no queue admitted and that hold something of a node.
