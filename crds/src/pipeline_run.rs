@@ -112,6 +112,12 @@ pub struct StageStatus {
     /// Where it stands.
     #[serde(default)]
     pub phase: Phase,
+    /// Its run, where it runs another pipeline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    /// Which turn of its loop it is at, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn: Option<u32>,
     /// How the members of its fan-out stand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub members: Option<MembersStatus>,

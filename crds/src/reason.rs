@@ -104,6 +104,8 @@ reasons! {
     ConditionFalse => Final,
     /// The stage fans out, and its matrix or count has no members.
     NoMembers => Final,
+    /// The last turn of a loop has completed, and its condition does not hold.
+    RepeatLimit => Final,
     /// Members of the stage's fan-out did not complete.
     MemberFailed => Final,
 

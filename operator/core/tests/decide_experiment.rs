@@ -334,7 +334,17 @@ impl Given {
         });
         let evicted = self.evicted.clone().map(|(attempt, message)| Eviction { attempt, message });
         let max_runtime = self.max_runtime.map(std::time::Duration::from_secs);
-        Queueing { off: false, queues: self.queues, admission, wait, eviction: evicted, bounded: self.bounded, pod: None, kueue: self.kueue.clone(), max_runtime }
+        Queueing {
+            off: false,
+            queues: self.queues,
+            admission,
+            wait,
+            eviction: evicted,
+            bounded: self.bounded,
+            pod: None,
+            kueue: self.kueue.clone(),
+            max_runtime,
+        }
     }
 
     // The errands that are asked for at first have this outcome.

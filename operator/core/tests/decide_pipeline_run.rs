@@ -6,7 +6,7 @@
 mod support;
 
 use cultivar_core::decide::pipeline::digest;
-use cultivar_core::decide::pipeline_run::{Snapshot, decide, queries};
+use cultivar_core::decide::pipeline_run::{Child, Snapshot, decide, queries};
 use cultivar_core::decide::{Action, NewStage, Urgency};
 use cultivar_core::domain::{RunRecord, names};
 use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus, Reason, labels};
@@ -140,21 +140,21 @@ impl Given {
             self.pipeline.as_ref().map(|spec| Arc::new(record("digits", spec.clone(), PipelineStatus::default())));
         let stages = self.stages.iter().map(|(stage, short)| {
             let spec = if short.cancel { json!({"image": "x", "cancel": true}) } else { json!({"image": "x"}) };
-            (member(stage), Arc::new(stage_of(RUN, stage, spec, short.status())))
+            (member(stage), Child::Experiment(Arc::new(stage_of(RUN, stage, spec, short.status()))))
         });
         let mut snapshot = Snapshot {
             sources: sources_of(self.pipeline.as_ref(), &self.sources),
             run,
             pipeline,
             siblings: Vec::new(),
-            experiments: BTreeMap::new(),
+            children: BTreeMap::new(),
             confirmed_gone: self.confirmed_gone.iter().map(|gone| member(gone)).collect(),
             refusals: self.refusals.iter().map(|(refused, words)| (member(refused), words.clone())).collect(),
             now: at(0),
         };
         snapshot.run.status = Arc::new(self.run_status(&snapshot));
         snapshot.siblings = self.siblings.iter().map(|sibling| Arc::new(sibling.record())).collect();
-        snapshot.experiments = stages.collect();
+        snapshot.children = stages.collect();
         snapshot.now = at(self.now);
         snapshot
     }

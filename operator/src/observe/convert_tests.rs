@@ -100,7 +100,8 @@ fn a_status_of_a_newer_operator_is_not_taken_for_an_empty_one() {
 fn of_other_pods_only_what_they_hold_of_a_listed_resource_is_kept() {
     let listed = ["nvidia.com/gpu".into()].into_iter().collect();
     let gpu = |amount: u32| json!({"resources": {"limits": {"nvidia.com/gpu": amount, "cpu": "1", "rdma/hca": 1}}});
-    let spec = |node: Option<&str>, containers: Value| json!({"nodeName": node, "containers": containers, "volumes": []});
+    let spec =
+        |node: Option<&str>, containers: Value| json!({"nodeName": node, "containers": containers, "volumes": []});
     for (name, spec, wanted) in [
         ("two containers", spec(Some("n1"), json!([gpu(1), gpu(2)])), Some(3)),
         ("an init container", json!({"nodeName": "n1", "initContainers": [gpu(4)], "containers": [gpu(1)]}), Some(4)),

@@ -1,9 +1,9 @@
 //! Snapshots: everything that deciding about one object looks at, taken under one lock.
 
+use cultivar_core::decide::experiment::queueing::Queueing;
 use cultivar_core::decide::freeze::{Query, Sources, queries as queries_of};
 use cultivar_core::decide::inputs;
-use cultivar_core::decide::pipeline_run::queries;
-use cultivar_core::decide::experiment::queueing::Queueing;
+use cultivar_core::decide::pipeline_run::{Child, queries};
 use cultivar_core::decide::{experiment, pipeline, pipeline_run};
 use cultivar_core::domain::{ExperimentRecord, Producer, Record, StoreAccess, Stores};
 use cultivar_crds::artifact_store::DEFAULT_STORE;
@@ -94,9 +94,14 @@ impl Index {
         };
         let siblings = state.runs_of.get(&of).into_iter().flatten().filter(|sibling| **sibling != key.name);
         let siblings = siblings.filter_map(|name| state.runs.get(&(key.namespace.clone(), name.clone())));
+        let siblings = siblings.filter(|slot| !slot.stored.meta.is_nested());
         let experiments = state.stages.get(&run.meta.uid).into_iter().flatten().filter_map(|(member, name)| {
             let slot = state.experiments.get(&(key.namespace.clone(), name.clone()))?;
-            Some((member.clone(), Arc::clone(slot.current())))
+            Some((member.clone(), Child::Experiment(Arc::clone(slot.current()))))
+        });
+        let nested = state.nested.get(&run.meta.uid).into_iter().flatten().filter_map(|(member, name)| {
+            let slot = state.runs.get(&(key.namespace.clone(), name.clone()))?;
+            Some((member.clone(), Child::Run(Arc::clone(slot.current()))))
         });
         let confirmed = state.confirmed.get(key).cloned().unwrap_or_default();
         let snapshot = pipeline_run::Snapshot {
@@ -104,7 +109,7 @@ impl Index {
             pipeline,
             sources,
             siblings: siblings.map(|slot| Arc::clone(slot.current())).collect(),
-            experiments: experiments.collect(),
+            children: experiments.chain(nested).collect(),
             confirmed_gone: confirmed.stages,
             refusals: confirmed.refused_stages,
             now,
@@ -123,6 +128,7 @@ impl Index {
         let runs = state.runs_of.get(&place(key)).into_iter().flatten();
         let runs: Vec<_> = runs
             .filter_map(|name| state.runs.get(&(key.namespace.clone(), name.clone())))
+            .filter(|slot| !slot.stored.meta.is_nested())
             .map(|slot| Arc::clone(slot.current()))
             .collect();
         let in_use = runs

@@ -64,7 +64,9 @@ async fn find(client: &Client) -> Option<ApiResource> {
         match api.list(&ListParams::default().limit(1)).await {
             Ok(_) => return Some(resource),
             Err(Error::Api(status)) if status.code == 404 => {}
-            Err(error) => tracing::debug!(%error, "Kueue's Workloads cannot be read: experiments wait without its words"),
+            Err(error) => {
+                tracing::debug!(%error, "Kueue's Workloads cannot be read: experiments wait without its words")
+            }
         }
     }
     None
@@ -113,7 +115,10 @@ mod tests {
     #[test]
     fn only_who_waits_has_words() {
         for (conditions, wanted) in [
-            (json!([{"type": "QuotaReserved", "status": "False", "reason": "Pending", "message": "1 more needed"}]), Some("1 more needed")),
+            (
+                json!([{"type": "QuotaReserved", "status": "False", "reason": "Pending", "message": "1 more needed"}]),
+                Some("1 more needed"),
+            ),
             (json!([{"type": "QuotaReserved", "status": "True", "message": "Quota reserved"}]), None),
             (json!([]), None),
         ] {

@@ -259,3 +259,47 @@ impl Queues {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::Kind;
+
+    #[test]
+    fn what_kueue_says_is_told_to_whoever_waits_for_it_and_only_when_it_is_news() {
+        let queues = Queues::new(true);
+        let wanted = queues.kueue_is_wanted();
+        let key = Key::new(Kind::Experiment, "vision", "train");
+        let says = |words: Option<&str>| queues.kueue_says("job".to_owned(), words.map(str::to_owned));
+        // Its words may come before the Job's own news.
+        assert_eq!((says(Some("3 more needed")), *wanted.borrow()), (None, false));
+        let said = queues.of_kueue(&key, Some("job".to_owned()));
+        assert_eq!((said.as_deref(), *wanted.borrow()), (Some("3 more needed"), true));
+        assert_eq!(says(Some("3 more needed")), None);
+        assert_eq!(says(Some("2 more needed")), Some(key.clone()));
+        assert_eq!(says(None), Some(key.clone()));
+        // Admitted it waits no more.
+        assert_eq!(queues.of_kueue(&key, None), None);
+        assert_eq!(says(Some("again")), None);
+    }
+
+    #[test]
+    fn only_extended_resources_that_queues_list_are_listed_and_once_all_queues_are_known() {
+        let queues = Queues::new(true);
+        let listed = queues.listed();
+        assert!(listed.borrow().is_none());
+        let queue = serde_json::json!({
+            "metadata": {"name": "q", "uid": "u", "resourceVersion": "1"},
+            "spec": {"resources": {"nvidia.com/gpu": {"quota": 8}, "cpu": {"quota": 4}}},
+        });
+        queues.apply(serde_json::from_value(queue).unwrap()).unwrap();
+        assert!(listed.borrow().is_none() && queues.counting().is_none());
+        queues.are_known();
+        assert_eq!(listed.borrow().as_deref(), Some(&BTreeSet::from(["nvidia.com/gpu".into()])));
+        assert!(queues.counting().is_some());
+        queues.outsiders_are_known();
+        assert!(queues.counting().is_none());
+        queues.remove("q");
+        assert_eq!(listed.borrow().as_deref(), Some(&BTreeSet::new()));
+    }
+}

@@ -84,7 +84,7 @@ fn from_of(spec: &Value) -> Option<From> {
 }
 
 // What stands in a spec beside the template: of an experiment, and of a stage.
-const NOT_TEMPLATE: [&str; 13] = [
+const NOT_TEMPLATE: [&str; 16] = [
     "from",
     "unset",
     "record",
@@ -98,6 +98,9 @@ const NOT_TEMPLATE: [&str; 13] = [
     "count",
     "maxParallel",
     "failFast",
+    "repeat",
+    "pipeline",
+    "pipelineDigest",
 ];
 
 /// The part of a stored spec that overrides a source's template, or is the template of a root.

@@ -265,9 +265,10 @@ fn env(experiment: &Meta, number: u32, template: &Value, own: &Own) -> Result<Va
 
 fn has_accelerator(resources: &Value) -> bool {
     let limits = resources.get("limits").and_then(Value::as_object);
-    limits.into_iter().flatten().any(|(resource, amount)| {
-        is_extended(resource) && !matches!(as_text(amount).as_str(), "0" | "")
-    })
+    limits
+        .into_iter()
+        .flatten()
+        .any(|(resource, amount)| is_extended(resource) && !matches!(as_text(amount).as_str(), "0" | ""))
 }
 
 pub fn as_text(value: &Value) -> String {

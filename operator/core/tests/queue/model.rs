@@ -43,7 +43,12 @@ fn share() -> impl Strategy<Value = Share> {
 
 fn spec() -> impl Strategy<Value = QueueSpec> {
     let stop = prop_oneof![8 => Just(None), 1 => Just(Some(Stop::Hold)), 1 => Just(Some(Stop::Drain))];
-    let limits = (prop::option::of(0..60_u64), prop::option::of(0..3_u32), prop::option::of(1..6_i64), prop::option::of(1..5_u32));
+    let limits = (
+        prop::option::of(0..60_u64),
+        prop::option::of(0..3_u32),
+        prop::option::of(1..6_i64),
+        prop::option::of(1..5_u32),
+    );
     (prop::option::weighted(0.8, Just("gpus".to_owned())), 1..4_u32, share(), share(), any::<bool>(), stop, limits)
         .prop_map(|(cohort, weight, gpu, cpu, both, stop, (min_runtime, limit, namespace, max_queued))| QueueSpec {
             cohort,

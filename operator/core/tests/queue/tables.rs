@@ -175,8 +175,19 @@ fn play(world: &mut World, step: &Step) -> Vec<String> {
         let amounts = times(&one, asks.workers);
         let tolerations = asks.tolerations.iter().map(Toleration::read).collect();
         let pod = PodShape { amounts: one, node_selector: asks.selector.clone(), tolerations };
-        let run =
-            Run { queue, pod, amounts, priority, limit, since, asked: since, placed: false, attempt: 1, preempted: 0, hold: None };
+        let run = Run {
+            queue,
+            pod,
+            amounts,
+            priority,
+            limit,
+            since,
+            asked: since,
+            placed: false,
+            attempt: 1,
+            preempted: 0,
+            hold: None,
+        };
         world.ask(&id(&asks.run), run, now);
     }
     if step.restart {

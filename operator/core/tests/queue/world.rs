@@ -127,7 +127,10 @@ impl World {
             }
             // What has a place in line says so from now on, as its phase does.
             for id in self.engine.asking().cloned().collect::<Vec<_>>() {
-                let placed = self.engine.wait(&id).is_some_and(|wait| wait.reason != cultivar_crds::Reason::QueueFull && wait.queue.is_some());
+                let placed = self
+                    .engine
+                    .wait(&id)
+                    .is_some_and(|wait| wait.reason != cultivar_crds::Reason::QueueFull && wait.queue.is_some());
                 if let Some(run) = self.runs.get_mut(&id) {
                     run.placed |= placed;
                 }

@@ -2,7 +2,7 @@
 //!
 //! Comes in: what is stored and what is about to be. Goes out: violations in words.
 
-use cultivar_core::decide::pipeline_run::FrozenPipeline;
+use cultivar_core::decide::pipeline_run::{FrozenPipeline, FrozenStage};
 use cultivar_core::domain::{JobRecord, JobState, Member, names};
 use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, Until, labels};
 use serde_json::Value;
@@ -112,7 +112,8 @@ pub fn created(cluster: &mut Cluster, manifest: &Value) {
         None => ends.collect(),
     };
     for (need, until) in needs {
-        if frozen.all().any(|other| other.name == need && other.fan_out.is_some()) {
+        let many = |other: &FrozenStage| other.fan_out.is_some() || other.repeat.is_some() || other.nested.is_some();
+        if frozen.all().any(|other| other.name == need && many(other)) {
             members_have_ended(cluster, &record.status, &run, &need);
             continue;
         }

@@ -278,14 +278,14 @@ impl Cluster {
         self.wrote(format!("delete {:?} {name}", S::KIND))
     }
 
-    /// A merge patch by the operator on an experiment.
-    pub fn patch(
+    /// A merge patch by the operator.
+    pub fn patch<S: Managed>(
         &mut self,
         name: &str,
-        change: impl FnOnce(&mut ExperimentRecord),
-    ) -> Result<Option<ExperimentRecord>, Failure> {
+        change: impl FnOnce(&mut Record<S>),
+    ) -> Result<Option<Record<S>>, Failure> {
         let Some(record) = self.change(name, change) else { return Ok(None) };
-        self.wrote(format!("patch Experiment {name}")).map(|()| Some(record))
+        self.wrote(format!("patch {:?} {name}", S::KIND)).map(|()| Some(record))
     }
 
     /// A change of an object by whomever; the generation grows with the spec.

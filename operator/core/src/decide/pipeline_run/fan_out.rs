@@ -6,13 +6,13 @@
 use cultivar_crds::{MemberEnds, MembersStatus, Phase, Reason, StageStatus};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use super::board::{Board, asked_to_end, failed, standing, state};
+use super::board::{Board, Place, failed, state};
+use super::child::Child;
 use super::matrix::{Coordinates, FanOut};
 use super::{FrozenStage, values};
 use crate::decide::Action;
-use crate::domain::{ExperimentRecord, Member, ranges, text};
+use crate::domain::{Member, ranges, text};
 use crate::refs::{Expression, Head};
 
 /// Members that are there at once where `maxParallel` does not say.
@@ -25,16 +25,15 @@ struct Members<'a> {
     stage: &'a FrozenStage,
     fan_out: &'a FanOut,
     recorded: MembersStatus,
-    /// Their experiments.
-    known: BTreeMap<u32, Arc<ExperimentRecord>>,
+    /// Those that are there.
+    known: BTreeMap<u32, Child>,
     /// Those that have ended.
     ends: BTreeMap<u32, Phase>,
 }
 
 impl Members<'_> {
-    fn live(&self) -> impl Iterator<Item = (u32, &Arc<ExperimentRecord>)> {
-        let live = self.known.iter().filter(|(_, experiment)| !experiment.status.phase.is_terminal());
-        live.map(|(index, experiment)| (*index, experiment))
+    fn live(&self) -> impl Iterator<Item = &Child> {
+        self.known.values().filter(|child| !child.has_ended())
     }
 
     fn count(&self, phase: Phase) -> u32 {
@@ -85,7 +84,7 @@ impl Members<'_> {
     fn failures(&self) -> String {
         let bad = self.ends.iter().filter(|(_, end)| matches!(end, Phase::Failed | Phase::Cancelled));
         let told = bad.filter_map(|(index, end)| {
-            let reason = self.known.get(index)?.status.reason;
+            let reason = self.known.get(index)?.reason();
             let reason = reason.map_or_else(|| end.as_str().to_owned(), |reason| reason.to_string());
             Some(format!("{} ({reason})", Member::of(&self.stage.name, *index)))
         });
@@ -96,25 +95,15 @@ impl Members<'_> {
 }
 
 impl Board<'_> {
-    /// Whether members of a stage have been made, or are recorded.
-    pub(super) fn has_begun(&self, stage: &FrozenStage) -> bool {
-        let any = Member::of(&stage.name, 0)..=Member::of(&stage.name, u32::MAX);
-        self.recorded(stage).is_some_and(|recorded| recorded.members.is_some())
-            || self.snapshot.experiments.range(any).next().is_some()
-    }
-
     fn members_of<'s>(&self, stage: &'s FrozenStage, fan_out: &'s FanOut) -> Members<'s> {
-        let any = Member::of(&stage.name, 0)..=Member::of(&stage.name, u32::MAX);
-        let known = self.snapshot.experiments.range(any);
-        let known = known.filter_map(|(member, experiment)| Some((member.index?, Arc::clone(experiment)))).collect();
+        let known: BTreeMap<u32, Child> =
+            self.children_of(stage).map(|(index, child)| (index, child.clone())).collect();
         let recorded = self.recorded(stage).and_then(|recorded| recorded.members.clone()).unwrap_or_default();
-        let mut members = Members { stage, fan_out, ends: values::ends(&recorded), recorded, known };
-        for (index, experiment) in &members.known {
-            if experiment.status.phase.is_terminal() {
-                members.ends.entry(*index).or_insert(experiment.status.phase);
-            }
+        let mut ends = values::ends(&recorded);
+        for (index, child) in known.iter().filter(|(_, child)| child.has_ended()) {
+            ends.entry(*index).or_insert(child.phase());
         }
-        members
+        Members { stage, fan_out, recorded, known, ends }
     }
 
     /// Moves a fan-out on whose stage may run.
@@ -202,7 +191,7 @@ impl Board<'_> {
         reads_coordinates: bool,
     ) -> Result<bool, String> {
         if let Some(refusal) = self.snapshot.refusals.get(&member) {
-            return Err(format!("the API server refuses the experiment: {refusal}"));
+            return Err(format!("the API server refuses it: {refusal}"));
         }
         let mut matrix = coordinates.clone();
         matrix.insert("index".to_owned(), member.index.into());
@@ -210,7 +199,7 @@ impl Board<'_> {
         if reads_coordinates && !self.is_wanted(stage, &self.names(known).with(Head::Matrix, &matrix))? {
             return Ok(false);
         }
-        self.create(stage, known, member, Some((coordinates, &matrix)))?;
+        self.create(stage, known, member, &Place::Member(coordinates, &matrix))?;
         Ok(true)
     }
 
@@ -223,18 +212,18 @@ impl Board<'_> {
         for index in lost {
             let member = Member::of(&members.stage.name, index);
             if self.snapshot.confirmed_gone.contains(&member) {
-                members.problem(index, "its experiment was deleted before it ended");
+                members.problem(index, "it was deleted before it ended");
             } else {
                 let experiment = self.experiment_of(&member);
-                self.actions.push(Action::ConfirmStage { member, experiment });
+                let nested = members.stage.nested.is_some();
+                self.actions.push(Action::ConfirmStage { member, experiment, nested });
             }
         }
     }
 
     fn end_all(&mut self, members: &Members<'_>) {
-        let live = members.live().filter(|(_, experiment)| !asked_to_end(experiment));
-        let names = live.map(|(_, experiment)| experiment.meta.name.clone());
-        self.actions.extend(names.map(|name| Action::CancelExperiment { name }));
+        let live = members.live().filter(|child| !child.is_asked_to_end());
+        self.actions.extend(live.map(Child::cancel));
     }
 
     fn conclude(&self, members: &Members<'_>) -> StageStatus {
@@ -265,7 +254,7 @@ impl Board<'_> {
         if members.has_failed() {
             return state(name, Phase::Running, Reason::MemberFailed, members.failures());
         }
-        let mut told = members.live().map(|(_, experiment)| standing(&experiment.status));
+        let mut told = members.live().map(Child::standing);
         let first = told.next();
         match first {
             // All of them wait: the first one says for what.

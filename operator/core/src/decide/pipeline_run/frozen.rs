@@ -1,13 +1,14 @@
 //! The frozen pipeline: what a run executes, resolved once and stored in its status as JSON.
 
 use cultivar_crds::schema::MAX_FROZEN_PIPELINE;
-use cultivar_crds::{ClonedFrom, OnFailure, Reason, Until};
+use cultivar_crds::{ClonedFrom, OnFailure, Reason, Repeat, Until};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::FanOut;
+use super::nested::Nested;
 use crate::clone;
 use crate::dag;
 use crate::decide::freeze::{self, Effective, Frozen, Query, Sources};
@@ -54,6 +55,12 @@ pub struct FrozenStage {
     /// CEL; false skips the stage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<String>,
+    /// The pipeline that it runs; its template has params alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nested: Option<Nested>,
+    /// What makes turns of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeat: Option<Repeat>,
     /// What makes many experiments of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fan_out: Option<FanOut>,
@@ -115,15 +122,24 @@ pub fn freeze(pipeline: &PipelineRecord, run: &Value, sources: &Sources) -> Froz
     let mut stages = Vec::new();
     for stage in dag::all(spec) {
         let name = stage.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
-        match freeze::freeze(stage, sources, Some(&pipeline.meta.name)) {
+        let nested = Nested::of(stage);
+        let frozen = match &nested {
+            Some(_) => Frozen::Ready(Effective { template: json!({"params": stage.get("params")}), cloned_from: None }),
+            None => freeze::freeze(stage, sources, Some(&pipeline.meta.name)),
+        };
+        match frozen {
             Frozen::Ready(Effective { mut template, cloned_from }) => {
                 // Of this pipeline, and not of the one in which its source ran.
-                admitted_by(spec, stage, &mut template);
+                if nested.is_none() {
+                    admitted_by(spec, stage, &mut template);
+                }
                 let needs = dag::needs(stage);
                 stages.push(FrozenStage {
                     needs: needs.keys().cloned().collect(),
                     until: needs.into_iter().filter(|(_, until)| *until != Until::default()).collect(),
                     when: stage.get("when").and_then(Value::as_str).map(str::to_owned),
+                    nested,
+                    repeat: stage.get("repeat").and_then(|repeat| Repeat::deserialize(repeat).ok()),
                     fan_out: FanOut::of(stage),
                     name,
                     template,

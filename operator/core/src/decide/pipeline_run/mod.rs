@@ -4,13 +4,17 @@
 //! that nothing that changes outside changes the run.
 
 mod board;
+mod child;
 mod fan_out;
 mod frozen;
 mod matrix;
+mod nested;
+mod repeat;
 mod texts;
 mod values;
 
 pub use board::standing;
+pub use child::Child;
 pub use frozen::{FrozenPipeline, FrozenStage, queries};
 pub use matrix::{Coordinates, FanOut};
 
@@ -25,7 +29,7 @@ use super::freeze::{Frozen, Sources};
 use super::pipeline::{digest, order, revision};
 use super::{Event, Plan, Urgency};
 use crate::domain::conditions::{Conditions, kind};
-use crate::domain::{ExperimentRecord, Member, PipelineRecord, RunRecord, settings, text, time};
+use crate::domain::{Member, PipelineRecord, RunRecord, settings, text, time};
 use crate::refs::{FieldPath, Head, Insert, Names, Scope, resolve};
 use crate::validate;
 use board::Board;
@@ -44,11 +48,11 @@ pub struct Snapshot {
     pub sources: Sources,
     /// The other runs of the pipeline.
     pub siblings: Vec<Arc<RunRecord>>,
-    /// The run's experiments, by what they stand for.
-    pub experiments: BTreeMap<Member, Arc<ExperimentRecord>>,
-    /// Those whose experiment, recorded before, the API server itself says is gone.
+    /// The run's experiments and nested runs, by what they stand for.
+    pub children: BTreeMap<Member, Child>,
+    /// Those that, recorded before, the API server itself says are gone.
     pub confirmed_gone: BTreeSet<Member>,
-    /// Why the API server would not take an experiment.
+    /// Why the API server would not take one.
     pub refusals: BTreeMap<Member, String>,
     /// The time.
     pub now: Timestamp,
@@ -75,7 +79,7 @@ pub fn decide(snapshot: &Snapshot) -> Plan<PipelineRunStatus> {
 fn live(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
     let cancel = snapshot.run.spec.get("cancel").and_then(Value::as_bool).unwrap_or(false);
     // Stages are made before the status that says so is stored: a crash in between unstarts nothing.
-    let started = plan.status.started_at.is_some() || !snapshot.experiments.is_empty();
+    let started = plan.status.started_at.is_some() || !snapshot.children.is_empty();
     if cancel && !started {
         return end(snapshot, plan, Phase::Cancelled, Some(Reason::Cancelled), "cancel was asked for");
     }
@@ -114,6 +118,11 @@ fn freeze(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
     };
     let now_digest = digest(&pipeline.spec);
     let made_for = snapshot.run.meta.annotations.get(labels::PIPELINE_DIGEST);
+    if let Some(pinned) = made_for.filter(|pinned| snapshot.run.meta.is_nested() && **pinned != now_digest) {
+        let message =
+            format!("the stage is pinned to {pinned}, and pipeline {} is {now_digest} now", pipeline.meta.name);
+        return fail(snapshot, plan, Reason::Superseded, message);
+    }
     if made_for.is_some_and(|made_for| *made_for != now_digest) {
         return end(
             snapshot,
@@ -153,6 +162,10 @@ fn freeze(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
 // One run of a pipeline at a time. Of the runs that the pipeline made only the newest waits; runs made
 // by hand have parameters of their own and wait in line.
 fn is_its_turn(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) -> bool {
+    // A nested run is part of the one around it, which has its turn.
+    if snapshot.run.meta.is_nested() {
+        return true;
+    }
     let mine = order(&snapshot.run);
     let unfinished = |run: &&Arc<RunRecord>| !run.status.phase.is_terminal() && !run.meta.deleting;
     let earlier = snapshot

@@ -148,13 +148,8 @@ impl Engine {
                 of_flavor(&flavor.name)
             );
         }
-        let most = |resource: &Word| {
-            self.nodes
-                .of(flavor, pod)
-                .map(|(_, node)| node.left(resource, None))
-                .max()
-                .unwrap_or(0)
-        };
+        let most =
+            |resource: &Word| self.nodes.of(flavor, pod).map(|(_, node)| node.left(resource, None)).max().unwrap_or(0);
         let short = pod.amounts.iter().find(|(resource, amount)| most(resource) < **amount);
         match short {
             Some((resource, amount)) => format!(
