@@ -78,3 +78,18 @@ fn canonical_number(number: &Number) -> String {
         _ => number.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn who_admits_a_run_is_no_part_of_what_is_run() {
+        let plain = json!({"image": "a", "params": {"lr": 1}});
+        let handed = json!({"image": "a", "params": {"lr": 1}, "admission": {"kueue": {"localQueue": "team-a"}}});
+        assert_eq!(digest_of_template(&handed), digest_of_template(&plain));
+        assert_eq!(digest_of_template(&plain), digest(&plain));
+        assert_ne!(digest_of_template(&json!({"image": "b"})), digest_of_template(&json!({"image": "a"})));
+    }
+}

@@ -269,3 +269,23 @@ fn warn_unused(spec: &Value, at: &FieldPath, report: &mut Report) {
         ));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn one_of_the_two_admits_and_the_fault_names_the_field() {
+        let both = json!({"image": "a", "queue": "q", "admission": {"kueue": {"localQueue": "team-a"}}});
+        let refused = |report: Report| report.refusal().unwrap_or_default();
+        assert!(refused(experiment(&both)).contains("spec.admission: either a Queue admits it"), "{:?}", experiment(&both));
+        let mut stage = both.clone();
+        stage["name"] = "train".into();
+        let said = refused(pipeline(&json!({ "stages": [stage] })));
+        assert!(said.contains("spec.stages[0].admission"), "{said}");
+        let said = refused(pipeline(&json!({"queue": "q", "admission": both["admission"], "stages": [{"name": "a", "image": "a"}]})));
+        assert!(said.contains("spec.admission"), "{said}");
+        assert_eq!(experiment(&json!({"image": "a", "admission": both["admission"]})).refusal(), None);
+    }
+}
