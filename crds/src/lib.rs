@@ -28,8 +28,8 @@ pub use experiment::{
 pub use fan_out::{MAX_MEMBERS, Matrix, MemberEnds, MembersStatus};
 pub use phase::Phase;
 pub use pipeline::{
-    OnFailure, ParamSchema, Pipeline, PipelineSpec, PipelineStatus, Repeat, RunOn, RunSummary, Stage, StageDependency,
-    Until,
+    ConcurrencyPolicy, OnFailure, ParamSchema, Pipeline, PipelineSpec, PipelineStatus, Repeat, RunOn, RunSummary,
+    Stage, StageDependency, Until,
 };
 pub use pipeline_run::{PipelineRun, PipelineRunSpec, PipelineRunStatus, StageStatus};
 pub use queue::{Queue, QueueSpec, QueueStatus};

@@ -93,6 +93,19 @@ pub struct PipelineSpec {
     #[schemars(range(min = 1, max = 10000))]
     pub max_parallel: Option<u32>,
 
+    /// How long a run of it may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<RunTimeouts>,
+
+    /// What becomes of a run while another one of the pipeline has not ended: Queue (default), Allow, Replace or Forbid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency_policy: Option<ConcurrencyPolicy>,
+
+    /// True makes no run of a change until it is false again; what has changed meanwhile makes one then. Runs that exist go
+    /// on, and a PipelineRun that somebody makes runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
+
     /// What starts a run: Change (default), or Demand, and then only a PipelineRun does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_on: Option<RunOn>,
@@ -285,6 +298,31 @@ pub enum OnFailure {
     Continue,
     /// Everything is cancelled.
     Stop,
+}
+
+/// How long a run may take.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct RunTimeouts {
+    /// From the start of the first stage to the end of the last one but those of `finally`, which run after a deadline too.
+    /// Stages that wait, in a queue too, are ended as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub run: Option<String>,
+}
+
+/// What becomes of a run while another one of its pipeline has not ended.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ConcurrencyPolicy {
+    /// It waits; of runs that the pipeline made for its changes only the newest does.
+    #[default]
+    Queue,
+    /// They run side by side.
+    Allow,
+    /// The newer one ends the older ones, and begins when they have ended.
+    Replace,
+    /// It ends at once, without a stage.
+    Forbid,
 }
 
 /// What starts a run.

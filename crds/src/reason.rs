@@ -96,6 +96,8 @@ reasons! {
     Cancelled => Final,
     /// A newer revision took the place of a run that had not started.
     Superseded => Final,
+    /// Another run of the pipeline had not ended, and `concurrencyPolicy` is Forbid.
+    RunForbidden => Final,
     /// The experiment of a stage was deleted before it had ended.
     ExperimentDeleted => Final,
     /// A stage that this one depends on did not complete, or a failure stopped the run.
@@ -124,6 +126,8 @@ reasons! {
     ReadingRecord => Final,
     /// Waits for stages that have not ended.
     WaitingForStages => Final,
+    /// Nothing starts while `suspend` is true.
+    Suspended => Final,
     /// Waits for an experiment of the run to end: `maxParallel` are there already.
     WaitingForMaxParallel => Final,
     /// Every stage has ended, and those of `finally` run.

@@ -16,6 +16,7 @@ mod pipelines;
 mod queues;
 mod refusals;
 mod revisions;
+mod runs;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -82,6 +83,10 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         pipelines::a_pipeline_runs_within_another,
         pipelines::a_pipeline_that_contains_itself_ends,
         pipelines::a_loop_ends_when_its_condition_holds,
+        runs::a_deadline_ends_the_run,
+        runs::a_failed_run_is_resumed,
+        runs::a_newer_run_replaces_the_older,
+        runs::a_suspended_run_waits_for_a_person,
         refusals::a_pipeline_that_refers_to_itself_is_not_accepted,
         refusals::a_queue_whose_numbers_do_not_fit_is_refused,
         refusals::two_megabytes_are_refused,

@@ -147,6 +147,7 @@ impl Given {
             run,
             pipeline,
             siblings: Vec::new(),
+            resumed: None,
             children: BTreeMap::new(),
             confirmed_gone: self.confirmed_gone.iter().map(|gone| member(gone)).collect(),
             refusals: self.refusals.iter().map(|(refused, words)| (member(refused), words.clone())).collect(),

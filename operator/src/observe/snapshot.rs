@@ -3,9 +3,9 @@
 use cultivar_core::decide::experiment::queueing::Queueing;
 use cultivar_core::decide::freeze::{Query, Sources, queries as queries_of};
 use cultivar_core::decide::inputs;
-use cultivar_core::decide::pipeline_run::{Child, queries};
+use cultivar_core::decide::pipeline_run::{Child, queries, take_over};
 use cultivar_core::decide::{experiment, pipeline, pipeline_run};
-use cultivar_core::domain::{ExperimentRecord, Producer, Record, StoreAccess, Stores};
+use cultivar_core::domain::{ExperimentRecord, Member, Producer, Record, RunRecord, StoreAccess, Stores};
 use cultivar_crds::artifact_store::DEFAULT_STORE;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -95,21 +95,17 @@ impl Index {
         let siblings = state.runs_of.get(&of).into_iter().flatten().filter(|sibling| **sibling != key.name);
         let siblings = siblings.filter_map(|name| state.runs.get(&(key.namespace.clone(), name.clone())));
         let siblings = siblings.filter(|slot| !slot.stored.meta.is_nested());
-        let experiments = state.stages.get(&run.meta.uid).into_iter().flatten().filter_map(|(member, name)| {
-            let slot = state.experiments.get(&(key.namespace.clone(), name.clone()))?;
-            Some((member.clone(), Child::Experiment(Arc::clone(slot.current()))))
-        });
-        let nested = state.nested.get(&run.meta.uid).into_iter().flatten().filter_map(|(member, name)| {
-            let slot = state.runs.get(&(key.namespace.clone(), name.clone()))?;
-            Some((member.clone(), Child::Run(Arc::clone(slot.current()))))
-        });
+        let resumed = run.spec.get("resumeOf").and_then(Value::as_str);
+        let resumed = resumed.and_then(|name| state.runs.get(&(key.namespace.clone(), name.to_owned())));
+        let children = state.children_of(&key.namespace, run, RESUMES);
         let confirmed = state.confirmed.get(key).cloned().unwrap_or_default();
         let snapshot = pipeline_run::Snapshot {
             run: (**run).clone(),
             pipeline,
             sources,
             siblings: siblings.map(|slot| Arc::clone(slot.current())).collect(),
-            children: experiments.chain(nested).collect(),
+            children,
+            resumed: resumed.map(|slot| Arc::clone(slot.current())),
             confirmed_gone: confirmed.stages,
             refusals: confirmed.refused_stages,
             now,
@@ -146,7 +142,27 @@ impl Index {
     }
 }
 
+/// How many runs that resume one another are followed back.
+const RESUMES: u32 = 16;
+
 impl State {
+    // What stands for the stages of a run: its own, and what completed in the run that it resumes.
+    fn children_of(&self, namespace: &str, run: &RunRecord, resumes: u32) -> BTreeMap<Member, Child> {
+        let at = |name: &String| (namespace.to_owned(), name.clone());
+        let experiments = self.stages.get(&run.meta.uid).into_iter().flatten().filter_map(|(member, name)| {
+            Some((member.clone(), Child::Experiment(Arc::clone(self.experiments.get(&at(name))?.current()))))
+        });
+        let nested = self.nested.get(&run.meta.uid).into_iter().flatten().filter_map(|(member, name)| {
+            Some((member.clone(), Child::Run(Arc::clone(self.runs.get(&at(name))?.current()))))
+        });
+        let own = experiments.chain(nested).collect();
+        let old = run.spec.get("resumeOf").and_then(Value::as_str).filter(|_| resumes > 0);
+        match old.and_then(|name| self.runs.get(&(namespace.to_owned(), name.to_owned()))) {
+            Some(old) => take_over(own, self.children_of(namespace, old.current(), resumes - 1)),
+            None => own,
+        }
+    }
+
     // A query by labels looks at every experiment of the namespace: it is asked once per clone, when it freezes.
     fn sources(&self, namespace: &str, queries: impl IntoIterator<Item = Query>) -> Sources {
         let answer = |query: &Query| match query {

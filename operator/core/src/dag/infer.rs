@@ -97,7 +97,8 @@ fn unknown_after(stages: &[Value], at: &FieldPath) -> Vec<Located<DagError>> {
     for (index, stage) in stages.iter().enumerate() {
         for (name, at) in after(stage, &at.index(index)) {
             if !existing.contains(name) {
-                let error = DagError::Unknown { name: name.to_owned(), existing: crate::refs::listed(&existing) };
+                let error =
+                    DagError::Unknown { name: name.to_owned(), existing: crate::refs::instead(name, &existing) };
                 errors.push(Located::new(at, error));
             }
         }

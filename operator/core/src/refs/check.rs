@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::choice::Choice;
-use super::error::{Located, RefError, list, quote};
+use super::error::{Located, RefError, instead, quote};
 use super::expression::Expression;
 use super::field::FieldPath;
 use super::path::{Head, PathRef, Scope};
@@ -204,8 +204,8 @@ const ARTIFACT: [&str; 5] = ["digest", "name", "size", "type", "uri"];
 fn member(place: &str, name: Option<&str>, names: Option<&BTreeSet<String>>) -> Result<(), RefError> {
     match (name, names) {
         (Some(name), Some(names)) if !names.contains(name) => {
-            let name = Value::from(quote(name));
-            Err(RefError::Missing(format!("{place} has no {name}; it has: {}", list(names))))
+            let shown = Value::from(quote(name));
+            Err(RefError::Missing(format!("{place} has no {shown}; it has: {}", instead(name, names))))
         }
         _ => Ok(()),
     }

@@ -115,6 +115,21 @@ pub(crate) fn quote(text: &str) -> String {
     text.chars().take(QUOTED).chain(['…']).collect()
 }
 
+/// How alike two names must be for one to be meant by the other.
+const ALIKE: f64 = 0.83;
+
+/// What there is instead of `wrong`: "a, b and c", and which of them was meant, where one is much like it.
+pub(crate) fn instead<S: AsRef<str>>(wrong: &str, names: impl IntoIterator<Item = S>) -> String {
+    let names: Vec<S> = names.into_iter().collect();
+    let alike = |name: &&S| strsim::jaro_winkler(&name.as_ref().to_lowercase(), &wrong.to_lowercase());
+    // Of equals the first.
+    let best = names.iter().rev().max_by(|one, other| alike(one).total_cmp(&alike(other)));
+    match best.filter(|name| alike(name) >= ALIKE) {
+        Some(meant) => format!("{}; did you mean {}?", list(&names), quote(meant.as_ref())),
+        None => list(&names),
+    }
+}
+
 /// "a, b, c and 4 more", or "nothing".
 pub(crate) fn list<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> String {
     let names: Vec<S> = names.into_iter().collect();

@@ -33,8 +33,8 @@ mod template;
 
 pub use check::{Known, Reference, check, scan, unused_params};
 pub use choice::Choice;
-pub(crate) use error::list as listed;
 pub use error::{Located, RefError};
+pub(crate) use error::{instead, list as listed};
 pub use expression::{Expression, MAX_EXPRESSION, eval_bool};
 pub use field::{FieldPath, FieldSegment};
 pub(crate) use functions::equal;

@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::error::{RefError, list, quote};
+use super::error::{RefError, instead, quote};
 
 /// When a reference is resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -178,7 +178,7 @@ pub(super) fn missing(place: &str, value: &Value, segment: &Segment) -> String {
     let place = quote(place);
     match (value, segment) {
         (Value::Object(map), Segment::Key(key)) => {
-            format!("{place} has no {}; it has: {}", Value::from(quote(key)), list(map.keys()))
+            format!("{place} has no {}; it has: {}", Value::from(quote(key)), instead(key, map.keys()))
         }
         (Value::Array(items), Segment::Index(index)) => {
             format!("{place} has no member [{index}]; it has {}", members(items.len()))

@@ -114,6 +114,9 @@ pub fn pipeline(spec: &Value) -> Report {
             report.fault(fault.path, fault.value);
         }
     }
+    if let Some(Err(error)) = spec.pointer("/timeouts/run").and_then(Value::as_str).map(time::parse_duration) {
+        report.fault(at.key("timeouts").key("run"), error);
+    }
     params::defaults(spec, &at, &mut report);
     one_admits(spec, &at, &mut report);
     report
@@ -279,12 +282,18 @@ mod tests {
     fn one_of_the_two_admits_and_the_fault_names_the_field() {
         let both = json!({"image": "a", "queue": "q", "admission": {"kueue": {"localQueue": "team-a"}}});
         let refused = |report: Report| report.refusal().unwrap_or_default();
-        assert!(refused(experiment(&both)).contains("spec.admission: either a Queue admits it"), "{:?}", experiment(&both));
+        assert!(
+            refused(experiment(&both)).contains("spec.admission: either a Queue admits it"),
+            "{:?}",
+            experiment(&both)
+        );
         let mut stage = both.clone();
         stage["name"] = "train".into();
         let said = refused(pipeline(&json!({ "stages": [stage] })));
         assert!(said.contains("spec.stages[0].admission"), "{said}");
-        let said = refused(pipeline(&json!({"queue": "q", "admission": both["admission"], "stages": [{"name": "a", "image": "a"}]})));
+        let said = refused(pipeline(
+            &json!({"queue": "q", "admission": both["admission"], "stages": [{"name": "a", "image": "a"}]}),
+        ));
         assert!(said.contains("spec.admission"), "{said}");
         assert_eq!(experiment(&json!({"image": "a", "admission": both["admission"]})).refusal(), None);
     }

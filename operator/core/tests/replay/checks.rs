@@ -130,8 +130,13 @@ pub fn created(cluster: &mut Cluster, manifest: &Value) {
         });
         let gone = cluster.succeeded_names.contains(&name) && until.is_met_by(Phase::Completed);
         // Skipped, which nobody has recorded yet.
+        let old = record.spec["resumeOf"].as_str().and_then(|old| cluster.runs.get(old));
+        let taken_over = old.is_some_and(|old| {
+            let name = names::stage_experiment(&old.meta.name, &old.meta.uid, &Member::stage(&need));
+            cluster.experiments.get(&name).is_some_and(|old| until.is_met_by(old.status.phase))
+        });
         let never = !cluster.experiments.contains_key(&name) && until.is_met_by(Phase::Skipped);
-        if !recorded && !ended && !gone && !never {
+        if !recorded && !ended && !gone && !never && !taken_over {
             cluster.violated(format!("stage {stage} was created before {need} had come to the end {until:?}"));
         }
     }

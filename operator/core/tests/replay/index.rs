@@ -5,7 +5,7 @@
 use cultivar_core::decide::experiment::{self, Refusal};
 use cultivar_core::decide::freeze::{Query, Sources, queries as queries_of};
 use cultivar_core::decide::pipeline;
-use cultivar_core::decide::pipeline_run::{self, Child, queries};
+use cultivar_core::decide::pipeline_run::{self, Child, queries, take_over};
 use cultivar_core::domain::{JobRecord, JobState, Member, PodRecord, Record, names};
 use cultivar_crds::{ExperimentStatus, PipelineRunStatus, PipelineStatus};
 use jiff::Timestamp;
@@ -357,6 +357,16 @@ impl Index {
         }
     }
 
+    fn children_of(&self, run: &Record<PipelineRunStatus>) -> BTreeMap<Member, Child> {
+        let experiments =
+            self.experiments.values().map(Slot::current).filter(|one| one.meta.is_owned_by(&run.meta.uid));
+        let experiments =
+            experiments.filter_map(|one| Some((names::member_of(&one.meta)?, Child::Experiment(Arc::clone(one)))));
+        let nested = self.runs.values().map(Slot::current).filter(|one| one.meta.is_owned_by(&run.meta.uid));
+        let nested = nested.filter_map(|one| Some((names::member_of(&one.meta)?, Child::Run(Arc::clone(one)))));
+        experiments.chain(nested).collect()
+    }
+
     pub fn run(&self, name: &str, now: Timestamp) -> Option<pipeline_run::Snapshot> {
         let run = self.runs.get(name)?.current();
         let key = (Kind::Run, name.to_owned());
@@ -366,18 +376,18 @@ impl Index {
         let siblings = self.runs.values().map(Slot::current).filter(|other| {
             other.meta.name != name && pipeline_of(other) == pipeline_of(run) && !other.meta.is_nested()
         });
-        let nested = self.runs.values().map(Slot::current).filter(|other| other.meta.is_owned_by(&run.meta.uid));
-        let stages =
-            self.experiments.values().map(Slot::current).filter(|record| record.meta.is_owned_by(&run.meta.uid));
+        let resumed = run.spec["resumeOf"].as_str().and_then(|name| self.runs.get(name));
+        let children = match resumed {
+            Some(old) => take_over(self.children_of(run), self.children_of(old.current())),
+            None => self.children_of(run),
+        };
         Some(pipeline_run::Snapshot {
             run: (**run).clone(),
             sources: self.sources(asks),
             pipeline,
             siblings: siblings.cloned().collect(),
-            children: stages
-                .filter_map(|record| Some((names::member_of(&record.meta)?, Child::Experiment(Arc::clone(record)))))
-                .chain(nested.filter_map(|run| Some((names::member_of(&run.meta)?, Child::Run(Arc::clone(run))))))
-                .collect(),
+            children,
+            resumed: resumed.map(|slot| Arc::clone(slot.current())),
             confirmed_gone: self.confirmed_stages.get(&key).cloned().unwrap_or_default(),
             refusals: BTreeMap::new(),
             now,

@@ -168,6 +168,52 @@ fn loops() -> Scenario {
     }
 }
 
+fn run_by_hand(name: &str, spec: &Value) -> Deed {
+    Deed::Apply(json!({"kind": "PipelineRun", "metadata": {"name": name}, "spec": spec}))
+}
+
+// A run fails, and another one goes on from it: what completed is not done again.
+fn resumed() -> Scenario {
+    let spec = json!({"params": {"lr": 1}, "stages": [
+        {"name": "prepare", "image": "x"},
+        {"name": "many", "image": "x", "count": 3, "after": [{"stage": "prepare"}]},
+        {"name": "train", "image": "x", "after": [{"stage": "prepare"}], "params": {"lr": "${pipeline.params.lr}"},
+            "args": ["${stages.prepare.artifacts.data.uri}"]},
+        {"name": "report", "image": "x", "args": ["${stages.train.metrics.acc.last}", "${= size(stages.many.members)}"]},
+    ]});
+    Scenario {
+        name: "a run that goes on where another one failed",
+        deeds: vec![
+            (0, pipeline(&spec)),
+            // Before the first has ended: it waits.
+            (8, run_by_hand("again", &json!({"pipeline": "digits", "resumeOf": "digits-1", "params": {"lr": 2}}))),
+            (300, run_by_hand("part", &json!({"pipeline": "digits", "only": ["train"]}))),
+        ],
+        script: script(&[
+            ("prepare", &[reports(&json!({"artifacts": [{"name": "data", "uri": "s3://d"}]}))]),
+            ("digits-1-many-1-*", &[ends(1)]),
+            ("digits-1-train-*", &[ends(1)]),
+            ("train", &[reports(&json!({"metrics": {"acc": 0.9}}))]),
+        ]),
+    }
+}
+
+// The run's deadline ends what runs and what has not started; the stages of the end run after it.
+fn overdue() -> Scenario {
+    let spec = json!({"timeouts": {"run": "20s"}, "stages": [
+        {"name": "quick", "image": "x"},
+        {"name": "slow", "image": "x"},
+        {"name": "later", "image": "x", "after": [{"stage": "slow"}]},
+        {"name": "many", "image": "x", "count": 9, "maxParallel": 1},
+    ], "finally": [{"name": "tell", "image": "x", "args": ["${pipeline.phase}", "${stages.slow.phase}"]}]});
+    let long = |seconds| Play { seconds, ..Play::default() };
+    Scenario {
+        name: "a run that takes too long",
+        deeds: vec![(0, pipeline(&spec))],
+        script: script(&[("slow", &[long(500)]), ("many", &[long(300)]), ("tell", &[long(60)])]),
+    }
+}
+
 pub fn all() -> Vec<Scenario> {
     vec![
         Scenario { name: "a diamond", deeds: vec![(0, pipeline(&diamond_on_conditions()))], script: diamond_script() },
@@ -188,6 +234,8 @@ pub fn all() -> Vec<Scenario> {
         nested(None),
         nested(Some(25)),
         loops(),
+        resumed(),
+        overdue(),
         handled(Some(25)),
         Scenario {
             name: "an experiment is deleted mid-run",

@@ -43,6 +43,10 @@ pub struct Board<'a> {
     pub stopping: bool,
     /// How many more experiments `maxParallel` allows; nothing: as many as there are.
     pub(super) room: Option<usize>,
+    /// Whether nothing starts for the time being.
+    suspended: bool,
+    /// Whether the run's deadline ends it, and not a person.
+    is_overdue: bool,
 }
 
 impl<'a> Board<'a> {
@@ -50,7 +54,14 @@ impl<'a> Board<'a> {
     pub fn new(snapshot: &'a Snapshot, pipeline: &'a FrozenPipeline, cancel: bool) -> Self {
         let about = values::pipeline(snapshot, pipeline);
         let (states, actions) = (BTreeMap::new(), Vec::new());
-        Self { snapshot, pipeline, cancel, about, states, actions, stopping: false, room: None }
+        let suspended = super::is_suspended(snapshot);
+        let (stopping, room, is_overdue) = (false, None, false);
+        Self { snapshot, pipeline, cancel, about, states, actions, stopping, room, suspended, is_overdue }
+    }
+
+    /// What does not start does not for the run's deadline.
+    pub fn overdue(self) -> Self {
+        Self { is_overdue: true, ..self }
     }
 
     /// Finds where every stage stands; starts what can start, ends what must end.
@@ -78,6 +89,9 @@ impl<'a> Board<'a> {
         self.actions.clear();
         let live = self.snapshot.children.values().filter(|child| !child.has_ended());
         self.room = self.pipeline.max_parallel.map(|most| (most as usize).saturating_sub(live.count()));
+        if self.suspended {
+            self.room = Some(0);
+        }
         for stage in &self.pipeline.stages {
             if let Some(state) = self.observed(stage) {
                 self.states.insert(stage.name.clone(), state);
@@ -113,6 +127,9 @@ impl<'a> Board<'a> {
         self.about["message"] = verdict.message.clone().into();
         // They run whatever has happened to the others.
         (self.cancel, self.stopping) = (false, false);
+        if self.suspended && self.pipeline.max_parallel.is_none() {
+            self.room = None;
+        }
         for stage in &self.pipeline.finally {
             let state = match self.observed(stage) {
                 Some(state) => state,
@@ -195,12 +212,7 @@ impl<'a> Board<'a> {
             return skipped_for(&stage.name, cause, stage.until(&cause.name));
         }
         if self.cancel {
-            return state(
-                &stage.name,
-                Phase::Cancelled,
-                Reason::Cancelled,
-                "the run was cancelled before the stage started",
-            );
+            return self.ended_with_the_run(&stage.name, "started");
         }
         if self.stopping {
             return state(
@@ -260,7 +272,20 @@ impl<'a> Board<'a> {
         made.unwrap_or_else(|words| failed(&stage.name, Reason::ReferenceUnresolved, words))
     }
 
+    /// A stage that had not `started`, or not ended, when the run was ended.
+    pub(super) fn ended_with_the_run(&self, stage: &str, started: &str) -> StageStatus {
+        let (reason, why) = match self.is_overdue {
+            true => (Reason::DeadlineExceeded, "the run's deadline passed"),
+            false => (Reason::Cancelled, "the run was cancelled"),
+        };
+        state(stage, Phase::Cancelled, reason, format!("{why} before the stage {started}"))
+    }
+
     pub(super) fn waits_for_room(&self, stage: &str) -> StageStatus {
+        if self.suspended {
+            let words = "spec.suspend of the run is true: nothing starts until it is false";
+            return state(stage, Phase::Pending, Reason::Suspended, words);
+        }
         let most = self.pipeline.max_parallel.unwrap_or_default();
         let words = format!("{most} experiments of the run have not ended, and maxParallel allows no more");
         state(stage, Phase::Pending, Reason::WaitingForMaxParallel, words)

@@ -1,12 +1,13 @@
 //! What stands for a stage: an experiment, or a run of another pipeline.
 
 use cultivar_crds::{Phase, Reason};
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
 use super::board::standing;
 use crate::decide::Action;
-use crate::domain::{ExperimentRecord, Meta, RunRecord};
+use crate::domain::{ExperimentRecord, Meta, RunRecord, time};
 
 /// What stands for a stage of a run, for a member of its fan-out or for a turn of its loop.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +41,17 @@ impl Child {
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.phase().is_terminal()
+    }
+
+    /// When it ended.
+    #[must_use]
+    pub fn finished(&self) -> Option<Timestamp> {
+        match self {
+            Self::Experiment(experiment) => {
+                time::read(experiment.status.times.as_ref().and_then(|times| times.finished.as_deref()))
+            }
+            Self::Run(run) => time::read(run.status.finished_at.as_deref()),
+        }
     }
 
     /// Why it stands where it does.

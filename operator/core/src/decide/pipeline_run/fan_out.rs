@@ -237,7 +237,7 @@ impl Board<'_> {
             return with(self.underway(members, &status));
         }
         if self.cancel && status.cancelled > 0 {
-            return with(state(name, Phase::Cancelled, Reason::Cancelled, "the run was cancelled"));
+            return with(self.ended_with_the_run(name, "ended"));
         }
         if members.has_failed() {
             return with(failed(name, Reason::MemberFailed, members.failures()));

@@ -46,12 +46,7 @@ impl Board<'_> {
                 let words = format!("after {} turns this does not hold: {until}", repeat.max);
                 at_turn(failed(&stage.name, Reason::RepeatLimit, words))
             }
-            Ok(false) if self.cancel => at_turn(state(
-                &stage.name,
-                Phase::Cancelled,
-                Reason::Cancelled,
-                "the run was cancelled between two turns",
-            )),
+            Ok(false) if self.cancel => at_turn(self.ended_with_the_run(&stage.name, "ended")),
             Ok(false) if self.stopping => {
                 let words = "another stage failed between two turns, and onFailure is Stop";
                 at_turn(state(&stage.name, Phase::Cancelled, Reason::StageFailed, words))
