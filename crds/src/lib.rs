@@ -37,7 +37,8 @@ pub use queue::{Queue, QueueSpec, QueueStatus};
 pub use reason::Reason;
 pub use source::{Git, Packed, Python, Source};
 pub use template::{
-    ArtifactPolicy, Best, ExperimentTemplate, From, Goal, MetricUse, Pick, Require, Retries, Selector, Timeouts,
+    Admission, ArtifactPolicy, Best, ExperimentTemplate, From, Goal, Kueue, MetricUse, Pick, Require, Retries,
+    Selector, Timeouts,
 };
 
 /// The API group of every kind.

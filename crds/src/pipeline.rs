@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use crate::Phase;
 use crate::fan_out::Matrix;
 use crate::schema::{self, object_name};
-use crate::template::ExperimentTemplate;
+use crate::template::{Admission, ExperimentTemplate};
 
 /// A DAG of stages, each a clone of an experiment that already works or an inline root. A new run
 /// starts when `stages`, `finally`, `params`, `paramSchema`, `outputs` or `rerun` change.
@@ -73,6 +73,10 @@ pub struct PipelineSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub queue: Option<String>,
+
+    /// Who admits the stages that say neither `queue` nor `admission`. It does not go with `queue`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admission: Option<Admission>,
 
     /// Priority of the stages in their queues; 0 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -155,12 +155,20 @@ reasons! {
     WaitingForPreemption => Final,
     /// Waits behind others of its queue that come first.
     WaitingForTurn => Final,
+    /// As many wait in the queue as it takes (`maxQueued`); it joins when one of them starts or leaves.
+    QueueFull => Final,
     /// The queue admits nothing: it is on hold, drained, or being deleted.
     QueueHeld => Final,
     /// Waits until the Queue that the experiment names exists.
     QueueNotFound => Final,
     /// The cluster has Queues, and neither the experiment nor its namespace names one.
     QueueRequired => Final,
+    /// Waits until the namespace has the LocalQueue of Kueue that the experiment names.
+    LocalQueueNotFound => Final,
+    /// Kueue has not admitted the Job yet.
+    WaitingForKueue => Final,
+    /// Kueue has stopped the Job, which starts again when Kueue admits it again.
+    EvictedByKueue => Final,
     /// The queue does not take runs of this namespace.
     NamespaceNotAllowed => Final,
     /// The run asks for more than its queue can ever have.

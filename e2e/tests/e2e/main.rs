@@ -10,6 +10,7 @@ mod deaths;
 mod fan_out;
 mod faults;
 mod kit;
+mod kueue;
 mod load;
 mod pipelines;
 mod queues;
@@ -103,13 +104,16 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         faults::a_result_lost_while_the_operator_is_down_is_made_again,
         faults::the_api_server_goes_away_and_comes_back,
         faults::another_replica_takes_over,
+        kueue::a_run_is_handed_to_kueue,
         queues::a_crash_of_the_operator_leaks_nothing,
+        queues::a_full_queue_takes_no_newer_ones,
         queues::a_gang_is_admitted_whole,
         queues::a_queue_in_use_stays_until_it_is_empty,
         queues::a_run_waits_until_it_fits,
         queues::stages_go_to_the_flavor_of_their_queue,
         queues::what_is_lent_is_taken_back,
         queues::what_no_node_could_take_waits,
+        queues::what_others_hold_of_a_node_is_not_there,
         load::a_run_costs_few_writes,
         load::two_hundred_pipelines_make_five_jobs_each,
     ];

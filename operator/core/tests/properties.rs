@@ -32,6 +32,8 @@ fn job_state() -> impl Strategy<Value = JobState> {
 fn job() -> impl Strategy<Value = JobRecord> {
     (1..4_u32, job_state(), prop::bool::weighted(0.2)).prop_map(|(attempt, state, deleting)| JobRecord {
         holding: None,
+        suspended: false,
+        started: None,
         namespace: NAMESPACE.into(),
         name: names::job("train", &uid("train"), attempt),
         uid: format!("job-{attempt}"),

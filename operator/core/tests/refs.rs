@@ -137,7 +137,7 @@ fn names_that_do_not_exist_are_refused_with_their_field() {
         [
             r#"[2]: pipeline.params has no "x"; it has: lr"#,
             r#"[3]: stages.prepare has no "a"; it has: artifacts, experiment, metrics, phase"#,
-            r#"[4]: stages.prepare.metrics.acc has no "maxx"; it has: last, max, min, step"#,
+            r#"[4]: stages.prepare.metrics.acc has no "maxx"; it has: last, max, min, step; did you mean max?"#,
             r#"[5]: stages.prepare.artifacts.m has no "url"; it has: digest, json, name, size, type, uri"#,
         ]
     );

@@ -1,5 +1,6 @@
 //! Snapshots: everything that deciding about one object looks at, taken under one lock.
 
+use cultivar_core::decide::experiment::queueing::Queueing;
 use cultivar_core::decide::freeze::{Query, Sources, queries as queries_of};
 use cultivar_core::decide::inputs;
 use cultivar_core::decide::pipeline_run::{Child, queries, take_over};
@@ -49,6 +50,7 @@ impl Index {
         let jobs = state.jobs.get(&place(key)).into_iter().flat_map(BTreeMap::values);
         let jobs: Vec<_> = jobs.filter(|job| job.owner_uid == *uid).cloned().collect();
         let pods = state.pods.get(&place(key)).into_iter().flat_map(BTreeMap::values);
+        let suspended = jobs.iter().find(|job| job.suspended).map(|job| job.uid.clone());
         let snapshot = experiment::Snapshot {
             experiment: (**record).clone(),
             sources: if frozen { Sources::new() } else { state.sources(&key.namespace, queries_of(&record.spec)) },
@@ -58,7 +60,11 @@ impl Index {
             in_use: state.links.in_use(&key.namespace, &key.name),
             confirmed: state.confirmed.get(key).and_then(|confirmed| confirmed.attempt),
             refusal: state.refusals.get(key).cloned(),
-            queueing: self.queues.of(key, queue_of(record, template)),
+            queueing: match template.get("admission") {
+                None => self.queues.of(key, queue_of(record, template)),
+                // The queues here have no say.
+                Some(_) => Queueing { kueue: self.queues.of_kueue(key, suspended), ..Queueing::default() },
+            },
             runner_image: self.data.runner_image.clone(),
             stores: Stores { named: state.store_of(&key.namespace, template), own: self.data.store.clone() },
             errands: state.errands.of(key),

@@ -130,7 +130,7 @@ pub fn freeze(spec: &Value, sources: &Sources, exclude: Option<&str>) -> Frozen<
     match clone::merge_template(template, &unset, &overrides(spec)) {
         Err(error) => refused(Reason::InvalidTemplate, format!("cloning {}: {error}", source.meta.name)),
         Ok(merged) => {
-            let digest = source.status.digest.clone().unwrap_or_else(|| clone::digest(template));
+            let digest = source.status.digest.clone().unwrap_or_else(|| clone::digest_of_template(template));
             let cloned_from = ClonedFrom { name: source.meta.name.clone(), uid: source.meta.uid.clone(), digest };
             inputs::pin(merged, sources).and_then(|template| check(template, Some(cloned_from)))
         }

@@ -177,6 +177,7 @@ impl Action {
             Self::Run(Errand::ReadRecord(_)) => "ReadRecord",
             Self::Run(Errand::DeleteArtifacts(_)) => "DeleteArtifacts",
             Self::Run(Errand::Publish(_)) => "Publish",
+            Self::Run(Errand::FindLocalQueue(_)) => "FindLocalQueue",
             Self::ConfirmStage { .. } => "ConfirmStage",
             Self::DeleteExperiment { .. } => "DeleteExperiment",
             Self::CreateStage(_) => "CreateStage",

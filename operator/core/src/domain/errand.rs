@@ -19,6 +19,8 @@ pub enum Errand {
     DeleteArtifacts(Leftovers),
     /// Write where an output lies into a ConfigMap.
     Publish(Publication),
+    /// Look whether the namespace has a LocalQueue of Kueue of this name.
+    FindLocalQueue(String),
 }
 
 /// A document in a store.

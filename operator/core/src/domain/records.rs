@@ -140,6 +140,10 @@ pub struct JobRecord {
     pub state: JobState,
     /// What each of its pods holds of a queue.
     pub holding: Option<Arc<Holding>>,
+    /// Whether it may have no pods for now.
+    pub suspended: bool,
+    /// Since when it may have pods, the last time.
+    pub started: Option<Timestamp>,
 }
 
 /// A pod's phase.

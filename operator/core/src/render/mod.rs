@@ -12,6 +12,7 @@ mod source;
 pub use experiment::stage;
 pub use gang::service;
 pub use job::{amounts, job};
+pub use requests::of_pod;
 pub use run::{nested, run};
 pub use runner::{RUNNER, STORE_SECRET};
 

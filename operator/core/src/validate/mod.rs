@@ -118,6 +118,7 @@ pub fn pipeline(spec: &Value) -> Report {
         report.fault(at.key("timeouts").key("run"), error);
     }
     params::defaults(spec, &at, &mut report);
+    one_admits(spec, &at, &mut report);
     report
 }
 
@@ -178,7 +179,7 @@ fn template(spec: &Value, at: &FieldPath, known: Known, report: &mut Report) {
             // An expression, and what has a check of its own.
             "when" | "matrix" | "count" | "repeat" => {}
             "name" | "after" | "from" | "unset" | "cancel" | "ttlAfterFinished" | "store" | "keepOnFailure"
-            | "queue" | "pipeline" | "pipelineDigest" => {
+            | "queue" | "admission" | "pipeline" | "pipelineDigest" => {
                 for (path, _) in scan(&value, &at) {
                     report.fault(path, LITERAL);
                 }
@@ -227,6 +228,7 @@ fn condition(when: &str, at: &FieldPath, known: &Known, report: &mut Report) {
 }
 
 fn settings(spec: &Value, at: &FieldPath, report: &mut Report) {
+    one_admits(spec, at, report);
     for path in [
         &["timeouts", "template"][..],
         &["timeouts", "queue"],
@@ -241,6 +243,15 @@ fn settings(spec: &Value, at: &FieldPath, report: &mut Report) {
         if let Some(Err(error)) = value.map(time::parse_duration) {
             report.fault(path.iter().fold(at.clone(), |at, key| at.key(key)), error);
         }
+    }
+}
+
+fn one_admits(spec: &Value, at: &FieldPath, report: &mut Report) {
+    if spec.get("queue").is_some() && spec.get("admission").is_some() {
+        report.fault(
+            at.key("admission"),
+            "either a Queue admits it (queue) or Kueue does (admission): leave one of them out",
+        );
     }
 }
 
@@ -259,5 +270,31 @@ fn warn_unused(spec: &Value, at: &FieldPath, report: &mut Report) {
             text::some_of(&unused, 8),
             text::some_of(&read, 8),
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn one_of_the_two_admits_and_the_fault_names_the_field() {
+        let both = json!({"image": "a", "queue": "q", "admission": {"kueue": {"localQueue": "team-a"}}});
+        let refused = |report: Report| report.refusal().unwrap_or_default();
+        assert!(
+            refused(experiment(&both)).contains("spec.admission: either a Queue admits it"),
+            "{:?}",
+            experiment(&both)
+        );
+        let mut stage = both.clone();
+        stage["name"] = "train".into();
+        let said = refused(pipeline(&json!({ "stages": [stage] })));
+        assert!(said.contains("spec.stages[0].admission"), "{said}");
+        let said = refused(pipeline(
+            &json!({"queue": "q", "admission": both["admission"], "stages": [{"name": "a", "image": "a"}]}),
+        ));
+        assert!(said.contains("spec.admission"), "{said}");
+        assert_eq!(experiment(&json!({"image": "a", "admission": both["admission"]})).refusal(), None);
     }
 }

@@ -241,6 +241,8 @@ impl Cluster {
         let label = |key: &str| meta.labels.get(key).cloned().unwrap_or_default();
         let job = JobRecord {
             holding: None,
+            suspended: false,
+            started: None,
             namespace: meta.namespace.clone(),
             name: meta.name.clone(),
             uid: self.next_uid("Job", &meta.name),

@@ -106,6 +106,19 @@ pub fn template_timeout(spec: &Value) -> Duration {
     longest.unwrap_or_else(|| settings::timeouts(&Value::Null).template)
 }
 
+// One of the two admits a stage: what it says itself, else what its pipeline says, else what its source said.
+fn admitted_by(pipeline: &Value, stage: &Value, template: &mut Value) {
+    if stage.get("queue").or(stage.get("admission")).is_some() {
+        return;
+    }
+    for (said, other) in [("queue", "admission"), ("admission", "queue")] {
+        if let (Some(value), Some(template)) = (pipeline.get(said), template.as_object_mut()) {
+            template.insert(said.to_owned(), value.clone());
+            template.remove(other);
+        }
+    }
+}
+
 // The stages of `only` and all that they need; nothing: all of them.
 fn wanted(spec: &Value, run: &Value) -> Option<BTreeSet<String>> {
     let only = run.get("only")?.as_array()?;
@@ -148,8 +161,8 @@ pub fn freeze(pipeline: &PipelineRecord, run: &Value, sources: &Sources) -> Froz
         match frozen {
             Frozen::Ready(Effective { mut template, cloned_from }) => {
                 // Of this pipeline, and not of the one in which its source ran.
-                if let Some(queue) = spec.get("queue").filter(|_| stage.get("queue").is_none() && nested.is_none()) {
-                    template["queue"] = queue.clone();
+                if nested.is_none() {
+                    admitted_by(spec, stage, &mut template);
                 }
                 let needs = dag::needs(stage);
                 stages.push(FrozenStage {
