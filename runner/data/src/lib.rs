@@ -25,7 +25,7 @@ pub use fetch::Fetched;
 pub use local::{Kind, Place, Walk, WalkedFile, is_part, look, walk};
 pub use mover::{Backoff, Mover, PATIENCE};
 pub use options::PATIENCE_OPTION;
-pub use remote::{Pin, Remote, client, reason};
+pub use remote::{Pin, Remote, client, client_builder, reason};
 pub use store::Store;
 pub use unpack::{Limits, leaves, unpack};
 pub use upload::Uploaded;

@@ -206,6 +206,9 @@ fn told(facts: &Facts, result: &mut RunResult) {
     if !logged.tags.is_empty() {
         result.environment.insert("tags".to_owned(), Value::Object(logged.tags.into_iter().collect()));
     }
+    for (name, value) in [("trackingServer", logged.server), ("trackingRun", logged.run)] {
+        result.environment.extend(value.map(|value| (name.to_owned(), Value::String(value))));
+    }
     if !logged.datasets.is_empty() {
         result.environment.insert("datasets".to_owned(), Value::Array(logged.datasets));
     }
