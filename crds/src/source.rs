@@ -97,7 +97,9 @@ pub struct Packed {
 pub struct Python {
     /// A requirements file of pip, as a path from the top of the source. What it names is installed with
     /// `python -m pip install --target` into a folder of the run, which PYTHONPATH and PATH then begin with; settings of
-    /// pip, such as PIP_INDEX_URL, are those of `env`. Each attempt installs anew.
+    /// pip, such as PIP_INDEX_URL, are those of `env`. Where there is a store, what one run has installed is kept for
+    /// the namespace's next runs that ask for the same: the file and those that it names, of the same Python and the same
+    /// index. So what the file does not pin stays as it was first installed, until the file changes.
     #[schemars(schema_with = "relative")]
     pub requirements: String,
 }

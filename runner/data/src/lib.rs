@@ -12,6 +12,7 @@ mod fetch;
 mod local;
 mod mover;
 mod options;
+mod pack;
 mod remote;
 mod store;
 mod tree;
@@ -25,8 +26,9 @@ pub use fetch::Fetched;
 pub use local::{Kind, Place, Walk, WalkedFile, is_part, look, walk};
 pub use mover::{Backoff, Mover, PATIENCE};
 pub use options::PATIENCE_OPTION;
+pub use pack::pack;
 pub use remote::{Pin, Remote, client, client_builder, reason};
-pub use store::Store;
+pub use store::{Listed, Store};
 pub use unpack::{Limits, leaves, unpack};
 pub use upload::Uploaded;
 

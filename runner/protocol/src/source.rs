@@ -16,6 +16,10 @@ pub struct Source {
     /// A requirements file of pip in it, as a relative path of plain parts from `path`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requirements: Option<String>,
+    /// Key prefix in the run's store, without a slash at either end, where installed requirements are kept for the next
+    /// run that asks for the same. Without one each run installs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<String>,
     /// Whether the program starts in it; false: where its container says.
     #[serde(default)]
     pub enter: bool,

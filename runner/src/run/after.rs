@@ -161,6 +161,7 @@ fn gather(spec: &RunSpec, facts: &mut Facts, ended: &Ended) -> RunResult {
     result.environment.extend(facts.source.environment.clone());
     if let Some(python) = &facts.python {
         result.environment.insert("requirementsDigest".to_owned(), Value::String(python.digest.clone()));
+        result.environment.insert("requirementsCache".to_owned(), Value::String(python.cached.words()));
     }
     result.source = facts.source.used.clone();
     if let Some(uri) = &facts.restored {
