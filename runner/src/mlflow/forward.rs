@@ -76,9 +76,9 @@ impl Upstream {
         if setting("MLFLOW_TRACKING_AWS_SIGV4").is_some_and(|value| is_true(&value)) {
             return Err("MLFLOW_TRACKING_AWS_SIGV4 signs calls for the server's own address".to_owned());
         }
-        let user = Some(base.username()).filter(|name| !name.is_empty()).map(percent_decoded);
+        let user = Some(base.username()).filter(|name| !name.is_empty()).map(super::percent_decoded);
         let caller = match (user, setting("MLFLOW_TRACKING_USERNAME"), setting("MLFLOW_TRACKING_PASSWORD")) {
-            (Some(user), _, _) => Caller::Named(user, base.password().map(percent_decoded)),
+            (Some(user), _, _) => Caller::Named(user, base.password().map(super::percent_decoded)),
             (None, Some(user), Some(password)) => Caller::Named(user, Some(password)),
             _ => setting("MLFLOW_TRACKING_TOKEN").map_or(Caller::Nobody, Caller::Token),
         };
@@ -132,10 +132,6 @@ impl Upstream {
 
 fn is_true(value: &str) -> bool {
     matches!(value.to_ascii_lowercase().as_str(), "true" | "1")
-}
-
-fn percent_decoded(text: &str) -> String {
-    artifacts::decode(text).unwrap_or_else(|_| text.to_owned())
 }
 
 // As MLflow's client and, where that says nothing, its HTTP library read them.

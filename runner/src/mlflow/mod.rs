@@ -175,6 +175,11 @@ fn arguments(parts: &hyper::http::request::Parts, body: &[u8]) -> serde_json::Re
     if body.is_empty() { Ok(json!({})) } else { serde_json::from_slice(body) }
 }
 
+/// A text of a URL without its escapes.
+pub(crate) fn percent_decoded(text: &str) -> String {
+    artifacts::decode(text).unwrap_or_else(|_| text.to_owned())
+}
+
 fn whole(status: StatusCode, value: &Value) -> Response<Body> {
     let body = Full::new(Bytes::from(value.to_string())).map_err(|never: Infallible| match never {}).boxed_unsync();
     let mut response = Response::new(body);
