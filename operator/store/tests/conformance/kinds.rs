@@ -108,6 +108,11 @@ fn s3(endpoint: &str, url: &str, id: &str, secret: &str) -> StoreSpec {
 }
 
 impl Kind {
+    /// One that is reached by this.
+    pub fn of(spec: StoreSpec, many: usize) -> Self {
+        Self { spec, scratch: tempfile::tempdir().unwrap(), endpoint: None, many, _server: None }
+    }
+
     /// Opens it.
     pub fn open(&self) -> Store {
         self.open_with(&[])
