@@ -14,6 +14,10 @@ pub const PIPELINE: &str = "cultivar.dev/pipeline";
 pub const PIPELINE_RUN: &str = "cultivar.dev/pipeline-run";
 /// Name of the stage within its pipeline.
 pub const STAGE: &str = "cultivar.dev/stage";
+/// Which member of its stage's fan-out an Experiment is, from 0.
+pub const MEMBER: &str = "cultivar.dev/member";
+/// Before the name of an axis: the member's coordinate on it, where it can be a label's value.
+pub const COORDINATE_PREFIX: &str = "matrix.cultivar.dev/";
 /// Revision of the Pipeline that a run executes, from 1.
 pub const REVISION: &str = "cultivar.dev/revision";
 /// Name of the Queue that a Job or Pod was admitted by.
@@ -32,6 +36,10 @@ pub const QUEUE_FINALIZER: &str = "cultivar.dev/queue";
 
 /// On the Experiment of a stage: JSON `{name, uid, digest}` of the experiment its template came from.
 pub const CLONED_FROM: &str = "cultivar.dev/cloned-from";
+/// On the Experiment of a member of a fan-out: JSON of its coordinates, by axis.
+pub const COORDINATES: &str = "cultivar.dev/coordinates";
+/// On a PipelineRun that is a stage of another run: the pipelines around it, the outermost first, with / between them.
+pub const NESTED_IN: &str = "cultivar.dev/nested-in";
 /// On a PipelineRun made by its Pipeline: digest of the part of the spec that starts runs.
 pub const PIPELINE_DIGEST: &str = "cultivar.dev/pipeline-digest";
 /// On a PipelineRun made by its Pipeline: the Pipeline's generation it was made for.

@@ -7,6 +7,7 @@
 pub mod artifact_store;
 pub mod data;
 pub mod experiment;
+pub mod fan_out;
 pub mod labels;
 pub mod manifest;
 pub mod phase;
@@ -24,9 +25,11 @@ pub use experiment::{
     Artifact, Attempt, ClonedFrom, Experiment, ExperimentSpec, ExperimentStatus, InputUsed, Metric, PhaseTimes,
     RecordAt,
 };
+pub use fan_out::{MAX_MEMBERS, Matrix, MemberEnds, MembersStatus};
 pub use phase::Phase;
 pub use pipeline::{
-    OnFailure, ParamSchema, Pipeline, PipelineSpec, PipelineStatus, RunOn, RunSummary, Stage, StageDependency, Until,
+    OnFailure, ParamSchema, Pipeline, PipelineSpec, PipelineStatus, Repeat, RunOn, RunSummary, Stage, StageDependency,
+    Until,
 };
 pub use pipeline_run::{PipelineRun, PipelineRunSpec, PipelineRunStatus, StageStatus};
 pub use queue::{Queue, QueueSpec, QueueStatus};

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 use crate::Phase;
+use crate::fan_out::Matrix;
 use crate::schema::{self, object_name};
 use crate::template::ExperimentTemplate;
 
@@ -82,6 +83,12 @@ pub struct PipelineSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_failure: Option<OnFailure>,
 
+    /// How many experiments of one run are there at once that have not ended; without it nothing but queues holds them
+    /// back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10000))]
+    pub max_parallel: Option<u32>,
+
     /// What starts a run: Change (default), or Demand, and then only a PipelineRun does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_on: Option<RunOn>,
@@ -100,7 +107,7 @@ pub struct PipelineSpec {
 /// One node of the DAG; its run becomes an Experiment of its own.
 #[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.image) || has(self.from)").message("say what to run: set image (a root) or from (a clone of an experiment)"))]
+#[x_kube(validation = Rule::new("has(self.image) || has(self.from) || has(self.pipeline)").message("say what to run: set image (a root), from (a clone of an experiment) or pipeline (a run of another pipeline)"))]
 pub struct Stage {
     /// Name, unique within the pipeline: a DNS label that starts with a letter, at most 40 characters.
     #[schemars(schema_with = "schema::label_name")]
@@ -118,9 +125,62 @@ pub struct Stage {
     #[schemars(length(min = 1, max = 1024))]
     pub when: Option<String>,
 
+    /// Runs the stage once for each combination of values, as experiments of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matrix: Option<Matrix>,
+
+    /// Runs the stage so many times; `${matrix.index}` tells the members apart, from 0. A number, or one reference to a
+    /// number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::fan_out::number_or_reference")]
+    pub count: Option<Value>,
+
+    /// Runs the stage again and again, one turn after the other, until a condition holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeat: Option<Repeat>,
+
+    /// Runs another Pipeline of the namespace as this stage, with `params` in the place of its defaults. Its outputs are
+    /// `${stages.<name>.outputs.<output>}`, and cancelling this run cancels it. Of the fields that say what to run only `params`
+    /// go with it. Pipelines nest up to 8 deep.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::label_name")]
+    pub pipeline: Option<String>,
+
+    /// Digest that the other pipeline must have, as `status.pipelineDigest` of its runs says it; the stage fails when it has
+    /// changed since. Without it the pipeline runs as it is when the stage starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 80))]
+    pub pipeline_digest: Option<String>,
+
+    /// How many members of the fan-out are there at once that have not ended; 500 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10000))]
+    pub max_parallel: Option<u32>,
+
+    /// Whether the first member that fails ends all others of the fan-out. Without it they go on, and the stage has failed
+    /// when all have ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fail_fast: Option<bool>,
+
     /// What to run.
     #[serde(flatten)]
     pub template: ExperimentTemplate,
+}
+
+/// A loop: turns of one stage. A turn finds its number as `${repeat.index}`, from 0, and what the turn before it brought as
+/// `${repeat.last.metrics.acc.last ?? 0}`, in the words of a stage. Other stages see what the last turn brought.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Repeat {
+    /// CEL, asked when a turn has completed, such as `repeat.last.metrics.acc.last > 0.9`: true ends the loop. Without it
+    /// there are `max` turns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub until: Option<String>,
+
+    /// Most turns. A loop whose condition does not hold after the last of them has failed.
+    #[schemars(range(min = 1, max = 1000))]
+    pub max: u32,
 }
 
 /// An edge of the DAG without a reference.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::Phase;
+use crate::fan_out::MembersStatus;
 use crate::schema::{self, cancel_is_final, object_name};
 
 /// One frozen execution of a Pipeline's revision, with its parameters. Made by the Pipeline, or by
@@ -111,6 +112,15 @@ pub struct StageStatus {
     /// Where it stands.
     #[serde(default)]
     pub phase: Phase,
+    /// Its run, where it runs another pipeline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    /// Which turn of its loop it is at, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn: Option<u32>,
+    /// How the members of its fan-out stand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<MembersStatus>,
     /// Its Experiment, once there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub experiment: Option<String>,

@@ -102,6 +102,12 @@ reasons! {
     StageFailed => Final,
     /// The stage's `when` is false.
     ConditionFalse => Final,
+    /// The stage fans out, and its matrix or count has no members.
+    NoMembers => Final,
+    /// The last turn of a loop has completed, and its condition does not hold.
+    RepeatLimit => Final,
+    /// Members of the stage's fan-out did not complete.
+    MemberFailed => Final,
 
     // Waiting.
     /// Waits until the experiment named in `from` exists.
@@ -118,6 +124,8 @@ reasons! {
     ReadingRecord => Final,
     /// Waits for stages that have not ended.
     WaitingForStages => Final,
+    /// Waits for an experiment of the run to end: `maxParallel` are there already.
+    WaitingForMaxParallel => Final,
     /// Every stage has ended, and those of `finally` run.
     Finishing => Final,
     /// Waits for an earlier run of the same pipeline to end.

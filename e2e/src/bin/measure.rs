@@ -1,7 +1,7 @@
-//! `cargo measure [pipelines|data|queues]`: how fast pipelines are and what they cost, beside plain Jobs; how fast data
-//! moves, beside boto3; how fast runs are admitted.
+//! `cargo measure [pipelines|data|queues|language]`: how fast pipelines are and what they cost, beside plain Jobs; how fast
+//! data moves, beside boto3; how fast runs are admitted; how long deciding about a large run takes.
 //!
-//! In: the command line. Out: a table with the goals beside the numbers, and `target/measure/{pipelines,data,queues}.json`.
+//! In: the command line. Out: a table with the goals beside the numbers, and `target/measure/{pipelines,data,queues,language}.json`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 use cultivar_e2e::cluster::Cluster;
 use cultivar_e2e::error::Result;
-use cultivar_e2e::image::{Build, compile_admission, compile_data, compile_operator};
+use cultivar_e2e::image::{Build, compile_data, compile_example, compile_operator};
 use cultivar_e2e::measure::{self, CHAINS_5, CHAINS_200, RUNS_300, Report, Session, Shape, data};
 use cultivar_e2e::operator;
 use cultivar_e2e::ui::Ui;
@@ -37,6 +37,8 @@ enum What {
     /// The admission engine alone, in virtual time, under the loads of Kueue's own tests; and four queues that share a
     /// cluster of simulated nodes.
     Queues(QueueOptions),
+    /// How long one pass over a large run takes: fan-outs of 10,000 members, chains of 1,000 stages; no cluster.
+    Language,
 }
 
 #[derive(clap::Args)]
@@ -103,6 +105,7 @@ fn main() -> ExitCode {
         What::Pipelines(options) => pipelines(&options),
         What::Data(options) => moved(options),
         What::Queues(options) => admitted(&options),
+        What::Language => decided(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -174,7 +177,7 @@ fn moved(options: DataOptions) -> Result<()> {
 
 fn admitted(options: &QueueOptions) -> Result<()> {
     let ui = Ui::new("measure-queues");
-    let program = ui.step("compile the engine", |_| compile_admission())?;
+    let program = ui.step("compile the engine", |_| compile_example("admission"))?;
     let load_before = load_average();
     let mut report = ui.step("play the loads", |_| measure::queues::run(&program))?;
     if !options.engine_only {
@@ -190,6 +193,15 @@ fn admitted(options: &QueueOptions) -> Result<()> {
         "queues",
         "The engine's times are those of the loads, its passes and CPU are real; no API server takes part in them.",
     )
+}
+
+fn decided() -> Result<()> {
+    let ui = Ui::new("measure-language");
+    let program = ui.step("compile the core", |_| compile_example("deciding"))?;
+    let load_before = load_average();
+    let mut report = ui.step("decide", |_| measure::language::run(&program))?;
+    report.about(BTreeMap::from([("load_average_before", load_before)]));
+    keep(&report, "language", "Passes of the pure core in one process, 30 of each; no API server takes part in them.")
 }
 
 fn shared(options: &QueueOptions, report: &mut Report, ui: &Ui) -> Result<()> {

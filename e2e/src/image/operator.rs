@@ -94,14 +94,14 @@ pub fn compile_data() -> Result<[PathBuf; 2]> {
     cargo_build(Build::Static, [RUNNER, STORE])
 }
 
-/// The program that drives the admission engine, compiled as the operator is for its image.
+/// An example of the core, which a measurement runs; compiled as the operator is for its image.
 ///
 /// # Errors
 /// It does not compile.
-pub fn compile_admission() -> Result<PathBuf> {
+pub fn compile_example(name: &str) -> Result<PathBuf> {
     let mut command = cargo("build");
-    command.args(["--package", "cultivar-core", "--example", "admission", "--profile", "image"]);
-    made(&mut command, ["admission"]).map(|[program]| program)
+    command.args(["--package", "cultivar-core", "--example", name, "--profile", "image"]);
+    made(&mut command, [name]).map(|[program]| program)
 }
 
 /// The binaries of the operator, the store and the runner, in this order.

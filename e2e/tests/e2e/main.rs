@@ -7,6 +7,7 @@
 mod artifacts;
 mod clones;
 mod deaths;
+mod fan_out;
 mod faults;
 mod kit;
 mod load;
@@ -64,6 +65,9 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         deaths::a_missing_output_fails_the_run,
         deaths::cancel_stops_the_pod,
         deaths::the_end_of_one_worker_ends_the_attempt,
+        fan_out::the_best_of_a_sweep_goes_on,
+        fan_out::the_first_failure_ends_the_others,
+        fan_out::a_matrix_that_cannot_be_is_not_accepted,
         pipelines::a_diamond_passes_artifacts_and_metrics,
         pipelines::a_false_condition_skips_what_follows,
         pipelines::a_failure_skips_its_descendants_only,
@@ -74,6 +78,9 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         pipelines::kubectl_waits_for_the_condition,
         pipelines::deletion_takes_everything_along,
         pipelines::what_comes_finally_sees_how_all_ended,
+        pipelines::a_pipeline_runs_within_another,
+        pipelines::a_pipeline_that_contains_itself_ends,
+        pipelines::a_loop_ends_when_its_condition_holds,
         refusals::a_pipeline_that_refers_to_itself_is_not_accepted,
         refusals::a_queue_whose_numbers_do_not_fit_is_refused,
         refusals::two_megabytes_are_refused,

@@ -193,7 +193,7 @@ const RUN: &str = "digits-1";
 
 // A stage's experiment has the name that its run gives it.
 fn name(stage: bool) -> String {
-    if stage { names::stage_experiment(RUN, &support::uid(RUN), NAME) } else { NAME.to_owned() }
+    if stage { names::stage_experiment(RUN, &support::uid(RUN), &support::member(NAME)) } else { NAME.to_owned() }
 }
 
 fn job_uid(attempt: u32) -> String {

@@ -6,7 +6,7 @@
 mod support;
 
 use cultivar_core::decide::pipeline::digest;
-use cultivar_core::decide::pipeline_run::{Snapshot, decide, queries};
+use cultivar_core::decide::pipeline_run::{Child, Snapshot, decide, queries};
 use cultivar_core::decide::{Action, NewStage, Urgency};
 use cultivar_core::domain::{RunRecord, names};
 use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus, Reason, labels};
@@ -15,7 +15,9 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use support::{Expect, Source, at, cases, differences, from, in_words, record, sources, stage_of, stamp, subset, uid};
+use support::{
+    Expect, Source, at, cases, differences, from, in_words, member, record, sources, stage_of, stamp, subset, uid,
+};
 
 const RUN: &str = "digits-2";
 
@@ -138,21 +140,21 @@ impl Given {
             self.pipeline.as_ref().map(|spec| Arc::new(record("digits", spec.clone(), PipelineStatus::default())));
         let stages = self.stages.iter().map(|(stage, short)| {
             let spec = if short.cancel { json!({"image": "x", "cancel": true}) } else { json!({"image": "x"}) };
-            (stage.clone(), Arc::new(stage_of(RUN, stage, spec, short.status())))
+            (member(stage), Child::Experiment(Arc::new(stage_of(RUN, stage, spec, short.status()))))
         });
         let mut snapshot = Snapshot {
             sources: sources_of(self.pipeline.as_ref(), &self.sources),
             run,
             pipeline,
             siblings: Vec::new(),
-            stages: BTreeMap::new(),
-            confirmed_gone: self.confirmed_gone.clone(),
-            refusals: self.refusals.clone(),
+            children: BTreeMap::new(),
+            confirmed_gone: self.confirmed_gone.iter().map(|gone| member(gone)).collect(),
+            refusals: self.refusals.iter().map(|(refused, words)| (member(refused), words.clone())).collect(),
             now: at(0),
         };
         snapshot.run.status = Arc::new(self.run_status(&snapshot));
         snapshot.siblings = self.siblings.iter().map(|sibling| Arc::new(sibling.record())).collect();
-        snapshot.stages = stages.collect();
+        snapshot.children = stages.collect();
         snapshot.now = at(self.now);
         snapshot
     }
@@ -211,14 +213,14 @@ fn wrong_stages(case: &Case, status: &PipelineRunStatus, found: &mut Vec<String>
 
 fn wrong_specs(case: &Case, created: &[&NewStage], found: &mut Vec<String>) {
     for (stage, wanted) in &case.specs {
-        match created.iter().find(|new| new.stage == *stage) {
+        match created.iter().find(|new| new.member == member(stage)) {
             Some(new) => subset(wanted, &new.spec, &format!("spec of {stage}"), found),
             None => found.push(format!("stage {stage} is not created")),
         }
     }
     for new in created {
-        if new.name != names::stage_experiment(RUN, &uid(RUN), &new.stage) || new.pipeline != "digits" {
-            found.push(format!("stage {} is called {} of {}", new.stage, new.name, new.pipeline));
+        if new.name != names::stage_experiment(RUN, &uid(RUN), &new.member) || new.pipeline != "digits" {
+            found.push(format!("stage {} is called {} of {}", new.member, new.name, new.pipeline));
         }
     }
 }

@@ -433,7 +433,8 @@ proptest! {
         snapshot.run.status = Arc::new(status);
         if with_stages {
             let status = ExperimentStatus { phase: Phase::Completed, ..ExperimentStatus::default() };
-            snapshot.stages.insert("a".into(), Arc::new(stage_of("digits-1", "a", json!({"image": "x"}), status)));
+            let stage = stage_of("digits-1", "a", json!({"image": "x"}), status);
+            snapshot.children.insert(support::member("a"), pipeline_run::Child::Experiment(Arc::new(stage)));
         }
         let plan = pipeline_run::decide(&snapshot);
         sound(&plan)?;

@@ -117,7 +117,7 @@ fn names_that_do_not_exist_are_refused_with_their_field() {
         messages,
         [
             r#"spec.args[1]: inputs has no "data"; it has: dataset"#,
-            r#"spec.args[4]: stages.a.b: "stages" cannot be used here"#,
+            r#"spec.args[4]: stages.a.b: "stages" cannot be used here; only a pipeline's stages have it"#,
             r#"spec.outputs[0].path: params has no "wrong"; it has: lr, twice"#,
         ]
     );

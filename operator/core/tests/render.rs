@@ -97,6 +97,7 @@ struct Stage {
     pipeline: String,
     spec: Value,
     cloned_from: Option<ClonedFrom>,
+    coordinates: Option<serde_json::Map<String, Value>>,
 }
 
 #[derive(Deserialize)]
@@ -122,8 +123,9 @@ impl Case {
         }
         if let Some(stage) = &self.stage {
             let new = NewStage {
-                name: names::stage_experiment(&stage.run, &uid(&stage.run), &stage.stage),
-                stage: stage.stage.clone(),
+                name: names::stage_experiment(&stage.run, &uid(&stage.run), &support::member(&stage.stage)),
+                member: support::member(&stage.stage),
+                coordinates: stage.coordinates.clone(),
                 pipeline: stage.pipeline.clone(),
                 spec: stage.spec.clone(),
                 cloned_from: stage.cloned_from.clone(),

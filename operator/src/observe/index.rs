@@ -5,7 +5,9 @@
 use cultivar_core::decide::experiment::Refusal;
 use cultivar_core::decide::experiment::queueing::bearer;
 use cultivar_core::decide::queue::holds;
-use cultivar_core::domain::{Errand, ExperimentRecord, JobRecord, PipelineRecord, PodRecord, RunRecord, StoreAccess};
+use cultivar_core::domain::{
+    Errand, ExperimentRecord, JobRecord, Member, PipelineRecord, PodRecord, RunRecord, StoreAccess,
+};
 use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, HashSet};
@@ -267,14 +269,14 @@ impl Index {
     }
 
     /// The API server itself says that a stage's experiment is gone.
-    pub fn confirm_stage_gone(&self, key: &Key, stage: &str) {
-        self.lock().confirmed.entry(key.clone()).or_default().stages.insert(stage.to_owned());
+    pub fn confirm_stage_gone(&self, key: &Key, member: &Member) {
+        self.lock().confirmed.entry(key.clone()).or_default().stages.insert(member.clone());
         self.queue.wake(key.clone());
     }
 
     /// The API server will not take a stage's experiment.
-    pub fn refuse_stage(&self, key: &Key, stage: &str, message: String) {
-        self.lock().confirmed.entry(key.clone()).or_default().refused_stages.insert(stage.to_owned(), message);
+    pub fn refuse_stage(&self, key: &Key, member: &Member, message: String) {
+        self.lock().confirmed.entry(key.clone()).or_default().refused_stages.insert(member.clone(), message);
         self.queue.wake(key.clone());
     }
 

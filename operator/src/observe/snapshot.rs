@@ -2,7 +2,7 @@
 
 use cultivar_core::decide::freeze::{Query, Sources, queries as queries_of};
 use cultivar_core::decide::inputs;
-use cultivar_core::decide::pipeline_run::queries;
+use cultivar_core::decide::pipeline_run::{Child, queries};
 use cultivar_core::decide::{experiment, pipeline, pipeline_run};
 use cultivar_core::domain::{ExperimentRecord, Producer, Record, StoreAccess, Stores};
 use cultivar_crds::artifact_store::DEFAULT_STORE;
@@ -88,9 +88,14 @@ impl Index {
         };
         let siblings = state.runs_of.get(&of).into_iter().flatten().filter(|sibling| **sibling != key.name);
         let siblings = siblings.filter_map(|name| state.runs.get(&(key.namespace.clone(), name.clone())));
-        let stages = state.stages.get(&run.meta.uid).into_iter().flatten().filter_map(|(stage, name)| {
+        let siblings = siblings.filter(|slot| !slot.stored.meta.is_nested());
+        let experiments = state.stages.get(&run.meta.uid).into_iter().flatten().filter_map(|(member, name)| {
             let slot = state.experiments.get(&(key.namespace.clone(), name.clone()))?;
-            Some((stage.clone(), Arc::clone(slot.current())))
+            Some((member.clone(), Child::Experiment(Arc::clone(slot.current()))))
+        });
+        let nested = state.nested.get(&run.meta.uid).into_iter().flatten().filter_map(|(member, name)| {
+            let slot = state.runs.get(&(key.namespace.clone(), name.clone()))?;
+            Some((member.clone(), Child::Run(Arc::clone(slot.current()))))
         });
         let confirmed = state.confirmed.get(key).cloned().unwrap_or_default();
         let snapshot = pipeline_run::Snapshot {
@@ -98,7 +103,7 @@ impl Index {
             pipeline,
             sources,
             siblings: siblings.map(|slot| Arc::clone(slot.current())).collect(),
-            stages: stages.collect(),
+            children: experiments.chain(nested).collect(),
             confirmed_gone: confirmed.stages,
             refusals: confirmed.refused_stages,
             now,
@@ -117,6 +122,7 @@ impl Index {
         let runs = state.runs_of.get(&place(key)).into_iter().flatten();
         let runs: Vec<_> = runs
             .filter_map(|name| state.runs.get(&(key.namespace.clone(), name.clone())))
+            .filter(|slot| !slot.stored.meta.is_nested())
             .map(|slot| Arc::clone(slot.current()))
             .collect();
         let in_use = runs

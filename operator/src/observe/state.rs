@@ -6,8 +6,8 @@ use cultivar_core::decide::experiment::Refusal;
 use cultivar_core::decide::inputs::{artifact_of, makers};
 use cultivar_core::decide::pipeline_run::standing;
 use cultivar_core::domain::{
-    Errand, ExperimentRecord, JobRecord, JobState, Meta, PipelineRecord, PodRecord, Producer, RunRecord, StoreAccess,
-    names,
+    Errand, ExperimentRecord, JobRecord, JobState, Member, Meta, PipelineRecord, PodRecord, Producer, RunRecord,
+    StoreAccess, names,
 };
 use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus, Reason};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -27,9 +27,11 @@ pub struct State {
     pub(super) runs: Store<PipelineRunStatus>,
     pub(super) jobs: HashMap<Name, BTreeMap<String, Arc<JobRecord>>>,
     pub(super) pods: HashMap<Name, BTreeMap<String, Arc<PodRecord>>>,
-    // By a run's uid: stage → experiment.
-    pub(super) stages: HashMap<String, BTreeMap<String, String>>,
-    // By pipeline: its runs.
+    // By a run's uid: stage or member of its fan-out → experiment.
+    pub(super) stages: HashMap<String, BTreeMap<Member, String>>,
+    // By a run's uid: stage or member of its fan-out → nested run.
+    pub(super) nested: HashMap<String, BTreeMap<Member, String>>,
+    // By pipeline: its runs, nested ones too.
     pub(super) runs_of: HashMap<Name, BTreeSet<String>>,
     pub(super) links: Links,
     // What objects refer to, by uri or by experiment and artifact: who used this.
@@ -51,8 +53,8 @@ pub struct State {
 #[derive(Clone, Debug, Default)]
 pub struct Confirmed {
     pub attempt: Option<u32>,
-    pub stages: BTreeSet<String>,
-    pub refused_stages: BTreeMap<String, String>,
+    pub stages: BTreeSet<Member>,
+    pub refused_stages: BTreeMap<Member, String>,
 }
 
 // What its pipeline and the runs beside it look at: whether it is there, goes, has started, how it has ended.
@@ -92,9 +94,9 @@ impl State {
         if !self.experiments.apply(record) {
             return Vec::new();
         }
-        match (names::stage_of(&meta), &meta.owner) {
-            (Some(stage), Some(owner)) => {
-                self.stages.entry(owner.uid.clone()).or_default().insert(stage.to_owned(), meta.name.clone());
+        match (names::member_of(&meta), &meta.owner) {
+            (Some(member), Some(owner)) => {
+                self.stages.entry(owner.uid.clone()).or_default().insert(member, meta.name.clone());
             }
             // One that left its run's ownership is no stage any more.
             _ => before.iter().for_each(|before| drop(self.unlink_stage(&before.meta))),
@@ -248,6 +250,7 @@ impl State {
         let terminal = record.status.phase.is_terminal();
         let waits = record.status.pipeline_spec.is_none() && !terminal;
         let status = Arc::clone(&record.status);
+        let meta = record.meta.clone();
         let pipeline = record.spec.get("pipeline").and_then(|name| name.as_str()).unwrap_or_default().to_owned();
         let before = self.runs.get(&key.place()).map(|slot| position(slot.current()));
         let now = position(&record);
@@ -258,6 +261,9 @@ impl State {
             return Vec::new();
         }
         self.runs_of.entry((key.namespace.clone(), pipeline.clone())).or_default().insert(key.name.clone());
+        if let (Some(member), Some(owner)) = (names::member_of(&meta), &meta.owner) {
+            self.nested.entry(owner.uid.clone()).or_default().insert(member, meta.name.clone());
+        }
         let linked = if terminal { BTreeSet::new() } else { links::of_frozen(status.pipeline_spec.as_ref()) };
         let mut keys = self.links.set(&key, linked);
         self.set_waiting(&key, waits);
@@ -288,6 +294,9 @@ impl State {
         let Some(slot) = self.runs.get(&key.place()) else { return Vec::new() };
         let pipeline = slot.stored.spec.get("pipeline").and_then(|name| name.as_str()).unwrap_or_default();
         let mut keys = vec![Key::new(Kind::Pipeline, &key.namespace, pipeline)];
+        // The run that it is a stage of.
+        let around = slot.stored.meta.owner.as_ref().filter(|owner| owner.kind == "PipelineRun");
+        keys.extend(around.map(|owner| Key::new(Kind::PipelineRun, &key.namespace, &owner.name)));
         keys.extend(self.unfinished_siblings(&key.namespace, pipeline, &key.name));
         keys
     }
@@ -394,6 +403,7 @@ impl State {
                 keys.extend(self.around_run(key));
                 if let Some(record) = self.runs.remove(&place) {
                     self.stage_ends.remove(&record.meta.uid);
+                    self.unlink_nested(&record.meta);
                     let pipeline = record.spec.get("pipeline").and_then(|name| name.as_str()).unwrap_or_default();
                     let of = (key.namespace.clone(), pipeline.to_owned());
                     if let Some(runs) = self.runs_of.get_mut(&of) {
@@ -412,11 +422,21 @@ impl State {
         keys
     }
 
+    fn unlink_nested(&mut self, meta: &Meta) {
+        let Some(owner) = &meta.owner else { return };
+        if let Some(nested) = self.nested.get_mut(&owner.uid) {
+            names::member_of(meta).iter().for_each(|member| drop(nested.remove(member)));
+            if nested.is_empty() {
+                self.nested.remove(&owner.uid);
+            }
+        }
+    }
+
     // Takes an experiment out of its run's stages; returns the run.
     fn unlink_stage(&mut self, meta: &Meta) -> Option<Key> {
         let owner = meta.owner.as_ref().filter(|owner| owner.kind == "PipelineRun")?;
         if let Some(stages) = self.stages.get_mut(&owner.uid) {
-            stages.retain(|_, name| *name != meta.name);
+            names::member_of(meta).iter().for_each(|member| drop(stages.remove(member)));
             if stages.is_empty() {
                 self.stages.remove(&owner.uid);
             }

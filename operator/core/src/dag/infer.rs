@@ -149,6 +149,14 @@ impl Edges {
                     Err(error) => edges.errors.push(Located::new(at, error.into())),
                 },
                 ("after", _) => {}
+                ("repeat", value) => {
+                    let until = value.get("until").and_then(Value::as_str);
+                    match until.map(Expression::parse) {
+                        Some(Ok(expression)) => edges.read(expression.uses(), &at),
+                        Some(Err(error)) => edges.errors.push(Located::new(at.key("until"), error.into())),
+                        None => {}
+                    }
+                }
                 _ => {
                     for (at, reference) in scan(value, &at) {
                         match reference {

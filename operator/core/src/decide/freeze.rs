@@ -84,8 +84,24 @@ fn from_of(spec: &Value) -> Option<From> {
 }
 
 // What stands in a spec beside the template: of an experiment, and of a stage.
-const NOT_TEMPLATE: [&str; 9] =
-    ["from", "unset", "record", "cancel", "priority", "ttlAfterFinished", "name", "after", "when"];
+const NOT_TEMPLATE: [&str; 16] = [
+    "from",
+    "unset",
+    "record",
+    "cancel",
+    "priority",
+    "ttlAfterFinished",
+    "name",
+    "after",
+    "when",
+    "matrix",
+    "count",
+    "maxParallel",
+    "failFast",
+    "repeat",
+    "pipeline",
+    "pipelineDigest",
+];
 
 /// The part of a stored spec that overrides a source's template, or is the template of a root.
 #[must_use]

@@ -14,7 +14,7 @@ use cultivar_crds::{ClonedFrom, Reason};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::domain::{Equipment, Errand, Placement};
+use crate::domain::{Equipment, Errand, Member, Placement};
 
 use self::queue::Ask;
 
@@ -114,10 +114,12 @@ pub enum Action {
     Run(Errand),
     /// Ask the API server itself for a stage's experiment, before absence is believed.
     ConfirmStage {
-        /// Name of the stage.
-        stage: String,
-        /// Name of the Experiment.
+        /// Which stage, or which member of its fan-out.
+        member: Member,
+        /// Name of the Experiment, or of the PipelineRun.
         experiment: String,
+        /// Whether it is a PipelineRun.
+        nested: bool,
     },
     /// Delete an Experiment whose time to live is over.
     DeleteExperiment {
@@ -130,6 +132,13 @@ pub enum Action {
     CreateStage(Box<NewStage>),
     /// Ask an Experiment to end.
     CancelExperiment {
+        /// Name.
+        name: String,
+    },
+    /// Create the run of a stage that runs another pipeline.
+    CreateNested(Box<NewNested>),
+    /// Ask a nested run to end.
+    CancelRun {
         /// Name.
         name: String,
     },
@@ -172,6 +181,8 @@ impl Action {
             Self::DeleteExperiment { .. } => "DeleteExperiment",
             Self::CreateStage(_) => "CreateStage",
             Self::CancelExperiment { .. } => "CancelExperiment",
+            Self::CreateNested(_) => "CreateNested",
+            Self::CancelRun { .. } => "CancelRun",
             Self::CreateRun(_) => "CreateRun",
             Self::DeleteRun { .. } => "DeleteRun",
             Self::HoldForArtifacts => "HoldForArtifacts",
@@ -186,14 +197,33 @@ impl Action {
 pub struct NewStage {
     /// Name of the Experiment.
     pub name: String,
-    /// Name of the stage.
-    pub stage: String,
+    /// Which stage, or which member of its fan-out.
+    pub member: Member,
+    /// Where a member stands, by axis; nothing for a stage that does not fan out.
+    pub coordinates: Option<Map<String, Value>>,
     /// Name of the pipeline.
     pub pipeline: String,
     /// Its spec: the effective template, outer references resolved, and its priority.
     pub spec: Value,
     /// Whose copy it is.
     pub cloned_from: Option<ClonedFrom>,
+}
+
+/// The run of a stage that runs another pipeline, to be made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewNested {
+    /// Name of the PipelineRun.
+    pub name: String,
+    /// Which stage, or which member of its fan-out or turn of its loop.
+    pub member: Member,
+    /// Name of the pipeline that is run.
+    pub pipeline: String,
+    /// Its parameters.
+    pub params: Map<String, Value>,
+    /// Digest that it must have.
+    pub digest: Option<String>,
+    /// The pipelines around it, the outermost first.
+    pub nested_in: Vec<String>,
 }
 
 /// A run, to be made.

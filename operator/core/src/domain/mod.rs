@@ -3,10 +3,12 @@
 pub mod conditions;
 pub mod data;
 pub mod errand;
+pub mod member;
 pub mod names;
 pub mod node;
 pub mod quantity;
 pub mod queue;
+pub mod ranges;
 pub mod records;
 pub mod settings;
 pub mod source;
@@ -15,6 +17,7 @@ pub mod time;
 
 pub use data::{Equipment, Producer, StoreAccess, Stores};
 pub use errand::{Errand, Errands};
+pub use member::Member;
 pub use queue::{Claim, Holding, Placement, QueueConfig};
 pub use records::{
     ContainerState, Disruption, ExperimentRecord, JobRecord, JobState, Meta, Owner, PipelineRecord, PodPhase,

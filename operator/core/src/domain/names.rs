@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::Meta;
+use super::{Member, Meta};
 
 /// Longest name of an Experiment.
 pub const MAX_EXPERIMENT: usize = 52;
@@ -18,19 +18,26 @@ pub fn short_hash(parts: &[&str], bytes: usize) -> String {
     hasher.finalize().iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Name of a stage's Experiment: a readable prefix of at most 43 characters, `-`, and 8 hex digits.
+/// Name of the Experiment of a stage, or of a member of its fan-out: a readable prefix of at most 43 characters, `-`, and
+/// 8 hex digits.
 #[must_use]
-pub fn stage_experiment(run_name: &str, run_uid: &str, stage: &str) -> String {
-    let prefix = cut(&format!("{run_name}-{stage}"), 43);
-    format!("{prefix}-{}", short_hash(&[run_uid, stage], 4))
+pub fn stage_experiment(run_name: &str, run_uid: &str, member: &Member) -> String {
+    let prefix = cut(&format!("{run_name}-{member}"), 43);
+    let index = member.index.map(|index| index.to_string());
+    let parts: Vec<&str> = [run_uid, &member.stage].into_iter().chain(index.as_deref()).collect();
+    format!("{prefix}-{}", short_hash(&parts, 4))
 }
 
-/// The stage whose experiment this is: the run that controls it gave it this name. A copy of it has another.
+/// What of its run this experiment stands for: the run that controls it gave it this name. A copy of it has another.
 #[must_use]
-pub fn stage_of(meta: &Meta) -> Option<&str> {
+pub fn member_of(meta: &Meta) -> Option<Member> {
     let owner = meta.owner.as_ref().filter(|owner| owner.kind == "PipelineRun")?;
-    let stage = meta.label(cultivar_crds::labels::STAGE)?;
-    (meta.name == stage_experiment(&owner.name, &owner.uid, stage)).then_some(stage)
+    let index = match meta.label(cultivar_crds::labels::MEMBER) {
+        Some(index) => Some(index.parse().ok()?),
+        None => None,
+    };
+    let member = Member { stage: meta.label(cultivar_crds::labels::STAGE)?.to_owned(), index };
+    (meta.name == stage_experiment(&owner.name, &owner.uid, &member)).then_some(member)
 }
 
 /// Name of an attempt's Job: the experiment's cut to 44 characters, 6 hex digits of its uid, the number.
@@ -71,7 +78,7 @@ mod tests {
     #[test]
     fn the_longest_names_stay_within_the_limits() {
         let run = run(&"p".repeat(40), i64::from(u32::MAX));
-        let experiment = stage_experiment(&run, "uid", &"s".repeat(40));
+        let experiment = stage_experiment(&run, "uid", &Member::of("s".repeat(40), 9999));
         assert!(experiment.len() <= MAX_EXPERIMENT, "{experiment}");
         let job = job(&"e".repeat(52), "uid", 999);
         assert!(job.len() <= 57, "{job}");
@@ -79,13 +86,21 @@ mod tests {
 
     #[test]
     fn a_cut_never_leaves_a_dash_before_the_hash() {
-        let name = stage_experiment(&"r".repeat(42), "uid", "stage");
+        let name = stage_experiment(&"r".repeat(42), "uid", &Member::stage("stage"));
         assert!(!name.contains("--"), "{name}");
     }
 
     #[test]
     fn two_runs_never_share_an_experiment() {
-        assert_ne!(stage_experiment("p-1", "a", "train"), stage_experiment("p-1", "b", "train"));
-        assert_ne!(stage_experiment("p-1", "a", "bc"), stage_experiment("p-1", "ab", "c"));
+        let name = |uid, stage: &str| stage_experiment("p-1", uid, &Member::stage(stage));
+        assert_ne!(name("a", "train"), name("b", "train"));
+        assert_ne!(name("a", "bc"), name("ab", "c"));
+    }
+
+    #[test]
+    fn a_member_is_not_taken_for_a_stage_of_its_name() {
+        let name = |member| stage_experiment("p-1", "a", &member);
+        assert_ne!(name(Member::of("train", 3)), name(Member::stage("train-3")));
+        assert!(name(Member::of("train", 3)).starts_with("p-1-train-3-"));
     }
 }

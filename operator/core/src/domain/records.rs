@@ -58,6 +58,12 @@ impl Meta {
         self.labels.get(key).map(String::as_str)
     }
 
+    /// Whether this run is a stage of another one.
+    #[must_use]
+    pub fn is_nested(&self) -> bool {
+        self.owner.as_ref().is_some_and(|owner| owner.kind == "PipelineRun")
+    }
+
     /// Whether `kind` `uid` controls this object.
     #[must_use]
     pub fn is_owned_by(&self, uid: &str) -> bool {

@@ -80,6 +80,8 @@ fn visit(value: &Value, at: &FieldPath, found: &mut Vec<(FieldPath, Result<Refer
 pub struct Known {
     heads: BTreeMap<Head, Option<BTreeSet<String>>>,
     pipeline_params: Option<BTreeSet<String>>,
+    fan_outs: BTreeSet<String>,
+    nested: BTreeSet<String>,
 }
 
 impl Known {
@@ -111,10 +113,33 @@ impl Known {
         self
     }
 
+    /// `head`, where it may be used, may be used with these names too.
+    #[must_use]
+    pub fn add<S: AsRef<str>>(mut self, head: Head, names: impl IntoIterator<Item = S>) -> Self {
+        if let Some(Some(known)) = self.heads.get_mut(&head) {
+            known.extend(names.into_iter().map(|name| name.as_ref().to_owned()));
+        }
+        self
+    }
+
     /// `head` may be used with any name after it.
     #[must_use]
     pub fn allow_any(mut self, head: Head) -> Self {
         self.heads.insert(head, None);
+        self
+    }
+
+    /// These stages have `members`.
+    #[must_use]
+    pub fn fan_outs<S: AsRef<str>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.fan_outs = names.into_iter().map(|name| name.as_ref().to_owned()).collect();
+        self
+    }
+
+    /// These stages run another pipeline: they have `outputs`.
+    #[must_use]
+    pub fn nested<S: AsRef<str>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.nested = names.into_iter().map(|name| name.as_ref().to_owned()).collect();
         self
     }
 
@@ -137,27 +162,44 @@ impl Known {
         if path.head == Head::Pipeline && path.key(0) == Some("params") {
             member("pipeline.params", path.key(1), self.pipeline_params.as_ref())?;
         }
-        if path.head == Head::Stages { stage_fields(path) } else { Ok(()) }
+        if path.head == Head::Stages { self.stage_fields(path) } else { Ok(()) }
+    }
+
+    fn stage_fields(&self, path: &PathRef) -> Result<(), RefError> {
+        let below =
+            |fields: &[&str]| Some(fields.iter().map(|field| (*field).to_owned()).collect::<BTreeSet<String>>());
+        let stage = path.key(0).unwrap_or_default();
+        let fans_out = self.fan_outs.contains(stage);
+        let fields: &[&str] = match (self.nested.contains(stage), fans_out) {
+            (true, true) => &NESTED_FAN_OUT,
+            (true, false) => &NESTED,
+            (false, true) => &FAN_OUT,
+            (false, false) => &STAGE,
+        };
+        if !fans_out && path.key(1) == Some("members") {
+            let problem = format!("stages.{stage} has no members: it has neither matrix nor count");
+            return Err(RefError::Missing(problem));
+        }
+        member(&format!("stages.{stage}"), path.key(1), below(fields).as_ref())?;
+        let fields = match path.key(1) {
+            Some("metrics") => below(&METRIC),
+            Some("artifacts") => below(&ARTIFACT),
+            _ => return Ok(()),
+        };
+        let place = format!("stages.{stage}.{}.{}", path.key(1).unwrap_or_default(), path.key(2).unwrap_or_default());
+        member(&place, path.key(3), fields.as_ref())
     }
 }
 
 /// What a stage brings: names of its own below these are those of the program, and known only when it has ended.
 const STAGE: [&str; 4] = ["artifacts", "experiment", "metrics", "phase"];
+/// What a stage with members brings: lists below metrics and artifacts.
+const FAN_OUT: [&str; 4] = ["artifacts", "members", "metrics", "phase"];
+/// What a stage that runs another pipeline brings, and one that does so for many members.
+const NESTED: [&str; 3] = ["outputs", "phase", "run"];
+const NESTED_FAN_OUT: [&str; 3] = ["members", "outputs", "phase"];
 const METRIC: [&str; 4] = ["last", "max", "min", "step"];
 const ARTIFACT: [&str; 5] = ["digest", "name", "size", "type", "uri"];
-
-fn stage_fields(path: &PathRef) -> Result<(), RefError> {
-    let below = |fields: &[&str]| Some(fields.iter().map(|field| (*field).to_owned()).collect::<BTreeSet<String>>());
-    let stage = path.key(0).unwrap_or_default();
-    member(&format!("stages.{stage}"), path.key(1), below(&STAGE).as_ref())?;
-    let fields = match path.key(1) {
-        Some("metrics") => below(&METRIC),
-        Some("artifacts") => below(&ARTIFACT),
-        _ => return Ok(()),
-    };
-    let place = format!("stages.{stage}.{}.{}", path.key(1).unwrap_or_default(), path.key(2).unwrap_or_default());
-    member(&place, path.key(3), fields.as_ref())
-}
 
 fn member(place: &str, name: Option<&str>, names: Option<&BTreeSet<String>>) -> Result<(), RefError> {
     match (name, names) {

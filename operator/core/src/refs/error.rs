@@ -61,7 +61,7 @@ pub enum RefError {
     #[error("{0}")]
     Missing(String),
     /// The name exists, but not in this place.
-    #[error("{reference}: \"{head}\" cannot be used here")]
+    #[error("{reference}: \"{head}\" cannot be used here{}", .head.belongs())]
     Unavailable {
         /// The reference.
         reference: String,

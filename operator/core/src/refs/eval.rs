@@ -12,6 +12,7 @@ use serde_json::{Map, Number, Value};
 
 use super::expression::{field_name, spelled_path};
 use super::functions;
+use super::members;
 use super::path::{Head, Segment, kind, missing};
 use super::resolve::Names;
 
@@ -192,8 +193,16 @@ impl<'a> Evaluation<'a> {
             if let ("size", [argument]) = (name, call.args.as_slice()) {
                 return functions::size_of(&*self.eval(argument, vars)?);
             }
+            if let ("best", [stage, how]) = (name, call.args.as_slice()) {
+                // Ten thousand members are looked at, and one is copied.
+                let best = members::best(&*self.eval(stage, vars)?, &self.owned(how, vars)?)?;
+                self.charge(weight(&best))?;
+                return Ok(best);
+            }
             let args: Vec<Value> = call.args.iter().map(|arg| self.owned(arg, vars)).collect::<Result<_, _>>()?;
-            return functions::global(name, &args);
+            let value = functions::global(name, &args)?;
+            self.charge(weight(&value))?;
+            return Ok(value);
         };
         let target = self.eval(target, vars)?;
         if name == "size" {

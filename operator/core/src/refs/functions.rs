@@ -10,11 +10,21 @@ use cel::common::ast::{CallExpr, operators};
 use serde_json::{Number, Value};
 
 use super::error::list;
+use super::members;
 use super::path::kind;
 
 /// Functions called as `f(x)`, with the fewest and most arguments.
-const GLOBAL: [(&str, usize, usize); 6] =
-    [("size", 1, 1), ("string", 1, 1), ("int", 1, 1), ("double", 1, 1), ("min", 1, 16), ("max", 1, 16)];
+const GLOBAL: [(&str, usize, usize); 9] = [
+    ("size", 1, 1),
+    ("string", 1, 1),
+    ("int", 1, 1),
+    ("double", 1, 1),
+    ("min", 1, 16),
+    ("max", 1, 16),
+    ("range", 1, 3),
+    ("format", 2, 2),
+    ("best", 2, 2),
+];
 
 /// Functions called as `x.f(y)`, with the number of arguments.
 const METHODS: [(&str, usize); 5] = [("size", 0), ("contains", 1), ("startsWith", 1), ("endsWith", 1), ("matches", 1)];
@@ -156,7 +166,7 @@ pub(super) fn negate(value: &Value) -> Result<Value, String> {
 }
 
 /// `==`, deep, with 5 equal to 5.0.
-pub(super) fn equal(left: &Value, right: &Value) -> bool {
+pub(crate) fn equal(left: &Value, right: &Value) -> bool {
     match (left, right) {
         (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b)),
         (Value::Object(a), Value::Object(b)) => {
@@ -214,6 +224,8 @@ pub(super) fn global(name: &str, args: &[Value]) -> Result<Value, String> {
         "int" => int(first),
         "double" => double(first),
         "min" | "max" => extreme(name, args),
+        "range" => members::range(args),
+        "format" => members::format(first, args.get(1)),
         _ => Err(format!("unknown function \"{name}()\"")),
     }
 }

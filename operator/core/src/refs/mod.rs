@@ -12,7 +12,7 @@
 //! | `$${` | a literal `${` |
 //! | anything else, `${HOME}` and `${VAR:-x}` too | itself |
 //!
-//! There are two scopes. [`Scope::Outer`] (`pipeline`, `stages`, `matrix`) is resolved when a stage's experiment is
+//! There are two scopes. [`Scope::Outer`] (`pipeline`, `stages`, `matrix`, `repeat`) is resolved when a stage's experiment is
 //! created, [`Scope::Own`] (`params`, `inputs`, `outputs`, `run`) stays in the template and is resolved when the pod is
 //! rendered. What the first pass inserts is data: the second never parses it again (see [`escape`]).
 
@@ -25,6 +25,7 @@ mod field;
 mod functions;
 mod insert;
 mod lex;
+mod members;
 mod params;
 mod path;
 mod resolve;
@@ -36,6 +37,7 @@ pub(crate) use error::list as listed;
 pub use error::{Located, RefError};
 pub use expression::{Expression, MAX_EXPRESSION, eval_bool};
 pub use field::{FieldPath, FieldSegment};
+pub(crate) use functions::equal;
 pub use insert::{Insert, escape};
 pub use params::resolve_params;
 pub use path::{Head, PathRef, Scope, Segment};

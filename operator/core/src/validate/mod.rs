@@ -3,6 +3,9 @@
 //! Comes in: a stored spec. Goes out: a [`Report`]. What lies outside the object (a missing experiment)
 //! is never a fault: it is waited for.
 
+mod fan_out;
+mod loops;
+mod nested;
 mod params;
 mod source;
 
@@ -89,12 +92,23 @@ pub fn pipeline(spec: &Value) -> Report {
     }
     let names: Vec<&str> = stages.iter().filter_map(|stage| stage.get("name")?.as_str()).collect();
     let declared = params::declared(spec);
-    let outer = |known: Known| known.allow(Head::Stages, &names).pipeline_params(&declared);
+    let fan_outs: Vec<&str> = stages
+        .iter()
+        .filter(|stage| fan_out::fans_out(stage))
+        .filter_map(|stage| stage.get("name")?.as_str())
+        .collect();
+    let nested: Vec<&str> = stages
+        .iter()
+        .filter(|stage| nested::is_nested(stage))
+        .filter_map(|stage| stage.get("name")?.as_str())
+        .collect();
+    let outer =
+        |known: Known| known.allow(Head::Stages, &names).fan_outs(&fan_outs).nested(&nested).pipeline_params(&declared);
     for (index, stage) in stages.iter().enumerate() {
         let at = at.key("stages").index(index);
         check_stage(stage, &at, &outer, &mut report);
     }
-    finally(spec, &at, &names, &declared, &mut report);
+    finally(spec, &at, &names, &outer, &mut report);
     if let Some(outputs) = spec.get("outputs") {
         for fault in check(outputs, &at.key("outputs"), &outer(Known::nothing())) {
             report.fault(fault.path, fault.value);
@@ -106,20 +120,23 @@ pub fn pipeline(spec: &Value) -> Report {
 
 // A stage by itself; `outer` adds what lies outside of it to what it may refer to.
 fn check_stage(stage: &Value, at: &FieldPath, outer: &dyn Fn(Known) -> Known, report: &mut Report) {
+    let own = if nested::is_nested(stage) { Known::nothing() } else { own_names(stage) };
+    nested::check(stage, at, report);
     settings(stage, at, report);
     source::check(stage, at, report);
-    template(stage, at, outer(own_names(stage)), report);
+    fan_out::check_fan_out(stage, at, &outer(Known::nothing()), report);
+    loops::check(stage, at, &outer(Known::nothing()), report);
+    template(stage, at, loops::turns(stage, fan_out::coordinates(stage, outer(own))), report);
     if let Some(when) = stage.get("when").and_then(Value::as_str) {
-        condition(when, &at.key("when"), &outer(Known::nothing()), report);
+        condition(when, &at.key("when"), &fan_out::coordinates(stage, outer(Known::nothing())), report);
     }
     warn_unused(stage, at, report);
 }
 
 // The stages of the end wait for all others and for none of their own: what they may refer to are the others.
-fn finally(spec: &Value, at: &FieldPath, names: &[&str], declared: &[String], report: &mut Report) {
+fn finally(spec: &Value, at: &FieldPath, names: &[&str], outer: &dyn Fn(Known) -> Known, report: &mut Report) {
     let last = spec.get("finally").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     let mut taken: BTreeSet<&str> = names.iter().copied().collect();
-    let outer = |known: Known| known.allow(Head::Stages, names).pipeline_params(declared);
     for (index, stage) in last.iter().enumerate() {
         let at = at.key("finally").index(index);
         let name = stage.get("name").and_then(Value::as_str).unwrap_or_default();
@@ -129,7 +146,7 @@ fn finally(spec: &Value, at: &FieldPath, names: &[&str], declared: &[String], re
         if stage.get("after").is_some() {
             report.fault(at.key("after"), "a stage of finally runs when all others have ended: leave after out");
         }
-        check_stage(stage, &at, &outer, report);
+        check_stage(stage, &at, outer, report);
     }
 }
 
@@ -155,9 +172,10 @@ fn template(spec: &Value, at: &FieldPath, known: Known, report: &mut Report) {
     for (key, value) in crate::decide::object(Some(spec)) {
         let at = at.key(&key);
         match key.as_str() {
-            "when" => {} // an expression, not a template
+            // An expression, and what has a check of its own.
+            "when" | "matrix" | "count" | "repeat" => {}
             "name" | "after" | "from" | "unset" | "cancel" | "ttlAfterFinished" | "store" | "keepOnFailure"
-            | "queue" => {
+            | "queue" | "pipeline" | "pipelineDigest" => {
                 for (path, _) in scan(&value, &at) {
                     report.fault(path, LITERAL);
                 }
@@ -224,8 +242,8 @@ fn settings(spec: &Value, at: &FieldPath, report: &mut Report) {
 }
 
 fn warn_unused(spec: &Value, at: &FieldPath, report: &mut Report) {
-    if spec.get("from").is_some() {
-        return; // what the source reads is not known here
+    if spec.get("from").is_some() || nested::is_nested(spec) {
+        return; // what the source or the other pipeline reads is not known here
     }
     let template = overrides(spec);
     let unused = unused_params(&template);

@@ -2,8 +2,8 @@
 //!
 //! Comes in: what is stored and what is about to be. Goes out: violations in words.
 
-use cultivar_core::decide::pipeline_run::FrozenPipeline;
-use cultivar_core::domain::{JobRecord, JobState, names};
+use cultivar_core::decide::pipeline_run::{FrozenPipeline, FrozenStage};
+use cultivar_core::domain::{JobRecord, JobState, Member, names};
 use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, Until, labels};
 use serde_json::Value;
 
@@ -96,7 +96,9 @@ pub fn created(cluster: &mut Cluster, manifest: &Value) {
     if record.status.phase.is_terminal() {
         cluster.violated(format!("stage {stage} was created after its run had ended"));
     }
-    if meta["name"] != names::stage_experiment(&record.meta.name, &run, &stage).as_str() {
+    let index = meta["labels"][labels::MEMBER].as_str().map(|index| index.parse().expect("an index"));
+    let member = Member { stage: stage.clone(), index };
+    if meta["name"] != names::stage_experiment(&record.meta.name, &run, &member).as_str() {
         cluster.violated(format!("stage {stage} is called {}", meta["name"]));
     }
     let frozen = record.status.pipeline_spec.clone().unwrap_or_default();
@@ -110,7 +112,12 @@ pub fn created(cluster: &mut Cluster, manifest: &Value) {
         None => ends.collect(),
     };
     for (need, until) in needs {
-        let name = names::stage_experiment(&record.meta.name, &run, &need);
+        let many = |other: &FrozenStage| other.fan_out.is_some() || other.repeat.is_some() || other.nested.is_some();
+        if frozen.all().any(|other| other.name == need && many(other)) {
+            members_have_ended(cluster, &record.status, &run, &need);
+            continue;
+        }
+        let name = names::stage_experiment(&record.meta.name, &run, &Member::stage(&need));
         let recorded = record.status.stages.iter().any(|stage| stage.name == need && until.is_met_by(stage.phase));
         let ended = cluster.experiments.get(&name).is_some_and(|needed| {
             let succeeded = cluster.succeeded.contains(&needed.meta.uid) && until.is_met_by(Phase::Completed);
@@ -158,5 +165,26 @@ pub fn job(cluster: &mut Cluster, job: &JobRecord) {
     let pod = cluster.pods.values().find(|pod| pod.experiment == job.experiment && !pod.is_over());
     if let Some(pod) = pod.map(|pod| pod.name.clone()) {
         cluster.violated(format!("Job {} was created while pod {pod} can still run", job.name));
+    }
+}
+
+/// What joins on a fan-out starts when all of its members have ended.
+fn members_have_ended(cluster: &mut Cluster, status: &PipelineRunStatus, run: &str, stage: &str) {
+    if status.stages.iter().any(|recorded| recorded.name == stage && recorded.phase.is_terminal()) {
+        return;
+    }
+    let members = cluster
+        .experiments
+        .values()
+        .filter(|record| record.meta.is_owned_by(run) && record.meta.label(labels::STAGE) == Some(stage));
+    let runs = |record: &&cultivar_core::domain::ExperimentRecord| {
+        let over = cluster.succeeded.contains(&record.meta.uid) || cluster.failed.contains(&record.meta.uid);
+        let pod = cluster.pods.values().any(|pod| pod.experiment == record.meta.name && !pod.is_over());
+        let asked = record.spec.get("cancel").and_then(Value::as_bool).unwrap_or(false);
+        !record.status.phase.is_terminal() && !over && (pod || !asked)
+    };
+    let running: Vec<String> = members.filter(runs).map(|record| record.meta.name.clone()).collect();
+    for name in running {
+        cluster.violated(format!("what joins on {stage} was created before {name} had ended"));
     }
 }

@@ -4,7 +4,7 @@
 //! violations of the invariants, which are checked where the truth is written.
 
 use cultivar_core::domain::{
-    ExperimentRecord, JobRecord, JobState, Meta, Owner, PipelineRecord, PodRecord, Record, RunRecord,
+    ExperimentRecord, JobRecord, JobState, Member, Meta, Owner, PipelineRecord, PodRecord, Record, RunRecord,
 };
 use cultivar_crds::{ExperimentStatus, PipelineRunStatus, PipelineStatus, labels};
 use jiff::Timestamp;
@@ -65,7 +65,7 @@ pub struct Cluster {
     /// By stage or experiment: how each attempt plays; the last one again and again.
     pub script: BTreeMap<String, Vec<Play>>,
     /// By experiment, also one that is gone: its stage.
-    pub stage_of: BTreeMap<String, String>,
+    pub stage_of: BTreeMap<String, Member>,
     /// Uids of Jobs that had their pod.
     pub spawned: BTreeSet<String>,
     /// Uids of experiments of which an attempt ended well.
@@ -200,7 +200,8 @@ impl Cluster {
             return Err(Failure::Exists);
         }
         if let Some(stage) = meta.label(labels::STAGE) {
-            self.stage_of.insert(meta.name.clone(), stage.to_owned());
+            let index = meta.label(labels::MEMBER).map(|index| index.parse().expect("an index"));
+            self.stage_of.insert(meta.name.clone(), Member { stage: stage.to_owned(), index });
         }
         meta.uid = self.next_uid(manifest["kind"].as_str().expect("a kind"), &meta.name);
         meta.generation = 1;
@@ -275,14 +276,14 @@ impl Cluster {
         self.wrote(format!("delete {:?} {name}", S::KIND))
     }
 
-    /// A merge patch by the operator on an experiment.
-    pub fn patch(
+    /// A merge patch by the operator.
+    pub fn patch<S: Managed>(
         &mut self,
         name: &str,
-        change: impl FnOnce(&mut ExperimentRecord),
-    ) -> Result<Option<ExperimentRecord>, Failure> {
+        change: impl FnOnce(&mut Record<S>),
+    ) -> Result<Option<Record<S>>, Failure> {
         let Some(record) = self.change(name, change) else { return Ok(None) };
-        self.wrote(format!("patch Experiment {name}")).map(|()| Some(record))
+        self.wrote(format!("patch {:?} {name}", S::KIND)).map(|()| Some(record))
     }
 
     /// A change of an object by whomever; the generation grows with the spec.

@@ -5,9 +5,9 @@
 use cultivar_core::decide::experiment::{self, Refusal};
 use cultivar_core::decide::freeze::{Query, Sources, queries as queries_of};
 use cultivar_core::decide::pipeline;
-use cultivar_core::decide::pipeline_run::{self, queries};
-use cultivar_core::domain::{JobRecord, JobState, PodRecord, Record};
-use cultivar_crds::{ExperimentStatus, PipelineRunStatus, PipelineStatus, labels};
+use cultivar_core::decide::pipeline_run::{self, Child, queries};
+use cultivar_core::domain::{JobRecord, JobState, Member, PodRecord, Record, names};
+use cultivar_crds::{ExperimentStatus, PipelineRunStatus, PipelineStatus};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -48,7 +48,7 @@ pub struct Index {
     pub jobs: BTreeMap<String, Arc<JobRecord>>,
     pub pods: BTreeMap<String, Arc<PodRecord>>,
     pub confirmed_attempts: BTreeMap<Key, u32>,
-    pub confirmed_stages: BTreeMap<Key, BTreeSet<String>>,
+    pub confirmed_stages: BTreeMap<Key, BTreeSet<Member>>,
     pub refusals: BTreeMap<Key, Refusal>,
     /// Objects to look at.
     pub queue: BTreeSet<Key>,
@@ -224,6 +224,9 @@ impl Index {
                 let Some(run) = self.runs.get(name) else { return };
                 let pipeline = pipeline_of(&run.stored);
                 self.queue.insert((Kind::Pipeline, pipeline.clone()));
+                if let Some(around) = run.stored.meta.owner.as_ref().filter(|owner| owner.kind == "PipelineRun") {
+                    self.queue.insert((Kind::Run, around.name.clone()));
+                }
                 self.wake_runs_of(&pipeline);
             }
             _ => self.wake_runs_of(name),
@@ -360,11 +363,10 @@ impl Index {
         let pipeline = self.pipelines.get(&pipeline_of(run)).map(|slot| Arc::clone(slot.current()));
         let asks =
             pipeline.iter().filter(|_| run.status.pipeline_spec.is_none()).flat_map(|pipeline| queries(&pipeline.spec));
-        let siblings = self
-            .runs
-            .values()
-            .map(Slot::current)
-            .filter(|other| other.meta.name != name && pipeline_of(other) == pipeline_of(run));
+        let siblings = self.runs.values().map(Slot::current).filter(|other| {
+            other.meta.name != name && pipeline_of(other) == pipeline_of(run) && !other.meta.is_nested()
+        });
+        let nested = self.runs.values().map(Slot::current).filter(|other| other.meta.is_owned_by(&run.meta.uid));
         let stages =
             self.experiments.values().map(Slot::current).filter(|record| record.meta.is_owned_by(&run.meta.uid));
         Some(pipeline_run::Snapshot {
@@ -372,8 +374,9 @@ impl Index {
             sources: self.sources(asks),
             pipeline,
             siblings: siblings.cloned().collect(),
-            stages: stages
-                .filter_map(|record| Some((record.meta.label(labels::STAGE)?.to_owned(), Arc::clone(record))))
+            children: stages
+                .filter_map(|record| Some((names::member_of(&record.meta)?, Child::Experiment(Arc::clone(record)))))
+                .chain(nested.filter_map(|run| Some((names::member_of(&run.meta)?, Child::Run(Arc::clone(run))))))
                 .collect(),
             confirmed_gone: self.confirmed_stages.get(&key).cloned().unwrap_or_default(),
             refusals: BTreeMap::new(),
@@ -383,8 +386,13 @@ impl Index {
 
     pub fn pipeline(&self, name: &str, now: Timestamp) -> Option<pipeline::Snapshot> {
         let record = self.pipelines.get(name)?.current();
-        let runs: Vec<_> =
-            self.runs.values().map(Slot::current).filter(|run| pipeline_of(run) == name).cloned().collect();
+        let runs: Vec<_> = self
+            .runs
+            .values()
+            .map(Slot::current)
+            .filter(|run| pipeline_of(run) == name && !run.meta.is_nested())
+            .cloned()
+            .collect();
         let in_use = runs.iter().filter(|run| run.status.phase.is_terminal()).map(|run| {
             let owned = self.experiments.values().filter(|slot| slot.stored.meta.is_owned_by(&run.meta.uid));
             let kept = owned.map(|slot| slot.stored.meta.name.clone()).filter(|name| self.in_use(name).is_some());

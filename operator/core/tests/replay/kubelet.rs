@@ -78,10 +78,11 @@ impl Cluster {
     }
 
     fn play(&self, pod: &PodRecord) -> Play {
-        let plays = self
-            .script
-            .get(self.stage_of.get(&pod.experiment).unwrap_or(&pod.experiment))
-            .map_or(&[][..], Vec::as_slice);
+        // A member of a fan-out plays its own part, or that of its stage.
+        let member = self.stage_of.get(&pod.experiment);
+        let names = [member.map(ToString::to_string), member.map(|member| member.stage.clone())];
+        let mut names = names.into_iter().flatten().chain([pod.experiment.clone()]);
+        let plays = names.find_map(|name| self.script.get(&name)).map_or(&[][..], Vec::as_slice);
         let index = (pod.attempt as usize).saturating_sub(1).min(plays.len().saturating_sub(1));
         plays.get(index).cloned().unwrap_or_default()
     }

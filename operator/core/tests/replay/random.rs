@@ -20,6 +20,8 @@ struct Stage {
     condition: bool,
     retries: u32,
     plays: Vec<Play>,
+    /// Members of its fan-out, how many at once, whether the first failure ends them.
+    fan_out: Option<(u32, u32, bool)>,
 }
 
 fn play() -> impl Strategy<Value = Play> {
@@ -38,13 +40,15 @@ fn stages() -> impl Strategy<Value = Vec<Stage>> {
         prop::bool::weighted(0.2),
         0..3_u32,
         prop::collection::vec(play(), 1..4),
+        prop::option::weighted(0.4, (0..4_u32, 1..4_u32, prop::bool::weighted(0.3))),
     );
     prop::collection::vec(stage, 1..6).prop_map(|stages| {
-        let one = |(index, (needs, condition, retries, plays)): (usize, (Vec<usize>, bool, u32, Vec<Play>))| {
+        let one = |(index, (needs, condition, retries, plays, fan_out))| {
+            let needs: Vec<usize> = needs;
             let mut needs: Vec<usize> = needs.into_iter().filter(|need| *need < index).collect();
             needs.sort_unstable();
             needs.dedup();
-            Stage { needs, condition, retries, plays }
+            Stage { needs, condition, retries, plays, fan_out }
         };
         stages.into_iter().enumerate().map(one).collect()
     })
@@ -66,7 +70,15 @@ fn pipeline(stages: &[Stage], stop: bool, image: &str) -> Deed {
     let one = |(index, stage): (usize, &Stage)| {
         let after: Vec<Value> = stage.needs.iter().map(|need| json!({"stage": STAGES[*need]})).collect();
         let mut spec = json!({"name": STAGES[index], "image": image, "after": after, "retries": {"limit": stage.retries, "infrastructure": 2}});
-        if let Some(need) = stage.needs.first().filter(|_| stage.condition) {
+        if let Some((count, at_once, fail_fast)) = stage.fan_out {
+            spec["count"] = count.into();
+            spec["maxParallel"] = at_once.into();
+            spec["failFast"] = fail_fast.into();
+        }
+        let joins = stage.needs.first().filter(|need| stages[**need].fan_out.is_some());
+        if let Some(need) = joins {
+            spec["args"] = json!([format!("${{= size(stages.{}.members)}}", STAGES[*need])]);
+        } else if let Some(need) = stage.needs.first().filter(|_| stage.condition) {
             spec["when"] = format!("stages.{}.metrics.acc.last > 0.5", STAGES[*need]).into();
         } else if let Some(need) = stage.needs.first() {
             spec["args"] = json!([format!("${{stages.{}.experiment}}", STAGES[*need])]);
@@ -114,7 +126,9 @@ proptest! {
     }
 
     #[test]
-    fn a_disturbed_run_ends_like_an_undisturbed_one(stages in stages(), stop: bool, seed: u64) {
+    fn a_disturbed_run_ends_like_an_undisturbed_one(mut stages in stages(), stop: bool, seed: u64) {
+        // Whom the first failure ends depends on who was faster.
+        stages.iter_mut().filter_map(|stage| stage.fan_out.as_mut()).for_each(|fan_out| fan_out.2 = false);
         let calm_world = |scenario: &Scenario| {
             let mut world = World::new(scenario);
             world.run(None);

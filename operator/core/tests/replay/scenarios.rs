@@ -87,6 +87,87 @@ fn handled(cancel: Option<u64>) -> Scenario {
     }
 }
 
+// One member fails, one is left out; two at once, and three of the whole run.
+fn fan_out() -> Scenario {
+    let spec = json!({"maxParallel": 3, "stages": [
+        {"name": "split", "image": "x"},
+        {"name": "train", "image": "x", "maxParallel": 2, "when": "matrix.lr != 3",
+            "matrix": {"axes": {"lr": [1, 2, 3, 4, 5], "of": "${= [stages.split.metrics.parts.last]}"}}},
+        {"name": "none", "image": "x", "count": "${= int(stages.split.metrics.parts.last) - 1}"},
+        {"name": "report", "image": "x", "after": [{"stage": "train", "until": "Ended"}],
+            "args": ["${= best(stages.train, {\"metric\": \"acc\"}).index}", "${stages.train.metrics.acc.last}"]},
+        {"name": "other", "image": "x", "count": 2},
+    ]});
+    let acc = |acc: f64| reports(&json!({"metrics": {"acc": acc}}));
+    Scenario {
+        name: "a fan-out with a failure, a gap and a join",
+        deeds: vec![(0, pipeline(&spec))],
+        script: script(&[
+            ("split", &[reports(&json!({"metrics": {"parts": 1}}))]),
+            ("train-0", &[acc(0.5)]),
+            ("train-1", &[ends(3)]),
+            ("train-3", &[Play { seconds: 9, ..acc(0.75) }]),
+            ("train-4", &[acc(0.25)]),
+        ]),
+    }
+}
+
+fn module(name: &str, mut spec: Value) -> Deed {
+    spec["runOn"] = "Demand".into();
+    Deed::Apply(json!({"kind": "Pipeline", "metadata": {"name": name}, "spec": spec}))
+}
+
+// A pipeline within another one, in two places and for two members of a fan-out; what it hands up is read.
+fn nested(cancel: Option<u64>) -> Scenario {
+    let inner = json!({
+        "params": {"data": "s3://none"},
+        "stages": [
+            {"name": "fit", "image": "x", "params": {"data": "${pipeline.params.data}"}},
+            {"name": "check", "image": "x", "args": ["${stages.fit.artifacts.model.uri}"]},
+        ],
+        "outputs": {"model": "${stages.fit.artifacts.model.uri}"},
+    });
+    let outer = json!({"stages": [
+        {"name": "prepare", "image": "x"},
+        {"name": "one", "pipeline": "fit-and-check", "params": {"data": "${stages.prepare.artifacts.data.uri}"}},
+        {"name": "many", "pipeline": "fit-and-check", "after": [{"stage": "one"}], "matrix": {"axes": {"data": ["s3://a", "s3://b"]}}},
+        {"name": "deploy", "image": "x", "args": ["${stages.one.outputs.model}", "${stages.many.outputs.model}"]},
+    ]});
+    let mut deeds = vec![(0, module("fit-and-check", inner)), (0, pipeline(&outer))];
+    deeds.extend(cancel.map(|moment| (moment, Deed::Cancel(Kind::Run, "digits-1"))));
+    Scenario {
+        name: if cancel.is_some() { "a run that is cancelled with the runs in it" } else { "pipelines of pipelines" },
+        deeds,
+        script: script(&[
+            ("prepare", &[reports(&json!({"artifacts": [{"name": "data", "uri": "s3://d"}]}))]),
+            ("fit", &[Play { seconds: 15, ..reports(&json!({"artifacts": [{"name": "model", "uri": "s3://m"}]})) }]),
+        ]),
+    }
+}
+
+// Turns until a metric is good enough, turns that are counted, turns in vain.
+fn loops() -> Scenario {
+    let acc = |acc: f64| reports(&json!({"metrics": {"acc": acc}}));
+    let spec = json!({"stages": [
+        {"name": "data", "image": "x"},
+        {"name": "train", "image": "x", "after": [{"stage": "data"}], "retries": {"limit": 1}, "args": ["${repeat.last.metrics.acc.last ?? 0}"],
+            "repeat": {"until": "repeat.last.metrics.acc.last > 0.8", "max": 5}},
+        {"name": "three", "image": "x", "args": ["${repeat.index}"], "repeat": {"max": 3}},
+        {"name": "vain", "image": "x", "repeat": {"until": "repeat.last.metrics.acc.last > 0.8", "max": 2}},
+        {"name": "report", "image": "x", "args": ["${stages.train.metrics.acc.last}"]},
+    ]});
+    Scenario {
+        name: "loops",
+        deeds: vec![(0, pipeline(&spec))],
+        script: script(&[
+            ("train-0", &[acc(0.5)]),
+            ("train-1", &[ends(1), acc(0.7)]),
+            ("train-2", &[acc(0.9)]),
+            ("vain", &[acc(0.5)]),
+        ]),
+    }
+}
+
 pub fn all() -> Vec<Scenario> {
     vec![
         Scenario { name: "a diamond", deeds: vec![(0, pipeline(&diamond_on_conditions()))], script: diamond_script() },
@@ -103,6 +184,10 @@ pub fn all() -> Vec<Scenario> {
         branches(true),
         two_revisions(),
         handled(None),
+        fan_out(),
+        nested(None),
+        nested(Some(25)),
+        loops(),
         handled(Some(25)),
         Scenario {
             name: "an experiment is deleted mid-run",

@@ -291,7 +291,10 @@ impl World {
                     stage.experiment,
                     stage.phase,
                     known(stage.reason),
-                    stage.message.as_ref().filter(|_| !told_of(stage))
+                    stage.message.as_ref().filter(|_| !told_of(stage)),
+                    stage.members,
+                    stage.run,
+                    stage.turn
                 ])
             };
             let stages: Vec<_> = status.stages.iter().map(stage).collect();
@@ -328,7 +331,7 @@ fn known(reason: Option<Reason>) -> Value {
 
 // Skipped stages pass the cause on in words.
 fn told_of(stage: &StageStatus) -> bool {
-    lost(stage.reason) || stage.phase == Phase::Skipped
+    lost(stage.reason) || stage.phase == Phase::Skipped || stage.members.is_some()
 }
 
 fn cancelled(spec: &Value) -> Arc<Value> {

@@ -5,7 +5,7 @@
 
 use cultivar_core::decide::freeze::{Query, Sources, queries};
 use cultivar_core::decide::{Action, Plan};
-use cultivar_core::domain::{Errand, ExperimentRecord, Meta, Owner, Record, names, time};
+use cultivar_core::domain::{Errand, ExperimentRecord, Member, Meta, Owner, Record, names, time};
 use cultivar_crds::{ExperimentStatus, PhaseTimes, labels};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -247,9 +247,11 @@ pub fn in_words(actions: &[Action], about: &Meta) -> Vec<String> {
             keep => format!("delete {} but {}", left.delete.join(", "), keep.join(", ")),
         },
         Action::Run(Errand::Publish(entry)) => format!("publish {:?} in {}", entry.data, entry.config_map),
-        Action::ConfirmStage { stage, .. } => format!("confirm stage {stage}"),
+        Action::ConfirmStage { member, .. } => format!("confirm stage {member}"),
         Action::DeleteExperiment { name, .. } => format!("delete experiment {name}"),
-        Action::CreateStage(new) => format!("create stage {}", new.stage),
+        Action::CreateStage(new) => format!("create stage {}", new.member),
+        Action::CreateNested(new) => format!("create run of {} for stage {}", new.pipeline, new.member),
+        Action::CancelRun { name } => format!("cancel run {name}"),
         Action::CancelExperiment { name } => format!("cancel experiment {name}"),
         Action::CreateRun(new) => format!("create run {} of generation {}", new.name, new.generation),
         Action::DeleteRun { name, .. } => format!("delete run {name}"),
@@ -258,11 +260,23 @@ pub fn in_words(actions: &[Action], about: &Meta) -> Vec<String> {
     actions.iter().map(words).collect()
 }
 
-/// A stage's experiment of run `run`.
+/// What `train`, or `train/3` for a member of its fan-out, means.
+pub fn member(text: &str) -> Member {
+    match text.split_once('/') {
+        Some((stage, index)) => Member::of(stage, index.parse().expect("an index")),
+        None => Member::stage(text),
+    }
+}
+
+/// The experiment of a stage of run `run`, or of a member of its fan-out.
 pub fn stage_of(run: &str, stage: &str, spec: Value, status: ExperimentStatus) -> ExperimentRecord {
-    let mut record = record(&names::stage_experiment(run, &uid(run), stage), spec, status);
+    let member = member(stage);
+    let mut record = record(&names::stage_experiment(run, &uid(run), &member), spec, status);
     record.meta.owner = Some(owner("PipelineRun", run));
-    record.meta.labels.insert(labels::STAGE.to_owned(), stage.to_owned());
+    record.meta.labels.insert(labels::STAGE.to_owned(), member.stage.clone());
+    if let Some(index) = member.index {
+        record.meta.labels.insert(labels::MEMBER.to_owned(), index.to_string());
+    }
     record.meta.labels.insert(labels::PIPELINE_RUN.to_owned(), run.to_owned());
     record
 }

@@ -104,7 +104,7 @@ impl Snapshot {
 
     // A stage's experiment: its run froze the template already, and holds it as the spec.
     fn is_stage(&self) -> bool {
-        names::stage_of(&self.experiment.meta).is_some()
+        names::member_of(&self.experiment.meta).is_some()
     }
 }
 

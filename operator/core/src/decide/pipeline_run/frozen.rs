@@ -1,12 +1,14 @@
 //! The frozen pipeline: what a run executes, resolved once and stored in its status as JSON.
 
 use cultivar_crds::schema::MAX_FROZEN_PIPELINE;
-use cultivar_crds::{ClonedFrom, OnFailure, Reason, Until};
+use cultivar_crds::{ClonedFrom, OnFailure, Reason, Repeat, Until};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::FanOut;
+use super::nested::Nested;
 use crate::clone;
 use crate::dag;
 use crate::decide::freeze::{self, Effective, Frozen, Query, Sources};
@@ -33,6 +35,9 @@ pub struct FrozenPipeline {
     /// Priority of the stages in their queues.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<i32>,
+    /// How many experiments are there at once that have not ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_parallel: Option<u32>,
 }
 
 /// A stage with its template.
@@ -50,6 +55,15 @@ pub struct FrozenStage {
     /// CEL; false skips the stage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<String>,
+    /// The pipeline that it runs; its template has params alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nested: Option<Nested>,
+    /// What makes turns of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeat: Option<Repeat>,
+    /// What makes many experiments of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fan_out: Option<FanOut>,
     /// Effective template; references of both scopes kept.
     pub template: Value,
     /// Whose copy it is.
@@ -95,10 +109,15 @@ pub fn freeze(pipeline: &PipelineRecord, run: &Value, sources: &Sources) -> Froz
     let mut stages = Vec::new();
     for stage in dag::all(spec) {
         let name = stage.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
-        match freeze::freeze(stage, sources, Some(&pipeline.meta.name)) {
+        let nested = Nested::of(stage);
+        let frozen = match &nested {
+            Some(_) => Frozen::Ready(Effective { template: json!({"params": stage.get("params")}), cloned_from: None }),
+            None => freeze::freeze(stage, sources, Some(&pipeline.meta.name)),
+        };
+        match frozen {
             Frozen::Ready(Effective { mut template, cloned_from }) => {
                 // Of this pipeline, and not of the one in which its source ran.
-                if let Some(queue) = spec.get("queue").filter(|_| stage.get("queue").is_none()) {
+                if let Some(queue) = spec.get("queue").filter(|_| stage.get("queue").is_none() && nested.is_none()) {
                     template["queue"] = queue.clone();
                 }
                 let needs = dag::needs(stage);
@@ -106,6 +125,9 @@ pub fn freeze(pipeline: &PipelineRecord, run: &Value, sources: &Sources) -> Froz
                     needs: needs.keys().cloned().collect(),
                     until: needs.into_iter().filter(|(_, until)| *until != Until::default()).collect(),
                     when: stage.get("when").and_then(Value::as_str).map(str::to_owned),
+                    nested,
+                    repeat: stage.get("repeat").and_then(|repeat| Repeat::deserialize(repeat).ok()),
+                    fan_out: FanOut::of(stage),
                     name,
                     template,
                     cloned_from,
@@ -129,6 +151,7 @@ pub fn freeze(pipeline: &PipelineRecord, run: &Value, sources: &Sources) -> Froz
         outputs: crate::decide::object(spec.get("outputs")),
         on_failure: on_failure.unwrap_or_default(),
         priority: spec.get("priority").and_then(Value::as_i64).and_then(|priority| i32::try_from(priority).ok()),
+        max_parallel: spec.get("maxParallel").and_then(|most| u32::deserialize(most).ok()),
     };
     let frozen = serde_json::to_value(&frozen).unwrap_or(Value::Null);
     let size = clone::canonical_json(&frozen).len();

@@ -3,12 +3,20 @@
 //! Comes in: [`Snapshot`]. Goes out: a plan; stages start from what is frozen in the run's status, so
 //! that nothing that changes outside changes the run.
 
+mod board;
+mod child;
+mod fan_out;
 mod frozen;
-mod stages;
+mod matrix;
+mod nested;
+mod repeat;
 mod texts;
+mod values;
 
+pub use board::standing;
+pub use child::Child;
 pub use frozen::{FrozenPipeline, FrozenStage, queries};
-pub use stages::standing;
+pub use matrix::{Coordinates, FanOut};
 
 use cultivar_crds::{OnFailure, Phase, PipelineRunStatus, Reason, StageStatus, labels};
 use jiff::Timestamp;
@@ -21,10 +29,10 @@ use super::freeze::{Frozen, Sources};
 use super::pipeline::{digest, order, revision};
 use super::{Event, Plan, Urgency};
 use crate::domain::conditions::{Conditions, kind};
-use crate::domain::{ExperimentRecord, PipelineRecord, RunRecord, settings, text, time};
+use crate::domain::{Member, PipelineRecord, RunRecord, settings, text, time};
 use crate::refs::{FieldPath, Head, Insert, Names, Scope, resolve};
 use crate::validate;
-use stages::Board;
+use board::Board;
 
 /// Most bytes of a run's outputs as JSON: the status holds the frozen pipeline too.
 const MAX_OUTPUTS: usize = 64 * 1024;
@@ -40,12 +48,12 @@ pub struct Snapshot {
     pub sources: Sources,
     /// The other runs of the pipeline.
     pub siblings: Vec<Arc<RunRecord>>,
-    /// The run's experiments, by stage.
-    pub stages: BTreeMap<String, Arc<ExperimentRecord>>,
-    /// Stages whose experiment, recorded before, the API server itself says is gone.
-    pub confirmed_gone: BTreeSet<String>,
-    /// Why the API server would not take a stage's experiment, by stage.
-    pub refusals: BTreeMap<String, String>,
+    /// The run's experiments and nested runs, by what they stand for.
+    pub children: BTreeMap<Member, Child>,
+    /// Those that, recorded before, the API server itself says are gone.
+    pub confirmed_gone: BTreeSet<Member>,
+    /// Why the API server would not take one.
+    pub refusals: BTreeMap<Member, String>,
     /// The time.
     pub now: Timestamp,
 }
@@ -60,7 +68,7 @@ pub fn decide(snapshot: &Snapshot) -> Plan<PipelineRunStatus> {
     plan.status.observed_generation = Some(snapshot.run.meta.generation);
     if plan.status.phase.is_terminal() {
         // A stage whose creation was answered too late to be seen before the run ended.
-        plan.actions.extend(stages::stragglers(snapshot, &[]));
+        plan.actions.extend(board::stragglers(snapshot, &[]));
     } else {
         live(snapshot, &mut plan);
     }
@@ -71,7 +79,7 @@ pub fn decide(snapshot: &Snapshot) -> Plan<PipelineRunStatus> {
 fn live(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
     let cancel = snapshot.run.spec.get("cancel").and_then(Value::as_bool).unwrap_or(false);
     // Stages are made before the status that says so is stored: a crash in between unstarts nothing.
-    let started = plan.status.started_at.is_some() || !snapshot.stages.is_empty();
+    let started = plan.status.started_at.is_some() || !snapshot.children.is_empty();
     if cancel && !started {
         return end(snapshot, plan, Phase::Cancelled, Some(Reason::Cancelled), "cancel was asked for");
     }
@@ -110,6 +118,11 @@ fn freeze(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
     };
     let now_digest = digest(&pipeline.spec);
     let made_for = snapshot.run.meta.annotations.get(labels::PIPELINE_DIGEST);
+    if let Some(pinned) = made_for.filter(|pinned| snapshot.run.meta.is_nested() && **pinned != now_digest) {
+        let message =
+            format!("the stage is pinned to {pinned}, and pipeline {} is {now_digest} now", pipeline.meta.name);
+        return fail(snapshot, plan, Reason::Superseded, message);
+    }
     if made_for.is_some_and(|made_for| *made_for != now_digest) {
         return end(
             snapshot,
@@ -149,6 +162,10 @@ fn freeze(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
 // One run of a pipeline at a time. Of the runs that the pipeline made only the newest waits; runs made
 // by hand have parameters of their own and wait in line.
 fn is_its_turn(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) -> bool {
+    // A nested run is part of the one around it, which has its turn.
+    if snapshot.run.meta.is_nested() {
+        return true;
+    }
     let mine = order(&snapshot.run);
     let unfinished = |run: &&Arc<RunRecord>| !run.status.phase.is_terminal() && !run.meta.deleting;
     let earlier = snapshot
@@ -238,8 +255,9 @@ fn verdict(snapshot: &Snapshot, pipeline: &FrozenPipeline, board: &Board<'_>, ca
     if !failed.is_empty() {
         return ends(Phase::Failed, Reason::StageFailed, text::some_of(&failed, 4));
     }
-    let names = stages::outer_names(snapshot, pipeline);
-    let scope = Names::new().with(Head::Pipeline, &names.pipeline).with(Head::Stages, &names.stages);
+    let about = values::pipeline(snapshot, pipeline);
+    let stages = values::stages(snapshot, pipeline.stages.iter(), &board.states);
+    let scope = Names::new().with(Head::Pipeline, &about).with(Head::Stages, &stages);
     let outputs = Value::Object(pipeline.outputs.clone());
     match resolve(&outputs, &FieldPath::of("spec").key("outputs"), Scope::Outer, &scope, Insert::Plain) {
         Ok(outputs) if outputs.to_string().len() > MAX_OUTPUTS => {

@@ -1,0 +1,97 @@
+//! What outer references read: the pipeline, and what its stages have brought so far.
+//!
+//! Comes in: the frozen pipeline, the experiments of the run, how the stages stand. Goes out: JSON, built for those stages
+//! only that somebody reads.
+
+use cultivar_crds::{MembersStatus, Phase, StageStatus};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+use super::{Child, FrozenPipeline, FrozenStage, Snapshot};
+use crate::domain::{Member, ranges};
+
+/// The value of `pipeline`.
+pub fn pipeline(snapshot: &Snapshot, pipeline: &FrozenPipeline) -> Value {
+    let name = snapshot.run.spec.get("pipeline").cloned().unwrap_or_default();
+    json!({"name": name, "params": pipeline.params, "run": snapshot.run.meta.name})
+}
+
+/// The value of `stages`, of those of `named` that have ended.
+pub fn stages<'a>(
+    snapshot: &Snapshot,
+    named: impl Iterator<Item = &'a FrozenStage>,
+    states: &BTreeMap<String, StageStatus>,
+) -> Value {
+    let ended = named.filter_map(|stage| Some((stage, states.get(&stage.name)?)));
+    let ended = ended.filter(|(_, state)| state.phase.is_terminal());
+    Value::Object(ended.map(|(stage, state)| (stage.name.clone(), stage_value(snapshot, stage, state))).collect())
+}
+
+fn stage_value(snapshot: &Snapshot, stage: &FrozenStage, state: &StageStatus) -> Value {
+    if stage.fan_out.is_some() {
+        return fan_out(snapshot, stage, state);
+    }
+    let member = match state.turn {
+        Some(turn) => Member::of(&stage.name, turn.saturating_sub(1)),
+        None => Member::stage(&stage.name),
+    };
+    let child = snapshot.children.get(&member).filter(|child| child.has_ended());
+    let mut value = child.map_or_else(|| nothing(stage.nested.is_some()), Child::value);
+    // What has ended without an experiment has a phase too, and nothing else; a loop may end badly after a good turn.
+    value["phase"] = state.phase.as_str().into();
+    value
+}
+
+fn nothing(nested: bool) -> Value {
+    if nested { json!({"outputs": {}}) } else { json!({"metrics": {}, "artifacts": {}}) }
+}
+
+/// How each member has ended, as recorded; by index.
+pub fn ends(recorded: &MembersStatus) -> BTreeMap<u32, Phase> {
+    let ends = &recorded.ends;
+    let sets = [
+        (Phase::Completed, &ends.completed),
+        (Phase::Failed, &ends.failed),
+        (Phase::Cancelled, &ends.cancelled),
+        (Phase::Skipped, &ends.skipped),
+    ];
+    let last = recorded.total.saturating_sub(1);
+    sets.into_iter().flat_map(|(phase, set)| ranges::parse(set, last).map(move |index| (index, phase))).collect()
+}
+
+// `members` has them all; the rest has lists of what those that completed have brought.
+fn fan_out(snapshot: &Snapshot, stage: &FrozenStage, state: &StageStatus) -> Value {
+    let ends = state.members.as_ref().map(ends).unwrap_or_default();
+    let mut members = Vec::with_capacity(ends.len());
+    let mut whole = nothing(stage.nested.is_some());
+    for (index, phase) in ends {
+        let child = snapshot.children.get(&Member::of(&state.name, index));
+        let mut member = child.map_or_else(|| nothing(stage.nested.is_some()), Child::value);
+        if phase == Phase::Completed {
+            for (key, depth) in [("metrics", 2), ("artifacts", 2), ("outputs", 1)] {
+                if let (Some(values), Some(lists)) = (member.get(key), whole.get_mut(key)) {
+                    gather(values, lists, depth);
+                }
+            }
+        }
+        member["index"] = index.into();
+        member["phase"] = phase.as_str().into();
+        member["params"] = child.map_or_else(|| json!({}), Child::params);
+        members.push(member);
+    }
+    whole["phase"] = state.phase.as_str().into();
+    whole["members"] = Value::Array(members);
+    whole
+}
+
+// {acc: {max: 1}} into {acc: {max: [0, 1]}}.
+fn gather(values: &Value, lists: &mut Value, depth: usize) {
+    for (name, value) in values.as_object().into_iter().flatten() {
+        let list = &mut lists[name];
+        match list {
+            _ if depth > 1 => gather(value, list, depth - 1),
+            Value::Array(list) => list.push(value.clone()),
+            first => *first = json!([value]),
+        }
+    }
+}
