@@ -33,7 +33,9 @@ pub fn azure() -> Option<Kind> {
     };
     let options = SERVER.get_or_init(|| azurite(Path::new(&script))).options.clone();
     let url = format!("az://suite/of the suite/{}", NEXT.fetch_add(1, Ordering::Relaxed));
-    Some(Kind::of(StoreSpec { url, options, secret_dir: None }, 300))
+    let mut kind = Kind::of(StoreSpec { url, options, secret_dir: None }, 300);
+    kind.backslashes = false;
+    Some(kind)
 }
 
 fn azurite(script: &Path) -> Emulator {
