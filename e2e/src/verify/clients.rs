@@ -39,6 +39,10 @@ pub fn clients() -> Outcome {
         command.env("CULTIVAR_TEST_PYTHON", &python);
         count.add(tests(command)?);
     }
+    // A quarter of a minute more, which the rung `unit` does without.
+    let mut large = cargo(&["test", "-p", "cultivar-store", "--test", "conformance", "a_gibibyte"]);
+    large.env("CULTIVAR_TEST_LARGE", "1");
+    count.add(tests(large)?);
     count.add(azure()?);
     Ok(count)
 }
