@@ -13,7 +13,6 @@ pub mod exec;
 pub mod image;
 #[cfg(feature = "client")]
 pub mod measure;
-pub mod node;
 pub mod operator;
 pub mod python;
 pub mod tools;
