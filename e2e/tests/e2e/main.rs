@@ -9,6 +9,7 @@ mod clones;
 mod deaths;
 mod fan_out;
 mod faults;
+mod gates;
 mod kit;
 mod kueue;
 mod load;
@@ -70,6 +71,9 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         fan_out::the_best_of_a_sweep_goes_on,
         fan_out::the_first_failure_ends_the_others,
         fan_out::a_matrix_that_cannot_be_is_not_accepted,
+        gates::a_rejection_ends_the_run,
+        gates::a_timer_passes_by_itself,
+        gates::an_approved_value_reaches_the_next_stage,
         pipelines::a_diamond_passes_artifacts_and_metrics,
         pipelines::a_false_condition_skips_what_follows,
         pipelines::a_failure_skips_its_descendants_only,

@@ -105,6 +105,7 @@ impl Index {
             sources,
             siblings: siblings.map(|slot| Arc::clone(slot.current())).collect(),
             children,
+            approvals: state.approvals.of(&key.namespace, &key.name),
             resumed: resumed.map(|slot| Arc::clone(slot.current())),
             confirmed_gone: confirmed.stages,
             stores: Stores { named: state.store_of(&key.namespace, &Value::Null), own: self.data.store.clone() },

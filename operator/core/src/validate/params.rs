@@ -91,7 +91,8 @@ pub fn run_params(pipeline: &Value, run: &Value) -> Report {
     report
 }
 
-fn conform(value: &Value, schema: &ParamSchema, at: &FieldPath, report: &mut Report) {
+/// Checks a value against its schema.
+pub fn conform(value: &Value, schema: &ParamSchema, at: &FieldPath, report: &mut Report) {
     if let Some(type_) = schema.type_.filter(|type_| !is_of(value, *type_)) {
         report.fault(at, format!("{value} is not of type {}", format!("{type_:?}").to_lowercase()));
         return;
@@ -115,7 +116,8 @@ fn conform(value: &Value, schema: &ParamSchema, at: &FieldPath, report: &mut Rep
     }
 }
 
-fn regex(pattern: &str) -> Result<regex::Regex, String> {
+/// Reads a pattern.
+pub fn regex(pattern: &str) -> Result<regex::Regex, String> {
     regex::RegexBuilder::new(pattern)
         .size_limit(1 << 20)
         .build()
