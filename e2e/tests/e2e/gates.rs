@@ -1,5 +1,7 @@
 //! Gates: runs that wait for somebody's word, or for a time.
 
+use std::time::Duration;
+
 use cultivar_e2e::error::Result;
 use serde_json::{Value, json};
 
@@ -76,5 +78,24 @@ pub async fn a_timer_passes_by_itself(case: &Case) -> Result<()> {
     ensure!(summary(&run, "pause")["phase"] == "Completed", "{}", summary(&run, "pause"));
     ensure!(summary(&run, "next")["phase"] == "Completed", "{}", summary(&run, "next"));
     ensure!(summary(&run, "ask")["reason"] == "DeadlineExceeded", "{}", summary(&run, "ask"));
+    Ok(())
+}
+
+/// An answer in time counts although the operator comes back after the gate's time is over.
+pub async fn an_answer_counts_while_the_operator_is_down(case: &Case) -> Result<()> {
+    let spec = json!({"stages": [
+        {"name": "ask", "gate": {"timeout": "8s"}},
+        stage("ship", with(root(&[]), json!({"args": ["${stages.ask.approvedBy}"]}))),
+    ]});
+    case.pipeline("unattended", spec).await?;
+    // Also what it says of the gate is stored by then.
+    case.wait("PipelineRun", "unattended-1", asks).await?;
+    case.kill_operator();
+    case.server.create(&case.manifest("Approval", "yes", &word("unattended-1", "Approve", json!({})))).await?;
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    case.start_operator()?;
+    case.run_ends("unattended-1", "Completed").await?;
+    let args = &case.stage("unattended-1", "ship").await?["spec"]["args"];
+    ensure!(*args == json!(["ada"]), "ship got {args}");
     Ok(())
 }

@@ -108,6 +108,7 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         faults::a_result_lost_while_the_operator_is_down_is_made_again,
         faults::the_api_server_goes_away_and_comes_back,
         faults::another_replica_takes_over,
+        gates::an_answer_counts_while_the_operator_is_down,
         kueue::a_run_is_handed_to_kueue,
         queues::a_crash_of_the_operator_leaks_nothing,
         queues::a_full_queue_takes_no_newer_ones,

@@ -146,9 +146,12 @@ impl Board<'_> {
     }
 
     fn has_news(&self, stage: &StageStatus, is_news: impl Fn(&GateStatus) -> bool) -> bool {
+        if !stage.gate.as_ref().is_some_and(&is_news) {
+            return false;
+        }
         let is_recorded = |recorded: &StageStatus| recorded.gate.as_ref().is_some_and(&is_news);
         let recorded = self.snapshot.run.status.stages.iter().find(|recorded| recorded.name == stage.name);
-        stage.gate.as_ref().is_some_and(&is_news) && !recorded.is_some_and(is_recorded)
+        !recorded.is_some_and(is_recorded)
     }
 
     fn is_answer(&self, stage: &StageStatus) -> bool {
