@@ -29,8 +29,8 @@ pub use experiment::{
 pub use fan_out::{MAX_MEMBERS, Matrix, MemberEnds, MembersStatus};
 pub use phase::Phase;
 pub use pipeline::{
-    ConcurrencyPolicy, OnFailure, ParamSchema, Pipeline, PipelineSpec, PipelineStatus, Repeat, RunOn, RunSummary,
-    Stage, StageDependency, Until,
+    Concurrency, ConcurrencyPolicy, OnFailure, ParamSchema, Pipeline, PipelineSpec, PipelineStatus, Repeat, RunOn,
+    RunSummary, Stage, StageDependency, Until,
 };
 pub use pipeline_run::{PipelineRun, PipelineRunSpec, PipelineRunStatus, StageStatus};
 pub use queue::{Queue, QueueSpec, QueueStatus};

@@ -126,6 +126,8 @@ reasons! {
     ReadingRecord => Final,
     /// Waits for stages that have not ended.
     WaitingForStages => Final,
+    /// Waits until another run of its concurrency group has ended.
+    WaitingForGroup => Final,
     /// An artifact whose content a reference reads is being read from the store.
     ReadingArtifact => Final,
     /// Nothing starts while `suspend` is true.

@@ -87,6 +87,7 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         runs::a_failed_run_is_resumed,
         runs::a_newer_run_replaces_the_older,
         runs::a_suspended_run_waits_for_a_person,
+        runs::runs_of_a_group_take_turns,
         refusals::a_pipeline_that_refers_to_itself_is_not_accepted,
         refusals::a_queue_whose_numbers_do_not_fit_is_refused,
         refusals::two_megabytes_are_refused,

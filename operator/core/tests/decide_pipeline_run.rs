@@ -6,7 +6,7 @@
 mod support;
 
 use cultivar_core::decide::pipeline::digest;
-use cultivar_core::decide::pipeline_run::{Child, Snapshot, decide, queries};
+use cultivar_core::decide::pipeline_run::{Child, GroupRun, Snapshot, decide, queries};
 use cultivar_core::decide::{Action, NewStage, Urgency};
 use cultivar_core::domain::errand::{Document, Errand, Outcome};
 use cultivar_core::domain::{RunRecord, StoreAccess, Stores, names};
@@ -58,6 +58,8 @@ struct Given {
     status: Value,
     sources: Vec<Source>,
     siblings: Vec<Sibling>,
+    /// Other unfinished runs of its concurrency group.
+    group: Vec<InGroup>,
     /// Experiments of the run, by stage: status, and whether they were asked to end.
     stages: BTreeMap<String, StageInShort>,
     confirmed_gone: BTreeSet<String>,
@@ -76,6 +78,32 @@ struct Sibling {
     #[serde(default)]
     phase: Phase,
     started: Option<i64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InGroup {
+    name: String,
+    #[serde(default)]
+    begun: bool,
+    #[serde(default)]
+    created: i64,
+    #[serde(default)]
+    priority: i64,
+    reason: Option<Reason>,
+}
+
+impl InGroup {
+    fn run(&self) -> GroupRun {
+        let status = PipelineRunStatus {
+            reason: self.reason,
+            pipeline_spec: Some(json!({"priority": self.priority, "stages": []})),
+            ..PipelineRunStatus::default()
+        };
+        let mut run = run(&self.name, None, status);
+        run.meta.created = Some(at(self.created));
+        GroupRun { run: Arc::new(run), has_begun: self.begun }
+    }
 }
 
 #[derive(Deserialize)]
@@ -163,6 +191,7 @@ impl Given {
             pipeline,
             siblings: Vec::new(),
             resumed: None,
+            group: self.group.iter().map(InGroup::run).collect(),
             stores: Stores { named: None, own: Some(store()) },
             errands: self.contents.iter().map(|(uri, text)| read(uri, text)).collect(),
             children: BTreeMap::new(),

@@ -55,6 +55,12 @@ impl Act {
             Action::CreateStage(new) => {
                 self.create_child(key, meta, &new.member, Kind::Experiment, &render::stage(meta, &new)).await
             }
+            Action::EnterGroup { group, limit } => {
+                if self.index.enter_group(key, &group, limit) {
+                    return Ok(());
+                }
+                Err(ActError::Refused { doing: format!("group {group} is full by now") })
+            }
             Action::CreateNested(new) => {
                 self.create_child(key, meta, &new.member, Kind::PipelineRun, &render::nested(meta, &new)).await
             }

@@ -112,6 +112,7 @@ impl Index {
             let mut state = self.lock();
             state.confirmed.clear();
             state.refusals.clear();
+            state.groups.forget_places();
             // Another leader may have gone on from what this one had decided last.
             for kind in Kind::ALL {
                 state.of(kind).forget_all();
@@ -284,6 +285,19 @@ impl Index {
     pub fn refuse_attempt(&self, key: &Key, refusal: Refusal) {
         self.lock().refusals.insert(key.clone(), refusal);
         self.queue.wake(key.clone());
+    }
+
+    /// Takes a place in a run's concurrency group, unless that is full: two runs may have decided at the same time.
+    pub fn enter_group(&self, key: &Key, group: &str, limit: u32) -> bool {
+        let mut state = self.lock();
+        let Some(slot) = state.runs.get(&key.place()) else { return false };
+        let run = Arc::clone(slot.current());
+        let begun = state.group_of(&key.namespace, &run).iter().filter(|other| other.has_begun).count();
+        if begun >= limit as usize {
+            return false;
+        }
+        state.groups.take_place(&key.namespace, group, &key.name);
+        true
     }
 
     /// Begins an errand; false while it is under way.

@@ -5,6 +5,7 @@
 
 pub mod convert;
 mod errands;
+mod groups;
 pub mod index;
 mod links;
 mod outsiders;

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::errands::ErrandBook;
+use super::groups::Groups;
 use super::index::{Key, Kind};
 use super::links::{self, Links};
 use super::store::{Name, Store, Tracked};
@@ -31,6 +32,7 @@ pub struct State {
     pub(super) stages: HashMap<String, BTreeMap<Member, String>>,
     // By a run's uid: stage or member of its fan-out → nested run.
     pub(super) nested: HashMap<String, BTreeMap<Member, String>>,
+    pub(super) groups: Groups,
     // By pipeline: its runs, nested ones too.
     pub(super) runs_of: HashMap<Name, BTreeSet<String>>,
     pub(super) links: Links,
@@ -261,6 +263,7 @@ impl State {
             return Vec::new();
         }
         self.runs_of.entry((key.namespace.clone(), pipeline.clone())).or_default().insert(key.name.clone());
+        self.groups.note(&key.namespace, &key.name, &status);
         if let (Some(member), Some(owner)) = (names::member_of(&meta), &meta.owner) {
             self.nested.entry(owner.uid.clone()).or_default().insert(member, meta.name.clone());
         }
@@ -283,6 +286,9 @@ impl State {
         let before = self.runs.get(&place).map(|slot| position(slot.current()));
         let changed = self.runs.decide(&place, uid, status, urgent);
         let now = self.runs.get(&place).map(|slot| position(slot.current()));
+        if changed {
+            self.groups.note(&key.namespace, &key.name, status);
+        }
         let mut keys = if changed && before != now { self.around_run(key) } else { Vec::new() };
         if changed && status.phase.is_terminal() {
             // What it was made from may go now, and it waits for nothing. The answer to the write will be an echo.
@@ -297,6 +303,7 @@ impl State {
         let Some(slot) = self.runs.get(&key.place()) else { return Vec::new() };
         let pipeline = slot.stored.spec.get("pipeline").and_then(|name| name.as_str()).unwrap_or_default();
         let mut keys = vec![Key::new(Kind::Pipeline, &key.namespace, pipeline)];
+        keys.extend(self.groups.others(&key.namespace, slot.current()));
         // The run that it is a stage of.
         let around = slot.stored.meta.owner.as_ref().filter(|owner| owner.kind == "PipelineRun");
         keys.extend(around.map(|owner| Key::new(Kind::PipelineRun, &key.namespace, &owner.name)));
@@ -407,6 +414,7 @@ impl State {
                 if let Some(record) = self.runs.remove(&place) {
                     self.stage_ends.remove(&record.meta.uid);
                     self.unlink_nested(&record.meta);
+                    self.groups.forget(&key.namespace, &key.name);
                     let pipeline = record.spec.get("pipeline").and_then(|name| name.as_str()).unwrap_or_default();
                     let of = (key.namespace.clone(), pipeline.to_owned());
                     if let Some(runs) = self.runs_of.get_mut(&of) {

@@ -135,6 +135,13 @@ pub enum Action {
         /// Name.
         name: String,
     },
+    /// Take a place in the run's concurrency group, or fail and be asked again.
+    EnterGroup {
+        /// Name of the group.
+        group: String,
+        /// How many runs of it run at a time.
+        limit: u32,
+    },
     /// Create the run of a stage that runs another pipeline.
     CreateNested(Box<NewNested>),
     /// Ask a nested run to end.
@@ -182,6 +189,7 @@ impl Action {
             Self::DeleteExperiment { .. } => "DeleteExperiment",
             Self::CreateStage(_) => "CreateStage",
             Self::CancelExperiment { .. } => "CancelExperiment",
+            Self::EnterGroup { .. } => "EnterGroup",
             Self::CreateNested(_) => "CreateNested",
             Self::CancelRun { .. } => "CancelRun",
             Self::CreateRun(_) => "CreateRun",

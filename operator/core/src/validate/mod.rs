@@ -114,6 +114,12 @@ pub fn pipeline(spec: &Value) -> Report {
             report.fault(fault.path, fault.value);
         }
     }
+    if let Some(group) = spec.pointer("/concurrency/group") {
+        let known = Known::nothing().pipeline_params(&declared);
+        for fault in check(group, &at.key("concurrency").key("group"), &known) {
+            report.fault(fault.path, fault.value);
+        }
+    }
     if let Some(Err(error)) = spec.pointer("/timeouts/run").and_then(Value::as_str).map(time::parse_duration) {
         report.fault(at.key("timeouts").key("run"), error);
     }

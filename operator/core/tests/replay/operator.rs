@@ -242,6 +242,8 @@ impl Operator {
             Action::Ask(_)
             | Action::OfferService { .. }
             | Action::Run(_)
+            // Decided and taken in one step here: nobody can come in between.
+            | Action::EnterGroup { .. }
             | Action::HoldForArtifacts
             | Action::ReleaseDeleted => Ok(()),
             Action::StartAttempt { number, template, .. } => self.start_attempt(cluster, key, meta, number, &template),

@@ -251,6 +251,7 @@ pub fn in_words(actions: &[Action], about: &Meta) -> Vec<String> {
         Action::ConfirmStage { member, .. } => format!("confirm stage {member}"),
         Action::DeleteExperiment { name, .. } => format!("delete experiment {name}"),
         Action::CreateStage(new) => format!("create stage {}", new.member),
+        Action::EnterGroup { group, limit } => format!("enter group {group} of {limit}"),
         Action::CreateNested(new) => format!("create run of {} for stage {}", new.pipeline, new.member),
         Action::CancelRun { name } => format!("cancel run {name}"),
         Action::CancelExperiment { name } => format!("cancel experiment {name}"),
