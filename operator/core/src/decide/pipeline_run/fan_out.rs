@@ -32,8 +32,12 @@ struct Members<'a> {
 }
 
 impl Members<'_> {
+    // One whose end is recorded here is about to record it itself.
     fn live(&self) -> impl Iterator<Item = (u32, &Arc<ExperimentRecord>)> {
-        let live = self.known.iter().filter(|(_, experiment)| !experiment.status.phase.is_terminal());
+        let live = self
+            .known
+            .iter()
+            .filter(|(index, experiment)| !experiment.status.phase.is_terminal() && !self.ends.contains_key(index));
         live.map(|(index, experiment)| (*index, experiment))
     }
 
