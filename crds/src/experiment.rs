@@ -11,7 +11,7 @@ use crate::Phase;
 use crate::data::{Checkpoint, Input, Output};
 use crate::schema::{self, cancel_is_final, frozen, object_name};
 use crate::source::Source;
-use crate::template::{ArtifactPolicy, ExperimentTemplate, From, Retries, Timeouts};
+use crate::template::{Admission, ArtifactPolicy, ExperimentTemplate, From, Retries, Timeouts};
 use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, ResourceRequirements};
 
 /// One recorded run of a container. Once it has completed, its name is an id: a template that
@@ -57,6 +57,7 @@ use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, ResourceRequirements};
     validation = frozen("resources"),
     validation = frozen("workers"),
     validation = frozen("queue"),
+    validation = frozen("admission"),
     validation = frozen("retries"),
     validation = frozen("timeouts"),
     validation = frozen("podTemplate"),
@@ -344,7 +345,7 @@ pub struct Metric {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct PhaseTimes {
-    /// It waited in its queue for the first time: the age that counts there.
+    /// It asked its queue for the first time: the age that counts there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::moment")]
     pub queued: Option<String>,
@@ -386,6 +387,7 @@ fn every_template_field_is_frozen(template: ExperimentTemplate) {
         resources,
         workers,
         queue,
+        admission,
         retries,
         timeouts,
         pod_template,
@@ -397,4 +399,5 @@ fn every_template_field_is_frozen(template: ExperimentTemplate) {
         (checkpoint, tensorboard, store, keep_on_failure, artifacts);
     let _: (Option<Retries>, Option<Timeouts>, Option<Value>, Option<String>, Option<u32>) =
         (retries, timeouts, pod_template, queue, workers);
+    let _: Option<Admission> = admission;
 }

@@ -38,6 +38,8 @@ pub const QUEUE_FINALIZER: &str = "cultivar.dev/queue";
 pub const CLONED_FROM: &str = "cultivar.dev/cloned-from";
 /// On the Experiment of a member of a fan-out: JSON of its coordinates, by axis.
 pub const COORDINATES: &str = "cultivar.dev/coordinates";
+/// On a PipelineRun that is a stage of another run: the pipelines around it, the outermost first, with / between them.
+pub const NESTED_IN: &str = "cultivar.dev/nested-in";
 /// On a PipelineRun made by its Pipeline: digest of the part of the spec that starts runs.
 pub const PIPELINE_DIGEST: &str = "cultivar.dev/pipeline-digest";
 /// On a PipelineRun made by its Pipeline: the Pipeline's generation it was made for.

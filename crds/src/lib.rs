@@ -15,6 +15,7 @@ pub mod pipeline;
 pub mod pipeline_run;
 pub mod queue;
 pub mod reason;
+pub mod reference;
 pub mod schema;
 pub mod source;
 pub mod template;
@@ -28,14 +29,16 @@ pub use experiment::{
 pub use fan_out::{MAX_MEMBERS, Matrix, MemberEnds, MembersStatus};
 pub use phase::Phase;
 pub use pipeline::{
-    OnFailure, ParamSchema, Pipeline, PipelineSpec, PipelineStatus, RunOn, RunSummary, Stage, StageDependency, Until,
+    ConcurrencyPolicy, OnFailure, ParamSchema, Pipeline, PipelineSpec, PipelineStatus, Repeat, RunOn, RunSummary,
+    Stage, StageDependency, Until,
 };
 pub use pipeline_run::{PipelineRun, PipelineRunSpec, PipelineRunStatus, StageStatus};
 pub use queue::{Queue, QueueSpec, QueueStatus};
 pub use reason::Reason;
 pub use source::{Git, Packed, Python, Source};
 pub use template::{
-    ArtifactPolicy, Best, ExperimentTemplate, From, Goal, MetricUse, Pick, Require, Retries, Selector, Timeouts,
+    Admission, ArtifactPolicy, Best, ExperimentTemplate, From, Goal, Kueue, MetricUse, Pick, Require, Retries,
+    Selector, Timeouts,
 };
 
 /// The API group of every kind.

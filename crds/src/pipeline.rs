@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use crate::Phase;
 use crate::fan_out::Matrix;
 use crate::schema::{self, object_name};
-use crate::template::ExperimentTemplate;
+use crate::template::{Admission, ExperimentTemplate};
 
 /// A DAG of stages, each a clone of an experiment that already works or an inline root. A new run
 /// starts when `stages`, `finally`, `params`, `paramSchema`, `outputs` or `rerun` change.
@@ -74,6 +74,10 @@ pub struct PipelineSpec {
     #[schemars(length(min = 1, max = 63))]
     pub queue: Option<String>,
 
+    /// Who admits the stages that say neither `queue` nor `admission`. It does not go with `queue`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admission: Option<Admission>,
+
     /// Priority of the stages in their queues; 0 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<i32>,
@@ -88,6 +92,19 @@ pub struct PipelineSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10000))]
     pub max_parallel: Option<u32>,
+
+    /// How long a run of it may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<RunTimeouts>,
+
+    /// What becomes of a run while another one of the pipeline has not ended: Queue (default), Allow, Replace or Forbid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency_policy: Option<ConcurrencyPolicy>,
+
+    /// True makes no run of a change until it is false again; what has changed meanwhile makes one then. Runs that exist go
+    /// on, and a PipelineRun that somebody makes runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
 
     /// What starts a run: Change (default), or Demand, and then only a PipelineRun does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -107,7 +124,7 @@ pub struct PipelineSpec {
 /// One node of the DAG; its run becomes an Experiment of its own.
 #[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.image) || has(self.from)").message("say what to run: set image (a root) or from (a clone of an experiment)"))]
+#[x_kube(validation = Rule::new("has(self.image) || has(self.from) || has(self.pipeline)").message("say what to run: set image (a root), from (a clone of an experiment) or pipeline (a run of another pipeline)"))]
 pub struct Stage {
     /// Name, unique within the pipeline: a DNS label that starts with a letter, at most 40 characters.
     #[schemars(schema_with = "schema::label_name")]
@@ -135,6 +152,23 @@ pub struct Stage {
     #[schemars(schema_with = "crate::fan_out::number_or_reference")]
     pub count: Option<Value>,
 
+    /// Runs the stage again and again, one turn after the other, until a condition holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeat: Option<Repeat>,
+
+    /// Runs another Pipeline of the namespace as this stage, with `params` in the place of its defaults. Its outputs are
+    /// `${stages.<name>.outputs.<output>}`, and cancelling this run cancels it. Of the fields that say what to run only `params`
+    /// go with it. Pipelines nest up to 8 deep.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::label_name")]
+    pub pipeline: Option<String>,
+
+    /// Digest that the other pipeline must have, as `status.pipelineDigest` of its runs says it; the stage fails when it has
+    /// changed since. Without it the pipeline runs as it is when the stage starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 80))]
+    pub pipeline_digest: Option<String>,
+
     /// How many members of the fan-out are there at once that have not ended; 500 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10000))]
@@ -148,6 +182,22 @@ pub struct Stage {
     /// What to run.
     #[serde(flatten)]
     pub template: ExperimentTemplate,
+}
+
+/// A loop: turns of one stage. A turn finds its number as `${repeat.index}`, from 0, and what the turn before it brought as
+/// `${repeat.last.metrics.acc.last ?? 0}`, in the words of a stage. Other stages see what the last turn brought.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Repeat {
+    /// CEL, asked when a turn has completed, such as `repeat.last.metrics.acc.last > 0.9`: true ends the loop. Without it
+    /// there are `max` turns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub until: Option<String>,
+
+    /// Most turns. A loop whose condition does not hold after the last of them has failed.
+    #[schemars(range(min = 1, max = 1000))]
+    pub max: u32,
 }
 
 /// An edge of the DAG without a reference.
@@ -248,6 +298,31 @@ pub enum OnFailure {
     Continue,
     /// Everything is cancelled.
     Stop,
+}
+
+/// How long a run may take.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct RunTimeouts {
+    /// From the start of the first stage to the end of the last one but those of `finally`, which run after a deadline too.
+    /// Stages that wait, in a queue too, are ended as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub run: Option<String>,
+}
+
+/// What becomes of a run while another one of its pipeline has not ended.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ConcurrencyPolicy {
+    /// It waits; of runs that the pipeline made for its changes only the newest does.
+    #[default]
+    Queue,
+    /// They run side by side.
+    Allow,
+    /// The newer one ends the older ones, and begins when they have ended.
+    Replace,
+    /// It ends at once, without a stage.
+    Forbid,
 }
 
 /// What starts a run.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::Phase;
 use crate::fan_out::MembersStatus;
-use crate::schema::{self, cancel_is_final, object_name};
+use crate::schema::{self, cancel_is_final, object_name, stays};
 
 /// One frozen execution of a Pipeline's revision, with its parameters. Made by the Pipeline, or by
 /// hand to run it with other parameters.
@@ -34,6 +34,8 @@ use crate::schema::{self, cancel_is_final, object_name};
     validation = object_name(52),
     validation = cancel_is_final(),
     validation = Rule::new("self.spec.pipeline == oldSelf.spec.pipeline").message("a run belongs to one pipeline for good: make another PipelineRun").field_path(".spec.pipeline"),
+    validation = stays("resumeOf"),
+    validation = stays("only"),
     validation = Rule::new("has(self.spec.params) == has(oldSelf.spec.params) && (!has(self.spec.params) || self.spec.params == oldSelf.spec.params)").message("the parameters of a run are frozen: make another PipelineRun").field_path(".spec.params"),
 )]
 #[serde(rename_all = "camelCase")]
@@ -46,6 +48,22 @@ pub struct PipelineRunSpec {
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     #[schemars(schema_with = "schema::free_object")]
     pub params: Map<String, Value>,
+
+    /// Name of an ended run of the same pipeline that this one goes on from: what completed there is taken over as it is, the
+    /// rest runs again, from the pipeline as that run froze it, with the params that are given here in place of its own.
+    /// Nothing of the old run is changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 52))]
+    pub resume_of: Option<String>,
+
+    /// Stages to run, with all that they need; without the others, without `finally`, and without outputs that read others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 40)))]
+    pub only: Vec<String>,
+
+    /// True starts nothing more until it is false again; what runs goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
 
     /// True stops every stage, with the pods' grace period, for good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -112,6 +130,12 @@ pub struct StageStatus {
     /// Where it stands.
     #[serde(default)]
     pub phase: Phase,
+    /// Its run, where it runs another pipeline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    /// Which turn of its loop it is at, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn: Option<u32>,
     /// How the members of its fan-out stand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub members: Option<MembersStatus>,

@@ -63,6 +63,13 @@ pub struct QueueSpec {
     #[schemars(schema_with = "schema::duration")]
     pub max_runtime: Option<String>,
 
+    /// Most experiments that wait in it; without end by default. Newer ones stay Pending with the reason QueueFull, and join
+    /// when one of those that wait starts or leaves. Who was admitted before, and asks again, is always taken; what
+    /// no queue or node could ever take is not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_queued: Option<u32>,
+
     /// What the queue has, by resource, where all nodes are alike: `nvidia.com/gpu`, `cpu`, `memory`, `pods` or any other.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
@@ -186,7 +193,8 @@ pub struct Flavor {
 /// Whether the nodes that there are decide who can be admitted.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NodeFit {
-    /// What no node could take, were it empty, waits with the reason NoNodeFits and takes no quota.
+    /// What no node could take, were no run of a queue on it, waits with the reason NoNodeFits and takes no quota. What pods
+    /// outside the queues hold of an extended resource that a Queue lists counts as not there.
     #[default]
     Enforce,
     /// Nodes are not looked at.
@@ -234,6 +242,9 @@ pub struct QueueStatus {
     /// Experiments that wait in it.
     #[serde(default)]
     pub waiting: u32,
+    /// Experiments that wait for a place in it, for `maxQueued` do already.
+    #[serde(default)]
+    pub outside: u32,
     /// Experiments that hold something of it.
     #[serde(default)]
     pub admitted: u32,

@@ -96,6 +96,8 @@ reasons! {
     Cancelled => Final,
     /// A newer revision took the place of a run that had not started.
     Superseded => Final,
+    /// Another run of the pipeline had not ended, and `concurrencyPolicy` is Forbid.
+    RunForbidden => Final,
     /// The experiment of a stage was deleted before it had ended.
     ExperimentDeleted => Final,
     /// A stage that this one depends on did not complete, or a failure stopped the run.
@@ -104,6 +106,8 @@ reasons! {
     ConditionFalse => Final,
     /// The stage fans out, and its matrix or count has no members.
     NoMembers => Final,
+    /// The last turn of a loop has completed, and its condition does not hold.
+    RepeatLimit => Final,
     /// Members of the stage's fan-out did not complete.
     MemberFailed => Final,
 
@@ -122,6 +126,10 @@ reasons! {
     ReadingRecord => Final,
     /// Waits for stages that have not ended.
     WaitingForStages => Final,
+    /// An artifact whose content a reference reads is being read from the store.
+    ReadingArtifact => Final,
+    /// Nothing starts while `suspend` is true.
+    Suspended => Final,
     /// Waits for an experiment of the run to end: `maxParallel` are there already.
     WaitingForMaxParallel => Final,
     /// Every stage has ended, and those of `finally` run.
@@ -147,12 +155,20 @@ reasons! {
     WaitingForPreemption => Final,
     /// Waits behind others of its queue that come first.
     WaitingForTurn => Final,
+    /// As many wait in the queue as it takes (`maxQueued`); it joins when one of them starts or leaves.
+    QueueFull => Final,
     /// The queue admits nothing: it is on hold, drained, or being deleted.
     QueueHeld => Final,
     /// Waits until the Queue that the experiment names exists.
     QueueNotFound => Final,
     /// The cluster has Queues, and neither the experiment nor its namespace names one.
     QueueRequired => Final,
+    /// Waits until the namespace has the LocalQueue of Kueue that the experiment names.
+    LocalQueueNotFound => Final,
+    /// Kueue has not admitted the Job yet.
+    WaitingForKueue => Final,
+    /// Kueue has stopped the Job, which starts again when Kueue admits it again.
+    EvictedByKueue => Final,
     /// The queue does not take runs of this namespace.
     NamespaceNotAllowed => Final,
     /// The run asks for more than its queue can ever have.

@@ -80,6 +80,15 @@ pub fn frozen(field: &str) -> Rule {
     .field_path(format!(".spec.{field}"))
 }
 
+/// The rule that keeps a field of a PipelineRun's spec as it was made.
+pub fn stays(field: &str) -> Rule {
+    Rule::new(format!(
+        "has(self.spec.{field}) == has(oldSelf.spec.{field}) && (!has(self.spec.{field}) || self.spec.{field} == oldSelf.spec.{field})"
+    ))
+    .message(&*format!("spec.{field} of a run is frozen: make another PipelineRun"))
+    .field_path(format!(".spec.{field}"))
+}
+
 /// The rule that lets `cancel` go from false to true only.
 pub fn cancel_is_final() -> Rule {
     Rule::new("!has(oldSelf.spec.cancel) || !oldSelf.spec.cancel || (has(self.spec.cancel) && self.spec.cancel)")

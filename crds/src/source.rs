@@ -40,10 +40,11 @@ pub struct Source {
 /// A commit of a git repository, fetched without its history.
 #[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(self.url) || self.url.matches('^https?://|^[$][{]')").message("git is fetched over https:// or http://, not over ssh: give the repository's https address and, where it is private, a secret with a token").field_path(".url"))]
-#[x_kube(validation = Rule::new("!has(self.url) || !self.url.matches('^[a-z]+://[^/]*@')").message("user and password do not belong into the url, which everyone can read: put them into a Secret and name it in secret").field_path(".url"))]
+#[x_kube(validation = Rule::new("!has(self.url) || self.url.matches('^(https?|ssh)://|^[$][{]|^[A-Za-z0-9._-]+@[A-Za-z0-9._-]+:.')").message("git is fetched over https://, http:// or ssh://").field_path(".url"))]
+#[x_kube(validation = Rule::new("!has(self.url) || !self.url.matches('^https?://[^/]*@|^[a-z]+://[^/@]*:[^/@]*@')").message("user and password do not belong into the url, which everyone can read: put them into a Secret and name it in secret").field_path(".url"))]
 pub struct Git {
-    /// Address of the repository: `https://` or `http://`, without user and password.
+    /// Address of the repository: `https://` or `http://`, without user and password; or `ssh://git@host:port/path`, also
+    /// written as `git@host:path`, which needs a secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub url: Option<String>,
@@ -58,7 +59,9 @@ pub struct Git {
     #[schemars(schema_with = "commit")]
     pub commit: Option<String>,
     /// A Secret of the namespace with `username` and `password`, as of the type kubernetes.io/basic-auth; a token is a
-    /// password.
+    /// password. For ssh it has `ssh-privatekey`, as of the type kubernetes.io/ssh-auth, and beside it `known_hosts`, what
+    /// `ssh-keyscan` prints of the server: one that does not stand there is not trusted. Keys are Ed25519 or ECDSA, without
+    /// passphrase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub secret: Option<String>,
@@ -97,7 +100,9 @@ pub struct Packed {
 pub struct Python {
     /// A requirements file of pip, as a path from the top of the source. What it names is installed with
     /// `python -m pip install --target` into a folder of the run, which PYTHONPATH and PATH then begin with; settings of
-    /// pip, such as PIP_INDEX_URL, are those of `env`. Each attempt installs anew.
+    /// pip, such as PIP_INDEX_URL, are those of `env`. Where there is a store, what one run has installed is kept for
+    /// the namespace's next runs that ask for the same: the file and those that it names, of the same Python and the same
+    /// index. So what the file does not pin stays as it was first installed, until the file changes.
     #[schemars(schema_with = "relative")]
     pub requirements: String,
 }

@@ -20,6 +20,7 @@ use crate::source::Source;
 /// fan-out, `member`: its index.
 #[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.queue) || !has(self.admission)").message("either a Queue admits it or Kueue does: leave out queue or admission").field_path(".admission"))]
 pub struct ExperimentTemplate {
     /// Container image of a root, or the override of a clone's. Once a run has ended, its frozen
     /// template holds the digest that the node ran, where the runtime reports one.
@@ -125,6 +126,10 @@ pub struct ExperimentTemplate {
     #[schemars(length(min = 1, max = 63))]
     pub queue: Option<String>,
 
+    /// Who admits the run where no Queue does: Kueue. It does not go with `queue`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admission: Option<Admission>,
+
     /// How often an attempt that ended badly is repeated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retries: Option<Retries>,
@@ -138,6 +143,24 @@ pub struct ExperimentTemplate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::free_object")]
     pub pod_template: Option<Value>,
+}
+
+/// Who admits a run.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Admission {
+    /// Kueue: the Job is made suspended, with Kueue's label, and starts when Kueue lets it. What Kueue stops goes on in the
+    /// same Job once it is let again, and spends no retry.
+    pub kueue: Kueue,
+}
+
+/// How Kueue admits.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Kueue {
+    /// Name of the LocalQueue, in the experiment's namespace.
+    #[schemars(length(min = 1, max = 63))]
+    pub local_queue: String,
 }
 
 /// What becomes of artifacts when their Experiment is deleted.

@@ -117,7 +117,10 @@ fn the_template_is_flattened_without_a_clash() {
     let stage = properties::<cultivar_crds::pipeline::Stage>();
     let own = |all: &BTreeSet<String>| all.difference(&template).cloned().collect::<Vec<_>>();
     assert_eq!(own(&experiment), ["cancel", "priority", "record", "ttlAfterFinished"]);
-    assert_eq!(own(&stage), ["after", "count", "failFast", "matrix", "maxParallel", "name", "when"]);
+    assert_eq!(
+        own(&stage),
+        ["after", "count", "failFast", "matrix", "maxParallel", "name", "pipeline", "pipelineDigest", "repeat", "when"]
+    );
     assert!(template.is_subset(&experiment) && template.is_subset(&stage));
 }
 

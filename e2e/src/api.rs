@@ -26,6 +26,8 @@ pub struct Server {
 pub fn resource(kind: &str) -> ApiResource {
     let (group, version) = match kind {
         "Job" => ("batch", "v1"),
+        "LocalQueue" | "Workload" => ("kueue.x-k8s.io", "v1beta1"),
+        "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1"),
         "Event" => ("events.k8s.io", "v1"),
         "Lease" => ("coordination.k8s.io", "v1"),
         "Pod" | "Node" | "Service" | "Namespace" | "ServiceAccount" | "ResourceQuota" | "ConfigMap" => ("", "v1"),
@@ -96,6 +98,16 @@ impl Server {
     pub async fn patch(&self, kind: &str, namespace: &str, name: &str, patch: &Value) -> Result<Value> {
         let answer = self.objects(kind, namespace).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
         read(answer, || format!("patching {kind} {name}"))
+    }
+
+    /// Merges a patch into an object's status.
+    ///
+    /// # Errors
+    /// The API server refuses it.
+    pub async fn patch_status(&self, kind: &str, namespace: &str, name: &str, patch: &Value) -> Result<Value> {
+        let objects = self.objects(kind, namespace);
+        let answer = objects.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        read(answer, || format!("patching the status of {kind} {name}"))
     }
 
     /// An object, or nothing.

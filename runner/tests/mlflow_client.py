@@ -5,9 +5,10 @@ import numpy as np
 from mlflow.tracking import MlflowClient
 
 mode = sys.argv[1]
-if mode == "plain":
+if mode in ("plain", "forwarded"):
     mlflow.set_experiment("whatever")
-    with mlflow.start_run() as run:
+    assert ("MLFLOW_RUN_ID" in os.environ) == (mode == "plain")
+    with mlflow.start_run(run_name="first" if mode == "forwarded" else None) as run:
         mlflow.log_param("lr", 0.1)
         mlflow.log_params({"epochs": 3, "ünï": "x" * 50})
         for step in range(5):
@@ -16,9 +17,10 @@ if mode == "plain":
         mlflow.set_tag("team", "vision")
         mlflow.log_text("hello", "notes/a b+c.txt")
         mlflow.log_dict({"a": 1}, "conf.json")
-        with tempfile.NamedTemporaryFile("w", suffix=".bin", delete=False) as f:
+        big = os.path.join(tempfile.mkdtemp(), "big.bin")
+        with open(big, "w") as f:
             f.write("z" * 3_000_000)
-        mlflow.log_artifact(f.name, "blobs")
+        mlflow.log_artifact(big, "blobs")
         try:
             mlflow.log_param("lr", 0.2)
             raise SystemExit("a changed param was taken")

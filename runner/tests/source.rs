@@ -134,7 +134,9 @@ fn hostile(run: &Run) -> (String, String) {
 
 /// A Python that notes what it is asked and installs one module, or fails; it also runs the program.
 const PYTHON: &str = r#"#!/bin/sh
+[ "$1" = -c ] && [ -z "${2##*SOABI*}" ] && { echo "${VERSION-3.12}"; exit; }
 [ "$1" = -m ] || exec sh "$@"
+[ "$3" = config ] && { [ "$VERSION" = odd ] && exit 7; echo "global.index-url='https://$WHO@index/simple'"; exit; }
 [ -z "$CULTIVAR_RUN_SPEC" ] || exit 9
 echo "$PWD $*" > "$NOTES"
 [ -w "$TMPDIR" ] || exit 8
@@ -201,4 +203,70 @@ fn requirements_that_cannot_be_installed_fail_the_run_with_pips_words() {
         assert_eq!(result["reason"], reason, "{result}");
         assert!(result["message"].as_str().unwrap().contains(words), "{result}");
     }
+}
+
+#[test]
+fn what_one_run_has_installed_the_next_one_finds() {
+    let mut run = with_python("demo==1.0\n");
+    run.spec["source"]["cache"] = "ns/cache".into();
+    let again = |run: &Run, settings: &[(&str, &str)]| {
+        for folder in ["source", "run", "notes"] {
+            let _ = fs::remove_dir_all(run.path(folder)).or_else(|_| fs::remove_file(run.path(folder)));
+        }
+        fs::write(run.path("termination"), "").unwrap();
+        let path = format!("{}:/usr/bin:/bin", run.text("bin"));
+        let mut command = run.command(&["sh", "-c", "demo; test -x $(command -v demo)"]);
+        command.env("PATH", path).env("NOTES", run.text("notes")).envs(settings.iter().copied());
+        let out = command.output().unwrap();
+        assert_eq!((out.status.code(), &out.stdout[..]), (Some(0), &b"a command\n"[..]), "{}", run.result());
+        let result = run.result();
+        let installed = fs::read_to_string(run.path("notes")).is_ok();
+        (result["environment"]["requirementsCache"].as_str().unwrap().to_owned(), installed, problems(&result))
+    };
+    let entries = |run: &Run| {
+        let keys: Vec<String> = run.keys().into_iter().filter(|key| key.starts_with("ns/cache/python/")).collect();
+        keys
+    };
+    assert_eq!(again(&run, &[]), ("miss".into(), true, String::new()));
+    assert_eq!(again(&run, &[]), ("hit".into(), false, String::new()));
+    // Who asks the index is not what is asked; which Python asks is.
+    assert_eq!(again(&run, &[("WHO", "me:t0ken")]).0, "hit");
+    assert_eq!(again(&run, &[("VERSION", "3.13")]).0, "miss");
+    assert_eq!(entries(&run).len(), 2);
+    // One that answers no question is no reason to fail.
+    let (said, installed, _) = again(&run, &[("VERSION", "odd")]);
+    assert!(said.starts_with("not used: Python does not say what it is") && installed, "{said}");
+
+    // An entry that was torn is not used, said, replaced, and then there again.
+    for key in entries(&run) {
+        let file = run.path("store").join(key);
+        let bytes = fs::read(&file).unwrap();
+        fs::write(&file, &bytes[..bytes.len() - 20]).unwrap();
+    }
+    let (said, installed, problems) = again(&run, &[]);
+    assert_eq!((said.as_str(), installed), ("miss", true));
+    assert!(problems.contains("packages that are kept were not used"), "{problems}");
+    assert_eq!(again(&run, &[]), ("hit".into(), false, String::new()));
+
+    // What is not only in the file has no key; nor has anything without a store.
+    fs::write(run.path("code/trainers/requirements.txt"), "./trainers\n").unwrap();
+    let tar = Command::new("tar").args(["cf", &run.text("code.tar"), "-C", &run.text("code"), "trainers"]).status();
+    assert!(tar.unwrap().success());
+    run.spec["source"]["origin"]["packed"]["digest"] = sha256(&fs::read(run.path("code.tar")).unwrap()).into();
+    let (said, installed, _) = again(&run, &[]);
+    assert!(said.contains("\"./trainers\" is code that lies beside it") && installed, "{said}");
+    run.spec.as_object_mut().unwrap().remove("store");
+    assert_eq!(again(&run, &[]).0, "not used: there is no store");
+}
+
+#[test]
+fn a_store_that_keeps_nothing_fails_no_run() {
+    let mut run = with_python("demo==1.0\n");
+    run.spec["source"]["cache"] = "ns/cache".into();
+    // Where its folder should be there is a file.
+    fs::create_dir_all(run.path("store/ns")).unwrap();
+    fs::write(run.path("store/ns/cache"), "").unwrap();
+    let out = with_path(&run, &["sh", "-c", "demo"]);
+    assert_eq!(out.stdout, b"a command\n", "{}", run.result());
+    assert!(problems(&run.result()).contains("are not kept for the next run"), "{}", run.result());
 }

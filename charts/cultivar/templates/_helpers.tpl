@@ -126,6 +126,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]
+# Whether the LocalQueue of Kueue exists that an experiment names.
+- apiGroups: [kueue.x-k8s.io]
+  resources: [localqueues]
+  verbs: [get]
 # By which the workers of an experiment find each other; each goes with its Job.
 - apiGroups: [""]
   resources: [services]

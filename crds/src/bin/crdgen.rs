@@ -1,4 +1,4 @@
-//! Prints the CustomResourceDefinitions as YAML, or with `--write DIR` writes one file per kind.
+//! Prints the CustomResourceDefinitions as YAML, or with `--write DIR` writes one file per kind, and `reference.md`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,6 +24,13 @@ fn main() -> ExitCode {
                     return ExitCode::FAILURE;
                 }
             }
+        }
+    }
+    if let Some(dir) = &target {
+        let path = dir.join("reference.md");
+        if let Err(error) = std::fs::write(&path, cultivar_crds::reference::markdown()) {
+            eprintln!("cannot write {}: {error}", path.display());
+            return ExitCode::FAILURE;
         }
     }
     ExitCode::SUCCESS

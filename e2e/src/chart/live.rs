@@ -19,7 +19,7 @@ const WEBHOOK: &str = "validatingwebhookconfiguration/chart-test-cultivar-chart-
 const OPERATOR: &str = "system:serviceaccount:chart-test:chart-test-cultivar-operator";
 
 /// Verb and resource, namespace, and whether the operator may.
-const RIGHTS: [(&str, &str, &str, bool); 38] = [
+const RIGHTS: [(&str, &str, &str, bool); 43] = [
     ("watch", "artifactstores.cultivar.dev", NAMESPACE, true),
     ("patch", "artifactstores.cultivar.dev", NAMESPACE, false),
     ("watch", "queues.cultivar.dev", NAMESPACE, true),
@@ -28,6 +28,8 @@ const RIGHTS: [(&str, &str, &str, bool); 38] = [
     ("patch", "namespaces", NAMESPACE, false),
     ("watch", "nodes", NAMESPACE, true),
     ("patch", "nodes", NAMESPACE, false),
+    ("watch", "pods", "default", true),
+    ("delete", "pods", "default", false),
     ("create", "experiments.cultivar.dev", NAMESPACE, true),
     ("patch", "experiments.cultivar.dev/status", NAMESPACE, true),
     ("update", "experiments.cultivar.dev/finalizers", NAMESPACE, true),
@@ -41,6 +43,9 @@ const RIGHTS: [(&str, &str, &str, bool); 38] = [
     ("watch", "pods", NAMESPACE, true),
     ("delete", "pods", NAMESPACE, false),
     ("create", "pods", NAMESPACE, false),
+    ("get", "localqueues.kueue.x-k8s.io", NAMESPACE, true),
+    ("watch", "workloads.kueue.x-k8s.io", NAMESPACE, true),
+    ("patch", "workloads.kueue.x-k8s.io", NAMESPACE, false),
     ("create", "services", NAMESPACE, true),
     ("delete", "services", NAMESPACE, false),
     ("create", "events.events.k8s.io", NAMESPACE, true),

@@ -30,7 +30,7 @@ const ALLOWED: [&str; 13] = [
 /// Other TLS stacks: two providers in one program make rustls panic, and OpenSSL is not static.
 const BANNED: [&str; 3] = ["aws-lc-sys", "native-tls", "openssl-sys"];
 /// Crates that are there more than once, with who keeps the older version. A new one needs a reason here.
-const DOUBLES: [&str; 18] = [
+const DOUBLES: [&str; 19] = [
     "base64",         // reqwest and kube are a minor version apart
     "bit-vec",        // cel's parser, and proptest
     "bitflags",       // as defmt
@@ -39,6 +39,7 @@ const DOUBLES: [&str; 18] = [
     "crypto-common",  // as block-buffer
     "defmt",          // named by faster-hex for machines without a system; resolved, never built
     "digest",         // as block-buffer
+    "generic-array",  // as block-buffer; russh is ahead
     "getrandom",      // ring, rand and ahash each follow at their own pace
     "hashbrown",      // indexmap is ahead of cel's parser
     "num-bigint",     // parquet, and cel's parser

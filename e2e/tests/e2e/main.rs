@@ -10,11 +10,13 @@ mod deaths;
 mod fan_out;
 mod faults;
 mod kit;
+mod kueue;
 mod load;
 mod pipelines;
 mod queues;
 mod refusals;
 mod revisions;
+mod runs;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -78,6 +80,13 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         pipelines::kubectl_waits_for_the_condition,
         pipelines::deletion_takes_everything_along,
         pipelines::what_comes_finally_sees_how_all_ended,
+        pipelines::a_pipeline_runs_within_another,
+        pipelines::a_pipeline_that_contains_itself_ends,
+        pipelines::a_loop_ends_when_its_condition_holds,
+        runs::a_deadline_ends_the_run,
+        runs::a_failed_run_is_resumed,
+        runs::a_newer_run_replaces_the_older,
+        runs::a_suspended_run_waits_for_a_person,
         refusals::a_pipeline_that_refers_to_itself_is_not_accepted,
         refusals::a_queue_whose_numbers_do_not_fit_is_refused,
         refusals::two_megabytes_are_refused,
@@ -95,13 +104,16 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         faults::a_result_lost_while_the_operator_is_down_is_made_again,
         faults::the_api_server_goes_away_and_comes_back,
         faults::another_replica_takes_over,
+        kueue::a_run_is_handed_to_kueue,
         queues::a_crash_of_the_operator_leaks_nothing,
+        queues::a_full_queue_takes_no_newer_ones,
         queues::a_gang_is_admitted_whole,
         queues::a_queue_in_use_stays_until_it_is_empty,
         queues::a_run_waits_until_it_fits,
         queues::stages_go_to_the_flavor_of_their_queue,
         queues::what_is_lent_is_taken_back,
         queues::what_no_node_could_take_waits,
+        queues::what_others_hold_of_a_node_is_not_there,
         load::a_run_costs_few_writes,
         load::two_hundred_pipelines_make_five_jobs_each,
     ];

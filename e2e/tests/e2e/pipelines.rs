@@ -224,3 +224,82 @@ pub async fn what_comes_finally_sees_how_all_ended(case: &Case) -> Result<()> {
     ensure!(tell["spec"]["args"] == json!(["Completed", "Failed", "Skipped"]), "it was told {}", tell["spec"]["args"]);
     Ok(())
 }
+
+/// A pipeline within another one gets params and hands up outputs; a cancel of the outer run ends the inner one.
+pub async fn a_pipeline_runs_within_another(case: &Case) -> Result<()> {
+    let message = r#"{"artifacts": [{"name": "model", "uri": "s3://b/${params.name}"}]}"#;
+    let inner = json!({
+        "runOn": "Demand",
+        "params": {"name": "none", "seconds": 0},
+        "stages": [stage("fit", with(root(&[("message", message), ("duration", "${params.seconds}s")]), json!({
+            "params": {"name": "${pipeline.params.name}", "seconds": "${pipeline.params.seconds}"},
+        })))],
+        "outputs": {"model": "${stages.fit.artifacts.model.uri}"},
+    });
+    case.pipeline("inner", inner).await?;
+    let outer = json!({"stages": [
+        stage("one", json!({"pipeline": "inner", "params": {"name": "digits"}})),
+        stage("use", with(root(&[]), json!({"args": ["${stages.one.outputs.model}"]}))),
+    ]});
+    case.pipeline("outer", outer).await?;
+    let run = case.run_ends("outer-1", "Completed").await?;
+    let args = &case.stage("outer-1", "use").await?["spec"]["args"];
+    ensure!(*args == json!(["s3://b/digits"]), "use got {args}");
+    let nested = summary(&run, "one")["run"].as_str().unwrap_or_default().to_owned();
+    let nested = case.get("PipelineRun", &nested).await?;
+    ensure!(nested["metadata"]["annotations"]["cultivar.dev/nested-in"] == "outer", "{}", nested["metadata"]);
+    let inner = case.get("Pipeline", "inner").await?;
+    ensure!(
+        inner["status"]["latestRun"].is_null(),
+        "the inner run counts as one of its pipeline's: {}",
+        inner["status"]
+    );
+
+    case.pipeline("long", json!({"stages": [stage("one", json!({"pipeline": "inner", "params": {"seconds": 600}}))]}))
+        .await?;
+    let run = case.wait("PipelineRun", "long-1", |run| summary(run, "one")["phase"] == "Running").await?;
+    let nested = summary(&run, "one")["run"].as_str().unwrap_or_default().to_owned();
+    case.wait("PipelineRun", &nested, |run| summary(run, "fit")["phase"] == "Running").await?;
+    let patch = json!({"spec": {"cancel": true}});
+    case.server.patch("PipelineRun", &case.namespace, "long-1", &patch).await?;
+    case.run_ends("long-1", "Cancelled").await?;
+    case.run_ends(&nested, "Cancelled").await?;
+    Ok(())
+}
+
+/// A pipeline that contains itself ends with the way in words, and not never.
+pub async fn a_pipeline_that_contains_itself_ends(case: &Case) -> Result<()> {
+    case.pipeline("ouroboros", json!({"stages": [stage("tail", json!({"pipeline": "ouroboros"}))]})).await?;
+    let run = case.run_ends("ouroboros-1", "Failed").await?;
+    let message = summary(&run, "tail")["message"].as_str().unwrap_or_default().to_owned();
+    ensure!(message.contains("tail") && message.len() <= 1024, "{message}");
+    let runs = case.server.list("PipelineRun", &case.namespace, "").await?;
+    ensure!(runs.len() == 8, "{} runs", runs.len());
+    let deepest = runs.iter().any(|run| {
+        let message = summary(run, "tail")["message"].as_str().unwrap_or_default();
+        message.contains("pipelines nest up to 8 deep: ouroboros → ouroboros")
+    });
+    ensure!(deepest, "no run says why it went no deeper");
+    Ok(())
+}
+
+/// A loop trains until it is good enough; a turn reads what the one before brought.
+pub async fn a_loop_ends_when_its_condition_holds(case: &Case) -> Result<()> {
+    let message = r#"{"metrics": {"acc": ${= 0.5 + 0.25 * double(params.turn)}}}"#;
+    let spec = json!({"stages": [
+        stage("train", with(root(&[("message", message)]), json!({
+            "params": {"turn": "${repeat.index}"}, "args": ["${repeat.last.metrics.acc.last ?? 0}"],
+            "repeat": {"until": "repeat.last.metrics.acc.last > 0.9", "max": 10},
+        }))),
+        stage("report", with(root(&[]), json!({"args": ["${stages.train.metrics.acc.last}"]}))),
+    ]});
+    case.pipeline("loop", spec).await?;
+    let run = case.run_ends("loop-1", "Completed").await?;
+    ensure!(summary(&run, "train")["turn"] == 3, "{}", summary(&run, "train"));
+    let args = &case.stage("loop-1", "report").await?["spec"]["args"];
+    ensure!(*args == json!(["1"]) || *args == json!(["1.0"]), "report got {args}");
+    let last = summary(&run, "train")["experiment"].as_str().unwrap_or_default().to_owned();
+    let last = case.get("Experiment", &last).await?;
+    ensure!(last["spec"]["args"] == json!(["0.75"]), "the third turn got {}", last["spec"]["args"]);
+    Ok(())
+}

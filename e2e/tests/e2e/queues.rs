@@ -215,3 +215,83 @@ pub async fn what_no_node_could_take_waits(case: &Case) -> Result<()> {
     }
     remove(case, &["large", "nowhere"]).await
 }
+
+/// What a pod outside the queues holds of a node is not there for the queues: who needs it waits, says so, and starts when it
+/// goes. The queue's own pods are not counted a second time.
+pub async fn what_others_hold_of_a_node_is_not_there(case: &Case) -> Result<()> {
+    let size = json!({GPU: "8", "cpu": "32", "memory": "64Gi", "pods": "110"});
+    let mine = json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": case.namespace,
+            "labels": {"type": "kwok", "pool": case.namespace},
+            "annotations": {"kwok.x-k8s.io/node": "fake"},
+        },
+        "spec": {"providerID": format!("kwok://{}", case.namespace)},
+        "status": {"capacity": size, "allocatable": size},
+    });
+    case.server.create(&mine).await?;
+    let flavors = json!([{"name": "mine", "nodeSelector": {"pool": case.namespace}, "resources": {GPU: {"quota": 8}}}]);
+    queue(case, "others", json!({ "flavors": flavors })).await?;
+    let notebook = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {
+        "name": "notebook", "namespace": case.namespace, "annotations": {"sim/duration": "1h"},
+    }, "spec": {
+        "nodeSelector": {"pool": case.namespace},
+        "containers": [{"name": "main", "image": "none", "resources": {"limits": {GPU: 3}}}],
+    }});
+    case.wait("ServiceAccount", "default", |account| !account.is_null()).await?;
+    case.server.create(&notebook).await?;
+    case.wait("Pod", "notebook", |pod| pod["spec"]["nodeName"].is_string()).await?;
+    case.experiment("five", run("others", 5, "1h")).await?;
+    runs(case, "five").await?;
+    case.experiment("eight", run("others", 8, "200ms")).await?;
+    let eight = waits(case, "eight", "NoNodeFits").await?;
+    let message = eight["status"]["message"].as_str().unwrap_or_default();
+    let words = "the largest free block of 1 nodes that may take it is 5: 3 are held there by pods outside the queues";
+    ensure!(message.contains(words), "{message}");
+    let five = |queue: &Value| queue["status"]["usage"][0]["used"] == "5" && queue["status"]["waiting"] == 1;
+    case.server.wait("Queue", "", "others", SOON, five).await?;
+    case.server.delete("Pod", &case.namespace, "notebook").await?;
+    // There is a node for it now; its own queue's run is what it waits for.
+    waits(case, "eight", "WaitingForQuota").await?;
+    case.server.patch("Experiment", &case.namespace, "five", &json!({"spec": {"cancel": true}})).await?;
+    case.ends("eight", "Completed").await?;
+    case.server.delete("Node", "", &case.namespace).await?;
+    remove(case, &["others"]).await
+}
+
+/// A queue takes only as many that wait as it says: newer ones stay Pending and can still be edited, join in their order, and
+/// a new operator finds everybody where they were.
+pub async fn a_full_queue_takes_no_newer_ones(case: &Case) -> Result<()> {
+    queue(case, "full", json!({"maxQueued": 1, "resources": {GPU: {"quota": 1}}})).await?;
+    case.experiment("first", run("full", 1, "1h")).await?;
+    runs(case, "first").await?;
+    case.experiment("second", run("full", 1, "1h")).await?;
+    waits(case, "second", "WaitingForQuota").await?;
+    for name in ["third", "fourth"] {
+        case.experiment(name, run("full", 1, "200ms")).await?;
+        let refused =
+            |object: &Value| object["status"]["phase"] == "Pending" && object["status"]["reason"] == "QueueFull";
+        case.wait("Experiment", name, refused).await?;
+    }
+    let counted = |queue: &Value| queue["status"]["waiting"] == 1 && queue["status"]["outside"] == 2;
+    case.server.wait("Queue", "", "full", SOON, counted).await?;
+    let edit = json!({"spec": {"resources": {"limits": {GPU: 1, "cpu": "1"}}}});
+    case.server.patch("Experiment", &case.namespace, "third", &edit).await?;
+    let frozen = |object: &Value| object["status"]["template"]["resources"]["limits"]["cpu"] == "1";
+    case.wait("Experiment", "third", frozen).await?;
+    case.kill_operator();
+    case.start_operator()?;
+    case.server.patch("Experiment", &case.namespace, "first", &json!({"spec": {"cancel": true}})).await?;
+    runs(case, "second").await?;
+    waits(case, "third", "WaitingForQuota").await?;
+    let fourth = case.get("Experiment", "fourth").await?;
+    ensure!(fourth["status"]["reason"] == "QueueFull", "{}", fourth["status"]);
+    case.server.patch("Experiment", &case.namespace, "second", &json!({"spec": {"cancel": true}})).await?;
+    for name in ["third", "fourth"] {
+        let done = case.ends(name, "Completed").await?;
+        ensure!(done["status"]["attempt"] == 1, "{name} ran {} times", done["status"]["attempt"]);
+    }
+    remove(case, &["full"]).await
+}

@@ -87,8 +87,9 @@ async fn sources(case: &Case) -> Result<()> {
     let packed = |uri: &str, remote: &str| json!({"packed": {"uri": uri, "digest": format!("sha256:{}", "0".repeat(64)), "remote": remote}});
     let with_path = |path: &str| with(https(), json!({"path": path}));
     for (source, words) in [
-        (git("ssh://git@example.org/a"), &["spec.source.git.url", "not over ssh"][..]),
-        (git("git@example.org:a"), &["spec.source.git.url", "not over ssh"]),
+        (git("file:///etc"), &["spec.source.git.url", "https://, http:// or ssh://"][..]),
+        (git("/srv/code"), &["spec.source.git.url", "https://, http:// or ssh://"]),
+        (git("ssh://me:word@example.org/a"), &["spec.source.git.url", "secret"]),
         (git("https://me:word@example.org/a"), &["spec.source.git.url", "secret"]),
         (json!({"git": {"url": "https://example.org/a", "commit": "abc"}}), &["spec.source.git.commit"]),
         (with(https(), packed("s3://a/b", "x")), &["spec.source", "git or packed"]),

@@ -105,6 +105,7 @@ impl Play<'_> {
             since: at(run.created),
             asked: at(run.created),
             amounts: [("cpu".into(), class.cpu * 1000)].into_iter().collect(),
+            placed: false,
             pod: PodShape::default(),
             limit: None,
         };
@@ -256,6 +257,7 @@ fn waiting() -> Value {
             since: at(i64::from(number)),
             asked: at(i64::from(number)),
             amounts: [("cpu".into(), cpu)].into_iter().collect(),
+            placed: false,
             pod: PodShape::default(),
             limit: None,
         };

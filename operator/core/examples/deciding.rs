@@ -3,7 +3,7 @@
 //! In: nothing. Out: JSON on standard output: per shape the milliseconds of a pass, p50 and max, and the bytes of the status that it
 //! wants. `cargo measure language` compiles and runs it.
 
-use cultivar_core::decide::pipeline_run::{FrozenPipeline, FrozenStage, Snapshot, decide};
+use cultivar_core::decide::pipeline_run::{Child, FrozenPipeline, FrozenStage, Snapshot, decide};
 use cultivar_core::decide::{Action, NewStage};
 use cultivar_core::domain::{ExperimentRecord, Member, Meta, Owner};
 use cultivar_crds::{ExperimentStatus, MembersStatus, Metric, Phase, PipelineRunStatus, StageStatus};
@@ -68,7 +68,7 @@ fn fan(members: u32, ended: u32) -> Snapshot {
             cloned_from: None,
         };
         let phase = if index < ended { Phase::Completed } else { Phase::Running };
-        snapshot.experiments.insert(member, Arc::new(experiment(&new, phase)));
+        snapshot.children.insert(member, Child::Experiment(Arc::new(experiment(&new, phase))));
     }
     let recorded = MembersStatus { total: members, started: there, ..MembersStatus::default() };
     let train = StageStatus {
@@ -92,7 +92,9 @@ fn chain(stages: usize) -> Snapshot {
         let created =
             plan.actions.iter().find_map(|action| if let Action::CreateStage(new) = action { Some(new) } else { None });
         let new = created.expect("the next stage of the chain");
-        snapshot.experiments.insert(Member::stage(name(index)), Arc::new(experiment(new, Phase::Completed)));
+        snapshot
+            .children
+            .insert(Member::stage(name(index)), Child::Experiment(Arc::new(experiment(new, Phase::Completed))));
         snapshot.run.status = Arc::new(plan.status);
     }
     snapshot

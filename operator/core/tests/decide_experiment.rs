@@ -62,6 +62,10 @@ struct Given {
     waits: Option<WaitInShort>,
     evicted: Option<(u32, String)>,
     max_runtime: Option<u64>,
+    /// Its queue takes only so many that wait.
+    bounded: bool,
+    /// What Kueue says of its Job.
+    kueue: Option<String>,
     /// Whether the operator has a runner.
     runner: bool,
     /// Url of the ArtifactStore that is named, or the default one.
@@ -138,6 +142,9 @@ struct JobInShort {
     failed: Option<(String, String)>,
     #[serde(default)]
     deleting: bool,
+    #[serde(default)]
+    suspended: bool,
+    started: Option<i64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -217,6 +224,8 @@ impl JobInShort {
                 None => JobState::Active,
             },
             holding: None,
+            suspended: self.suspended,
+            started: self.started.map(at),
         }
     }
 }
@@ -325,7 +334,17 @@ impl Given {
         });
         let evicted = self.evicted.clone().map(|(attempt, message)| Eviction { attempt, message });
         let max_runtime = self.max_runtime.map(std::time::Duration::from_secs);
-        Queueing { off: false, queues: self.queues, admission, wait, eviction: evicted, pod: None, max_runtime }
+        Queueing {
+            off: false,
+            queues: self.queues,
+            admission,
+            wait,
+            eviction: evicted,
+            bounded: self.bounded,
+            pod: None,
+            kueue: self.kueue.clone(),
+            max_runtime,
+        }
     }
 
     // The errands that are asked for at first have this outcome.
@@ -351,7 +370,7 @@ impl Given {
         let mut status: ExperimentStatus = from(&self.status);
         if self.frozen || !self.attempts.is_empty() {
             status.template.get_or_insert_with(|| overrides(spec));
-            if status.phase == Phase::Pending {
+            if status.phase == Phase::Pending && self.status.get("phase").is_none() {
                 status.phase = Phase::Starting;
             }
             status.times.get_or_insert_with(|| PhaseTimes { starting: Some(stamp(0)), ..PhaseTimes::default() });

@@ -6,9 +6,10 @@
 mod support;
 
 use cultivar_core::decide::pipeline::digest;
-use cultivar_core::decide::pipeline_run::{Snapshot, decide, queries};
+use cultivar_core::decide::pipeline_run::{Child, Snapshot, decide, queries};
 use cultivar_core::decide::{Action, NewStage, Urgency};
-use cultivar_core::domain::{RunRecord, names};
+use cultivar_core::domain::errand::{Document, Errand, Outcome};
+use cultivar_core::domain::{RunRecord, StoreAccess, Stores, names};
 use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus, Reason, labels};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -20,6 +21,8 @@ use support::{
 };
 
 const RUN: &str = "digits-2";
+/// Of every artifact in these tables.
+const DIGEST: &str = "sha256:0";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -58,6 +61,8 @@ struct Given {
     /// Experiments of the run, by stage: status, and whether they were asked to end.
     stages: BTreeMap<String, StageInShort>,
     confirmed_gone: BTreeSet<String>,
+    /// What was read from the store, by uri.
+    contents: BTreeMap<String, String>,
     refusals: BTreeMap<String, String>,
 }
 
@@ -94,7 +99,7 @@ impl StageInShort {
         let metrics: Value =
             self.metrics.iter().map(|(name, last)| (name.clone(), json!({"last": last, "max": last}))).collect();
         let artifacts: Vec<Value> =
-            self.artifacts.iter().map(|(name, uri)| json!({"name": name, "uri": uri})).collect();
+            self.artifacts.iter().map(|(name, uri)| json!({"name": name, "uri": uri, "digest": DIGEST})).collect();
         let mut status: ExperimentStatus = from(&json!({"metrics": metrics, "artifacts": artifacts}));
         status.phase = self.phase;
         status.reason = self.reason;
@@ -125,6 +130,16 @@ impl Sibling {
     }
 }
 
+fn store() -> StoreAccess {
+    StoreAccess { url: "s3://store".to_owned(), own: true, ..StoreAccess::default() }
+}
+
+fn read(uri: &str, text: &str) -> (Errand, Outcome) {
+    let document = Document { uri: uri.to_owned(), digest: DIGEST.to_owned(), store: Some(store()) };
+    let outcome = Outcome { result: Ok(text.to_owned()), at: at(0), since: at(0), tries: 1 };
+    (Errand::ReadResult(document), outcome)
+}
+
 impl Given {
     fn snapshot(&self) -> Snapshot {
         let mut run = run(RUN, self.revision, PipelineRunStatus::default());
@@ -140,21 +155,24 @@ impl Given {
             self.pipeline.as_ref().map(|spec| Arc::new(record("digits", spec.clone(), PipelineStatus::default())));
         let stages = self.stages.iter().map(|(stage, short)| {
             let spec = if short.cancel { json!({"image": "x", "cancel": true}) } else { json!({"image": "x"}) };
-            (member(stage), Arc::new(stage_of(RUN, stage, spec, short.status())))
+            (member(stage), Child::Experiment(Arc::new(stage_of(RUN, stage, spec, short.status()))))
         });
         let mut snapshot = Snapshot {
             sources: sources_of(self.pipeline.as_ref(), &self.sources),
             run,
             pipeline,
             siblings: Vec::new(),
-            experiments: BTreeMap::new(),
+            resumed: None,
+            stores: Stores { named: None, own: Some(store()) },
+            errands: self.contents.iter().map(|(uri, text)| read(uri, text)).collect(),
+            children: BTreeMap::new(),
             confirmed_gone: self.confirmed_gone.iter().map(|gone| member(gone)).collect(),
             refusals: self.refusals.iter().map(|(refused, words)| (member(refused), words.clone())).collect(),
             now: at(0),
         };
         snapshot.run.status = Arc::new(self.run_status(&snapshot));
         snapshot.siblings = self.siblings.iter().map(|sibling| Arc::new(sibling.record())).collect();
-        snapshot.experiments = stages.collect();
+        snapshot.children = stages.collect();
         snapshot.now = at(self.now);
         snapshot
     }

@@ -32,6 +32,8 @@ fn job_state() -> impl Strategy<Value = JobState> {
 fn job() -> impl Strategy<Value = JobRecord> {
     (1..4_u32, job_state(), prop::bool::weighted(0.2)).prop_map(|(attempt, state, deleting)| JobRecord {
         holding: None,
+        suspended: false,
+        started: None,
         namespace: NAMESPACE.into(),
         name: names::job("train", &uid("train"), attempt),
         uid: format!("job-{attempt}"),
@@ -433,7 +435,8 @@ proptest! {
         snapshot.run.status = Arc::new(status);
         if with_stages {
             let status = ExperimentStatus { phase: Phase::Completed, ..ExperimentStatus::default() };
-            snapshot.experiments.insert(support::member("a"), Arc::new(stage_of("digits-1", "a", json!({"image": "x"}), status)));
+            let stage = stage_of("digits-1", "a", json!({"image": "x"}), status);
+            snapshot.children.insert(support::member("a"), pipeline_run::Child::Experiment(Arc::new(stage)));
         }
         let plan = pipeline_run::decide(&snapshot);
         sound(&plan)?;

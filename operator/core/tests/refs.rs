@@ -116,8 +116,8 @@ fn names_that_do_not_exist_are_refused_with_their_field() {
     assert_eq!(
         messages,
         [
-            r#"spec.args[1]: inputs has no "data"; it has: dataset"#,
-            r#"spec.args[4]: stages.a.b: "stages" cannot be used here"#,
+            r#"spec.args[1]: inputs has no "data"; it has: dataset; did you mean dataset?"#,
+            r#"spec.args[4]: stages.a.b: "stages" cannot be used here; only a pipeline's stages have it"#,
             r#"spec.outputs[0].path: params has no "wrong"; it has: lr, twice"#,
         ]
     );
@@ -137,8 +137,8 @@ fn names_that_do_not_exist_are_refused_with_their_field() {
         [
             r#"[2]: pipeline.params has no "x"; it has: lr"#,
             r#"[3]: stages.prepare has no "a"; it has: artifacts, experiment, metrics, phase"#,
-            r#"[4]: stages.prepare.metrics.acc has no "maxx"; it has: last, max, min, step"#,
-            r#"[5]: stages.prepare.artifacts.m has no "url"; it has: digest, name, size, type, uri"#,
+            r#"[4]: stages.prepare.metrics.acc has no "maxx"; it has: last, max, min, step; did you mean max?"#,
+            r#"[5]: stages.prepare.artifacts.m has no "url"; it has: digest, json, name, size, type, uri"#,
         ]
     );
 }

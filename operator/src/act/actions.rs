@@ -1,7 +1,7 @@
 //! One method per action. "Already exists" with our owner is success; with another owner an error.
 
 use cultivar_core::decide::experiment::Refusal;
-use cultivar_core::decide::{Action, NewRun, NewStage};
+use cultivar_core::decide::{Action, NewRun};
 use cultivar_core::domain::{Equipment, Member, Meta, Placement, Record, names, settings, text};
 use cultivar_core::render;
 use cultivar_crds::{Reason, labels};
@@ -48,16 +48,19 @@ impl Act {
                 self.run(key, errand);
                 Ok(())
             }
-            Action::ConfirmStage { member, experiment } => self.confirm_stage(key, &member, &experiment).await,
-            Action::CreateStage(new) => self.create_stage(key, meta, &new).await,
-            Action::CreateRun(new) => self.create_run(meta, &new).await,
-            Action::CancelExperiment { name } => {
-                let patch = json!({"spec": {"cancel": true}});
-                if let Some(object) = self.calls.patch(Kind::Experiment, namespace, &name, patch).await? {
-                    self.take_in(Kind::Experiment, object);
-                }
-                Ok(())
+            Action::ConfirmStage { member, experiment, nested } => {
+                let kind = if nested { Kind::PipelineRun } else { Kind::Experiment };
+                self.confirm_stage(key, &member, kind, &experiment).await
             }
+            Action::CreateStage(new) => {
+                self.create_child(key, meta, &new.member, Kind::Experiment, &render::stage(meta, &new)).await
+            }
+            Action::CreateNested(new) => {
+                self.create_child(key, meta, &new.member, Kind::PipelineRun, &render::nested(meta, &new)).await
+            }
+            Action::CreateRun(new) => self.create_run(meta, &new).await,
+            Action::CancelExperiment { name } => self.cancel(Kind::Experiment, namespace, &name).await,
+            Action::CancelRun { name } => self.cancel(Kind::PipelineRun, namespace, &name).await,
             Action::HoldForArtifacts => self.set_finalizer(key, meta, true).await,
             Action::ReleaseDeleted => self.set_finalizer(key, meta, false).await,
             Action::ReleaseExperiment { name } => {
@@ -182,25 +185,41 @@ impl Act {
         Ok(())
     }
 
-    async fn confirm_stage(&self, key: &Key, member: &Member, experiment: &str) -> Result<(), ActError> {
-        match self.calls.get(Kind::Experiment, &key.namespace, experiment).await? {
-            Some(object) => self.take_in(Kind::Experiment, object),
+    async fn cancel(&self, kind: Kind, namespace: &str, name: &str) -> Result<(), ActError> {
+        let patch = json!({"spec": {"cancel": true}});
+        if let Some(object) = self.calls.patch(kind, namespace, name, patch).await? {
+            self.take_in(kind, object);
+        }
+        Ok(())
+    }
+
+    async fn confirm_stage(&self, key: &Key, member: &Member, kind: Kind, name: &str) -> Result<(), ActError> {
+        match self.calls.get(kind, &key.namespace, name).await? {
+            Some(object) => self.take_in(kind, object),
             None => self.index.confirm_stage_gone(key, member),
         }
         Ok(())
     }
 
-    async fn create_stage(&self, key: &Key, run: &Meta, new: &NewStage) -> Result<(), ActError> {
-        let manifest = render::stage(run, new);
-        match self.calls.create(Kind::Experiment, &key.namespace, &manifest).await {
-            Ok(object) => self.take_in(Kind::Experiment, object),
+    // The experiment or the nested run of a stage.
+    async fn create_child(
+        &self,
+        key: &Key,
+        run: &Meta,
+        member: &Member,
+        kind: Kind,
+        manifest: &Value,
+    ) -> Result<(), ActError> {
+        match self.calls.create(kind, &key.namespace, manifest).await {
+            Ok(object) => self.take_in(kind, object),
             Err(error) if error.already_exists() => {
-                let object = self.existing(Kind::Experiment, &key.namespace, &new.name, &run.uid).await?;
-                self.take_in(Kind::Experiment, object);
+                let name = manifest["metadata"]["name"].as_str().unwrap_or_default();
+                let object = self.existing(kind, &key.namespace, name, &run.uid).await?;
+                self.take_in(kind, object);
             }
             Err(error) if error.outcome() == Outcome::Invalid => {
-                self.index.refuse_stage(key, &new.member, text::message(error.words()));
-                return Err(ActError::Refused { doing: format!("stage {}: {}", new.member, error.words()) });
+                self.index.refuse_stage(key, member, text::message(error.words()));
+                return Err(ActError::Refused { doing: format!("stage {member}: {}", error.words()) });
             }
             Err(error) => return Err(error),
         }

@@ -23,7 +23,7 @@ use tokio::sync::watch::Receiver;
 
 use super::{ActError, ours};
 use crate::leader::Claim;
-use crate::observe::raw::{Raw, SlimJob, SlimPod};
+use crate::observe::raw::{Raw, SlimJob, SlimNamespace, SlimPod};
 use crate::observe::watch::{self, resource};
 use crate::observe::{Key, Kind};
 use crate::telemetry::Metrics;
@@ -176,6 +176,22 @@ impl Calls {
     pub async fn get_job(&self, namespace: &str, name: &str) -> Result<Option<SlimJob>, ActError> {
         let api = Api::<SlimJob>::namespaced_with(self.client.clone(), namespace, &watch::job());
         self.limited("reading the Job", api.get_opt(name)).await
+    }
+
+    /// Whether a namespace has this LocalQueue of Kueue. A cluster without Kueue has none.
+    pub async fn has_local_queue(&self, namespace: &str, name: &str) -> Result<bool, ActError> {
+        for version in ["v1beta2", "v1beta1"] {
+            let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("kueue.x-k8s.io", version, "LocalQueue"));
+            let api = Api::<SlimNamespace>::namespaced_with(self.client.clone(), namespace, &resource);
+            match self.limited("reading the LocalQueue", api.get_opt(name)).await {
+                Ok(Some(_)) => return Ok(true),
+                Ok(None) => {}
+                // Of a version that is not served even the answer that there is none has another form.
+                Err(error) if error.is_gone() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
     }
 
     /// Deletes a Job; its pods follow with their grace period.

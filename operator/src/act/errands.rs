@@ -64,6 +64,11 @@ impl Act {
             Errand::ReadRecord(at) => self.stores.record(&self.calls, namespace, at).await,
             Errand::DeleteArtifacts(leftovers) => self.stores.clear(&self.calls, namespace, leftovers).await,
             Errand::Publish(entry) => self.publish(namespace, entry).await,
+            Errand::FindLocalQueue(name) => match self.calls.has_local_queue(namespace, name).await {
+                Ok(true) => Ok(String::new()),
+                Ok(false) => Err("it does not exist in this namespace, or Kueue is not installed".to_owned()),
+                Err(error) => Err(error.words()),
+            },
         }
     }
 

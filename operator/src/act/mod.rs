@@ -132,7 +132,7 @@ impl Act {
         actions: Vec<Action>,
     ) -> Result<(), ActError> {
         let (stages, others): (Vec<_>, Vec<_>) =
-            actions.into_iter().partition(|action| matches!(action, Action::CreateStage(_)));
+            actions.into_iter().partition(|action| matches!(action, Action::CreateStage(_) | Action::CreateNested(_)));
         for action in others {
             self.perform_one(key, about, action).await?;
         }

@@ -1,20 +1,23 @@
 //! From API objects to slim records. Whole objects are dropped at once: most of them is bookkeeping.
 
-use cultivar_core::domain::node::{Node, Taint};
+use cultivar_core::domain::node::{Node, Outsider, Taint};
 use cultivar_core::domain::quantity::amount;
+use cultivar_core::domain::queue::Word;
 use cultivar_core::domain::{
     ContainerState, Disruption, Holding, JobRecord, JobState, Meta, Owner, PodPhase, PodRecord, Record, StoreAccess,
     Terminated,
 };
+use cultivar_core::render::of_pod;
 use cultivar_crds::{ArtifactStoreSpec, labels};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::index::{Key, Kind};
-use super::raw::{ContainerStatus, NodeTaint, Raw, SlimJob, SlimNode, SlimPod};
+use super::raw::{AskingContainer, ContainerStatus, NodeTaint, Raw, SlimJob, SlimNode, SlimOutsider, SlimPod};
 
 /// An object of ours as a record; `spec` is its spec where that is known already.
 ///
@@ -67,6 +70,27 @@ pub fn node(node: SlimNode) -> Option<Node> {
     })
 }
 
+/// A Pod that no queue admitted, as far as it holds some of these resources of a node.
+#[must_use]
+pub fn outsider(pod: SlimOutsider, listed: &BTreeSet<Word>) -> Option<Outsider> {
+    let mut spec = pod.spec?;
+    let node = spec.node_name.take().filter(|node| !node.is_empty())?;
+    let asks = |container: &AskingContainer| names(&container.resources).any(|name| listed.contains(name));
+    let mut containers = spec.containers.iter().chain(&spec.init_containers);
+    // Most pods ask for none of them.
+    if !containers.any(asks) && !names(&spec.resources).any(|name| listed.contains(name)) {
+        return None;
+    }
+    let mut amounts = of_pod(&serde_json::json!({ "spec": spec }));
+    amounts.retain(|resource, _| listed.contains(resource));
+    (!amounts.is_empty()).then_some(Outsider { node, amounts })
+}
+
+fn names(resources: &Value) -> impl Iterator<Item = &str> {
+    let maps = ["limits", "requests"].into_iter().filter_map(|key| resources.get(key)?.as_object());
+    maps.flat_map(|map| map.keys().map(String::as_str))
+}
+
 fn meta(meta: ObjectMeta) -> Meta {
     Meta {
         namespace: meta.namespace.unwrap_or_default(),
@@ -113,7 +137,8 @@ fn label(meta: &ObjectMeta, key: &str) -> String {
 /// A Job as a record.
 #[must_use]
 pub fn job(job: SlimJob) -> JobRecord {
-    let conditions = job.status.and_then(|status| status.conditions).unwrap_or_default();
+    let status = job.status.unwrap_or_default();
+    let conditions = status.conditions.unwrap_or_default();
     let mut state = JobState::Active;
     for condition in conditions.into_iter().filter(|condition| condition.status == "True") {
         state = match condition.type_.as_str() {
@@ -128,6 +153,8 @@ pub fn job(job: SlimJob) -> JobRecord {
     let meta = job.metadata;
     JobRecord {
         holding: holding(&meta),
+        suspended: job.spec.and_then(|spec| spec.suspend).unwrap_or(false),
+        started: status.start_time.map(|time| time.0),
         owner_uid: controller(meta.owner_references.as_deref()).map(|owner| owner.uid).unwrap_or_default(),
         experiment: label(&meta, labels::EXPERIMENT),
         attempt: attempt(&meta),

@@ -95,3 +95,25 @@ fn a_status_of_a_newer_operator_is_not_taken_for_an_empty_one() {
     let fresh: Record<ExperimentStatus> = record(object(Value::Null), None).unwrap();
     assert_eq!(*fresh.status, ExperimentStatus::default());
 }
+
+#[test]
+fn of_other_pods_only_what_they_hold_of_a_listed_resource_is_kept() {
+    let listed = ["nvidia.com/gpu".into()].into_iter().collect();
+    let gpu = |amount: u32| json!({"resources": {"limits": {"nvidia.com/gpu": amount, "cpu": "1", "rdma/hca": 1}}});
+    let spec =
+        |node: Option<&str>, containers: Value| json!({"nodeName": node, "containers": containers, "volumes": []});
+    for (name, spec, wanted) in [
+        ("two containers", spec(Some("n1"), json!([gpu(1), gpu(2)])), Some(3)),
+        ("an init container", json!({"nodeName": "n1", "initContainers": [gpu(4)], "containers": [gpu(1)]}), Some(4)),
+        ("on no node yet", spec(None, json!([gpu(1)])), None),
+        ("only of what nobody lists", spec(Some("n1"), json!([{"resources": {"limits": {"rdma/hca": 1}}}])), None),
+        ("none of it", spec(Some("n1"), json!([gpu(0)])), None),
+        ("no resources", spec(Some("n1"), json!([{"name": "main"}])), None),
+    ] {
+        let pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n"}, "spec": spec})).unwrap();
+        let found = outsider(pod, &listed);
+        let amounts = wanted.map(|amount| [("nvidia.com/gpu".into(), amount)].into_iter().collect());
+        assert_eq!(found.as_ref().map(|found| &found.amounts), amounts.as_ref(), "{name}");
+        assert!(found.is_none_or(|found| found.node == "n1"), "{name}");
+    }
+}

@@ -7,10 +7,12 @@ pub mod convert;
 mod errands;
 pub mod index;
 mod links;
+mod outsiders;
 pub mod raw;
 pub mod snapshot;
 mod state;
 mod store;
 pub mod watch;
+mod workloads;
 
 pub use index::{DataPlane, Index, Key, Kind};

@@ -11,7 +11,8 @@ use kube::Resource;
 use kube::api::DynamicObject;
 use kube::core::ApiResource;
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -27,7 +28,7 @@ pub struct Slim<S, T> {
 /// An object of ours: spec and status are still text.
 pub type Raw = Slim<Box<RawValue>, Box<RawValue>>;
 /// A Job.
-pub type SlimJob = Slim<IgnoredAny, JobStatus>;
+pub type SlimJob = Slim<JobSpec, JobStatus>;
 /// A namespace.
 pub type SlimNamespace = Slim<IgnoredAny, IgnoredAny>;
 /// A Node.
@@ -37,9 +38,40 @@ pub type SlimStore = Slim<ArtifactStoreSpec, IgnoredAny>;
 /// A Pod.
 pub type SlimPod = Slim<PodSpec, PodStatus>;
 
+/// A Pod that no queue admitted.
+pub type SlimOutsider = Slim<AskingSpec, IgnoredAny>;
+
+/// Of a Pod's spec, what says how much it asks for and where.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AskingSpec {
+    #[serde(skip_serializing)]
+    pub node_name: Option<String>,
+    pub containers: Vec<AskingContainer>,
+    pub init_containers: Vec<AskingContainer>,
+    pub resources: Value,
+    pub overhead: Value,
+}
+
+/// Of a container of it.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AskingContainer {
+    pub restart_policy: Option<String>,
+    pub resources: Value,
+}
+
+/// Of a Job's spec.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct JobSpec {
+    pub suspend: Option<bool>,
+}
+
 /// Of a Job's status.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct JobStatus {
+    pub start_time: Option<Time>,
     pub conditions: Option<Vec<Condition>>,
 }
 

@@ -1,10 +1,11 @@
 //! Snapshots: everything that deciding about one object looks at, taken under one lock.
 
+use cultivar_core::decide::experiment::queueing::Queueing;
 use cultivar_core::decide::freeze::{Query, Sources, queries as queries_of};
 use cultivar_core::decide::inputs;
-use cultivar_core::decide::pipeline_run::queries;
+use cultivar_core::decide::pipeline_run::{Child, queries, take_over};
 use cultivar_core::decide::{experiment, pipeline, pipeline_run};
-use cultivar_core::domain::{ExperimentRecord, Producer, Record, StoreAccess, Stores};
+use cultivar_core::domain::{ExperimentRecord, Member, Producer, Record, RunRecord, StoreAccess, Stores};
 use cultivar_crds::artifact_store::DEFAULT_STORE;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -49,6 +50,7 @@ impl Index {
         let jobs = state.jobs.get(&place(key)).into_iter().flat_map(BTreeMap::values);
         let jobs: Vec<_> = jobs.filter(|job| job.owner_uid == *uid).cloned().collect();
         let pods = state.pods.get(&place(key)).into_iter().flat_map(BTreeMap::values);
+        let suspended = jobs.iter().find(|job| job.suspended).map(|job| job.uid.clone());
         let snapshot = experiment::Snapshot {
             experiment: (**record).clone(),
             sources: if frozen { Sources::new() } else { state.sources(&key.namespace, queries_of(&record.spec)) },
@@ -58,7 +60,11 @@ impl Index {
             in_use: state.links.in_use(&key.namespace, &key.name),
             confirmed: state.confirmed.get(key).and_then(|confirmed| confirmed.attempt),
             refusal: state.refusals.get(key).cloned(),
-            queueing: self.queues.of(key, queue_of(record, template)),
+            queueing: match template.get("admission") {
+                None => self.queues.of(key, queue_of(record, template)),
+                // The queues here have no say.
+                Some(_) => Queueing { kueue: self.queues.of_kueue(key, suspended), ..Queueing::default() },
+            },
             runner_image: self.data.runner_image.clone(),
             stores: Stores { named: state.store_of(&key.namespace, template), own: self.data.store.clone() },
             errands: state.errands.of(key),
@@ -88,18 +94,21 @@ impl Index {
         };
         let siblings = state.runs_of.get(&of).into_iter().flatten().filter(|sibling| **sibling != key.name);
         let siblings = siblings.filter_map(|name| state.runs.get(&(key.namespace.clone(), name.clone())));
-        let experiments = state.stages.get(&run.meta.uid).into_iter().flatten().filter_map(|(member, name)| {
-            let slot = state.experiments.get(&(key.namespace.clone(), name.clone()))?;
-            Some((member.clone(), Arc::clone(slot.current())))
-        });
+        let siblings = siblings.filter(|slot| !slot.stored.meta.is_nested());
+        let resumed = run.spec.get("resumeOf").and_then(Value::as_str);
+        let resumed = resumed.and_then(|name| state.runs.get(&(key.namespace.clone(), name.to_owned())));
+        let children = state.children_of(&key.namespace, run, RESUMES);
         let confirmed = state.confirmed.get(key).cloned().unwrap_or_default();
         let snapshot = pipeline_run::Snapshot {
             run: (**run).clone(),
             pipeline,
             sources,
             siblings: siblings.map(|slot| Arc::clone(slot.current())).collect(),
-            experiments: experiments.collect(),
+            children,
+            resumed: resumed.map(|slot| Arc::clone(slot.current())),
             confirmed_gone: confirmed.stages,
+            stores: Stores { named: state.store_of(&key.namespace, &Value::Null), own: self.data.store.clone() },
+            errands: state.errands.of(key),
             refusals: confirmed.refused_stages,
             now,
         };
@@ -117,6 +126,7 @@ impl Index {
         let runs = state.runs_of.get(&place(key)).into_iter().flatten();
         let runs: Vec<_> = runs
             .filter_map(|name| state.runs.get(&(key.namespace.clone(), name.clone())))
+            .filter(|slot| !slot.stored.meta.is_nested())
             .map(|slot| Arc::clone(slot.current()))
             .collect();
         let in_use = runs
@@ -134,7 +144,27 @@ impl Index {
     }
 }
 
+/// How many runs that resume one another are followed back.
+const RESUMES: u32 = 16;
+
 impl State {
+    // What stands for the stages of a run: its own, and what completed in the run that it resumes.
+    fn children_of(&self, namespace: &str, run: &RunRecord, resumes: u32) -> BTreeMap<Member, Child> {
+        let at = |name: &String| (namespace.to_owned(), name.clone());
+        let experiments = self.stages.get(&run.meta.uid).into_iter().flatten().filter_map(|(member, name)| {
+            Some((member.clone(), Child::Experiment(Arc::clone(self.experiments.get(&at(name))?.current()))))
+        });
+        let nested = self.nested.get(&run.meta.uid).into_iter().flatten().filter_map(|(member, name)| {
+            Some((member.clone(), Child::Run(Arc::clone(self.runs.get(&at(name))?.current()))))
+        });
+        let own = experiments.chain(nested).collect();
+        let old = run.spec.get("resumeOf").and_then(Value::as_str).filter(|_| resumes > 0);
+        match old.and_then(|name| self.runs.get(&(namespace.to_owned(), name.to_owned()))) {
+            Some(old) => take_over(own, self.children_of(namespace, old.current(), resumes - 1)),
+            None => own,
+        }
+    }
+
     // A query by labels looks at every experiment of the namespace: it is asked once per clone, when it freezes.
     fn sources(&self, namespace: &str, queries: impl IntoIterator<Item = Query>) -> Sources {
         let answer = |query: &Query| match query {

@@ -29,7 +29,9 @@ pub struct State {
     pub(super) pods: HashMap<Name, BTreeMap<String, Arc<PodRecord>>>,
     // By a run's uid: stage or member of its fan-out → experiment.
     pub(super) stages: HashMap<String, BTreeMap<Member, String>>,
-    // By pipeline: its runs.
+    // By a run's uid: stage or member of its fan-out → nested run.
+    pub(super) nested: HashMap<String, BTreeMap<Member, String>>,
+    // By pipeline: its runs, nested ones too.
     pub(super) runs_of: HashMap<Name, BTreeSet<String>>,
     pub(super) links: Links,
     // What objects refer to, by uri or by experiment and artifact: who used this.
@@ -248,6 +250,7 @@ impl State {
         let terminal = record.status.phase.is_terminal();
         let waits = record.status.pipeline_spec.is_none() && !terminal;
         let status = Arc::clone(&record.status);
+        let meta = record.meta.clone();
         let pipeline = record.spec.get("pipeline").and_then(|name| name.as_str()).unwrap_or_default().to_owned();
         let before = self.runs.get(&key.place()).map(|slot| position(slot.current()));
         let now = position(&record);
@@ -258,6 +261,12 @@ impl State {
             return Vec::new();
         }
         self.runs_of.entry((key.namespace.clone(), pipeline.clone())).or_default().insert(key.name.clone());
+        if let (Some(member), Some(owner)) = (names::member_of(&meta), &meta.owner) {
+            self.nested.entry(owner.uid.clone()).or_default().insert(member, meta.name.clone());
+        }
+        if terminal {
+            self.errands.forget(&key);
+        }
         let linked = if terminal { BTreeSet::new() } else { links::of_frozen(status.pipeline_spec.as_ref()) };
         let mut keys = self.links.set(&key, linked);
         self.set_waiting(&key, waits);
@@ -288,6 +297,9 @@ impl State {
         let Some(slot) = self.runs.get(&key.place()) else { return Vec::new() };
         let pipeline = slot.stored.spec.get("pipeline").and_then(|name| name.as_str()).unwrap_or_default();
         let mut keys = vec![Key::new(Kind::Pipeline, &key.namespace, pipeline)];
+        // The run that it is a stage of.
+        let around = slot.stored.meta.owner.as_ref().filter(|owner| owner.kind == "PipelineRun");
+        keys.extend(around.map(|owner| Key::new(Kind::PipelineRun, &key.namespace, &owner.name)));
         keys.extend(self.unfinished_siblings(&key.namespace, pipeline, &key.name));
         keys
     }
@@ -394,6 +406,7 @@ impl State {
                 keys.extend(self.around_run(key));
                 if let Some(record) = self.runs.remove(&place) {
                     self.stage_ends.remove(&record.meta.uid);
+                    self.unlink_nested(&record.meta);
                     let pipeline = record.spec.get("pipeline").and_then(|name| name.as_str()).unwrap_or_default();
                     let of = (key.namespace.clone(), pipeline.to_owned());
                     if let Some(runs) = self.runs_of.get_mut(&of) {
@@ -410,6 +423,16 @@ impl State {
             }
         }
         keys
+    }
+
+    fn unlink_nested(&mut self, meta: &Meta) {
+        let Some(owner) = &meta.owner else { return };
+        if let Some(nested) = self.nested.get_mut(&owner.uid) {
+            names::member_of(meta).iter().for_each(|member| drop(nested.remove(member)));
+            if nested.is_empty() {
+                self.nested.remove(&owner.uid);
+            }
+        }
     }
 
     // Takes an experiment out of its run's stages; returns the run.

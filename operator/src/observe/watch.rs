@@ -18,14 +18,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::convert;
 use super::index::{Index, Key, Kind};
+use super::outsiders;
 use super::raw::{Raw, SlimJob, SlimNamespace, SlimNode, SlimPod, SlimStore};
 use super::store::Name;
+use super::workloads;
 use crate::queues::Queues;
 use crate::telemetry::Health;
 use crate::telemetry::health::Synced;
 
 /// What a watch does with its events.
-trait Sink<K>: Send {
+pub trait Sink<K>: Send {
     /// A list begins.
     fn begin(&mut self);
     /// An object of the list, or a change.
@@ -37,7 +39,7 @@ trait Sink<K>: Send {
 }
 
 /// Follows one stream of events until it is told to stop.
-async fn follow<K>(
+pub async fn follow<K>(
     name: &'static str,
     events: impl Stream<Item = watcher::Result<Event<K>>> + Send,
     mut sink: impl Sink<K>,
@@ -204,11 +206,17 @@ struct ByName<F> {
     tell: F,
     known: HashSet<String>,
     unseen: HashSet<String>,
+    // Whom else a complete list is told to.
+    complete: Option<Box<dyn Fn() + Send>>,
 }
 
 impl<F> ByName<F> {
     fn new(tell: F) -> Self {
-        Self { tell, known: HashSet::new(), unseen: HashSet::new() }
+        Self { tell, known: HashSet::new(), unseen: HashSet::new(), complete: None }
+    }
+
+    fn when_complete(self, complete: impl Fn() + Send + 'static) -> Self {
+        Self { complete: Some(Box::new(complete)), ..self }
     }
 }
 
@@ -233,6 +241,7 @@ where
             self.known.remove(&name);
             (self.tell)(&name, None);
         }
+        self.complete.iter().for_each(|complete| complete());
     }
 
     fn delete(&mut self, object: K) {
@@ -265,6 +274,10 @@ pub fn of_the_cluster(
             }
         }
     });
+    let objects = objects.when_complete({
+        let queues = of();
+        move || queues.are_known()
+    });
     let namespaces = ByName::new({
         let queues = of();
         move |name: &str, namespace: Option<SlimNamespace>| {
@@ -280,6 +293,8 @@ pub fn of_the_cluster(
         scope.watch::<Raw>(&queue(), config(), objects),
         scope.watch::<SlimNamespace>(&namespace(), config(), namespaces),
         scope.watch::<SlimNode>(&node(), config(), nodes),
+        outsiders::watch(client, queues, health, stop),
+        workloads::watch(client, index, queues, stop),
     ]
 }
 

@@ -21,6 +21,8 @@ const GATHER: Duration = Duration::from_millis(1);
 const STATUS: Duration = Duration::from_secs(1);
 /// How often places are counted.
 const PLACES: Duration = Duration::from_secs(10);
+/// Longest that nobody is admitted because other pods are looked through, after a Queue has listed something new.
+const COUNTING: Duration = Duration::from_secs(2);
 /// Longest that a new leader waits until every experiment has asked: who asks first must not get more for it.
 const FIRST_ROUND: Duration = Duration::from_secs(10);
 
@@ -68,7 +70,8 @@ pub async fn run(
                 () = tokio::time::sleep_until(next.into()) => {}
             }
             let settling = first_round.elapsed() < Duration::from_millis(200) || work.wakeups.len() > 0;
-            if settling && first_round.elapsed() < FIRST_ROUND {
+            let counting = work.queues.counting().is_some_and(|passed| passed < COUNTING);
+            if counting || settling && first_round.elapsed() < FIRST_ROUND {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 work.queues.news.notify_one();
                 continue;

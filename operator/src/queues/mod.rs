@@ -11,16 +11,17 @@ pub use admit::{Loop, run};
 
 use cultivar_core::decide::experiment::queueing::Queueing;
 use cultivar_core::decide::queue::{Ask, Bearer, Engine, Id, Reading};
-use cultivar_core::domain::node::Node;
-use cultivar_core::domain::queue::{Hold, config};
+use cultivar_core::domain::node::{Node, Outsider};
+use cultivar_core::domain::queue::{Hold, Word, config};
 use cultivar_core::domain::{Meta, Placement, Record};
 use cultivar_crds::{QueueSpec, QueueStatus};
 use jiff::Timestamp;
 use serde::Deserialize;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::Notify;
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, watch};
 
 use crate::observe::Key;
 use crate::observe::convert;
@@ -44,7 +45,20 @@ pub struct Queues {
     // Whether there is any queue: where there is none nothing here costs anything.
     any: AtomicBool,
     news: Notify,
+    // The extended resources that queues list, once every Queue is known.
+    listed: watch::Sender<Option<Arc<BTreeSet<Word>>>>,
+    // Since when the pods are looked through that hold some of what was listed last.
+    counting: Mutex<Option<Instant>>,
+    kueue: Mutex<Kueue>,
+    kueue_wanted: watch::Sender<bool>,
     off: bool,
+}
+
+/// What Kueue says of Jobs, by uid, and who waits for it.
+#[derive(Default)]
+struct Kueue {
+    words: HashMap<String, String>,
+    waiting: HashMap<String, Key>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -73,8 +87,53 @@ impl Queues {
         locked(&self.engine).set_queue(&name, Some(config(&name, &uid, deleting, &spec)), Timestamp::now());
         locked(&self.objects).insert(name, Arc::new(record));
         self.any.store(true, Ordering::Relaxed);
+        if self.listed.borrow().is_some() {
+            self.are_known();
+        }
         self.news.notify_one();
         Ok(())
+    }
+
+    /// Every Queue is known: what they list is.
+    pub fn are_known(&self) {
+        let listed = locked(&self.engine).listed();
+        self.listed.send_if_modified(|known| {
+            let news = known.as_deref() != Some(&listed);
+            if news {
+                *locked(&self.counting) = Some(Instant::now());
+                *known = Some(Arc::new(listed));
+            }
+            news
+        });
+    }
+
+    /// The extended resources that queues list; nothing until every Queue is known.
+    pub fn listed(&self) -> watch::Receiver<Option<Arc<BTreeSet<Word>>>> {
+        self.listed.subscribe()
+    }
+
+    /// A pod that no queue admitted holds something of a node, or nothing any more.
+    pub fn set_outsider(&self, name: &str, outsider: Option<Outsider>) {
+        // Most pods of a cluster change nothing here.
+        if locked(&self.engine).set_outsider(name, outsider) {
+            self.news.notify_one();
+        }
+    }
+
+    /// The pods that no queue admitted and that hold something of a node.
+    pub fn outsiders(&self) -> HashSet<String> {
+        locked(&self.engine).outsiders().cloned().collect()
+    }
+
+    /// All of them are known.
+    pub fn outsiders_are_known(&self) {
+        *locked(&self.counting) = None;
+        self.news.notify_one();
+    }
+
+    /// How long those pods have been looked through, where they still are.
+    fn counting(&self) -> Option<Duration> {
+        locked(&self.counting).map(|since| since.elapsed())
     }
 
     /// A Queue is gone.
@@ -84,6 +143,9 @@ impl Queues {
         self.any.store(engine.has_queues(), Ordering::Relaxed);
         drop(engine);
         locked(&self.objects).remove(name);
+        if self.listed.borrow().is_some() {
+            self.are_known();
+        }
         self.news.notify_one();
     }
 
@@ -135,9 +197,44 @@ impl Queues {
             admission,
             wait: engine.wait(&id).cloned(),
             eviction: engine.eviction(&id).cloned(),
+            bounded: of.is_some_and(|config| config.max_queued.is_some()),
+            kueue: None,
             pod: of.and_then(|config| config.pod.clone()),
             max_runtime: of.and_then(|config| config.max_runtime),
         }
+    }
+
+    /// Whether anybody has waited for Kueue.
+    pub fn kueue_is_wanted(&self) -> watch::Receiver<bool> {
+        self.kueue_wanted.subscribe()
+    }
+
+    /// What Kueue says of the Job of an experiment that waits for it.
+    pub fn of_kueue(&self, key: &Key, suspended: Option<String>) -> Option<String> {
+        let mut kueue = locked(&self.kueue);
+        kueue.waiting.retain(|job, waiting| waiting != key || Some(job) == suspended.as_ref());
+        let job = suspended?;
+        self.kueue_wanted.send_if_modified(|wanted| !std::mem::replace(wanted, true));
+        let words = kueue.words.get(&job).cloned();
+        kueue.waiting.insert(job, key.clone());
+        words
+    }
+
+    /// Kueue says this of a Job, or nothing more; who hears of it, if that is news.
+    pub fn kueue_says(&self, job: String, words: Option<String>) -> Option<Key> {
+        let mut kueue = locked(&self.kueue);
+        let news = kueue.words.get(&job) != words.as_ref();
+        let key = kueue.waiting.get(&job).filter(|_| news).cloned();
+        match words {
+            Some(words) => kueue.words.insert(job, words),
+            None => kueue.words.remove(&job),
+        };
+        key
+    }
+
+    /// Kueue says nothing more of any Job.
+    pub fn kueue_says_nothing(&self) {
+        locked(&self.kueue).words.clear();
     }
 
     /// How every queue stands, in numbers.
@@ -160,5 +257,49 @@ impl Queues {
             drop(engine);
             self.news.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::Kind;
+
+    #[test]
+    fn what_kueue_says_is_told_to_whoever_waits_for_it_and_only_when_it_is_news() {
+        let queues = Queues::new(true);
+        let wanted = queues.kueue_is_wanted();
+        let key = Key::new(Kind::Experiment, "vision", "train");
+        let says = |words: Option<&str>| queues.kueue_says("job".to_owned(), words.map(str::to_owned));
+        // Its words may come before the Job's own news.
+        assert_eq!((says(Some("3 more needed")), *wanted.borrow()), (None, false));
+        let said = queues.of_kueue(&key, Some("job".to_owned()));
+        assert_eq!((said.as_deref(), *wanted.borrow()), (Some("3 more needed"), true));
+        assert_eq!(says(Some("3 more needed")), None);
+        assert_eq!(says(Some("2 more needed")), Some(key.clone()));
+        assert_eq!(says(None), Some(key.clone()));
+        // Admitted it waits no more.
+        assert_eq!(queues.of_kueue(&key, None), None);
+        assert_eq!(says(Some("again")), None);
+    }
+
+    #[test]
+    fn only_extended_resources_that_queues_list_are_listed_and_once_all_queues_are_known() {
+        let queues = Queues::new(true);
+        let listed = queues.listed();
+        assert!(listed.borrow().is_none());
+        let queue = serde_json::json!({
+            "metadata": {"name": "q", "uid": "u", "resourceVersion": "1"},
+            "spec": {"resources": {"nvidia.com/gpu": {"quota": 8}, "cpu": {"quota": 4}}},
+        });
+        queues.apply(serde_json::from_value(queue).unwrap()).unwrap();
+        assert!(listed.borrow().is_none() && queues.counting().is_none());
+        queues.are_known();
+        assert_eq!(listed.borrow().as_deref(), Some(&BTreeSet::from(["nvidia.com/gpu".into()])));
+        assert!(queues.counting().is_some());
+        queues.outsiders_are_known();
+        assert!(queues.counting().is_none());
+        queues.remove("q");
+        assert_eq!(listed.borrow().as_deref(), Some(&BTreeSet::new()));
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::{GetOptions, ObjectStore, ObjectStoreExt};
-use reqwest::{Client, StatusCode, Url, header};
+use reqwest::{Client, ClientBuilder, StatusCode, Url, header};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -36,6 +36,11 @@ impl Pin {
 /// # Errors
 /// When TLS cannot be set up.
 pub fn client(read_timeout: Duration) -> Result<Client, reqwest::Error> {
+    client_builder(read_timeout).build()
+}
+
+/// What [`client`] builds, for who has more to say.
+pub fn client_builder(read_timeout: Duration) -> ClientBuilder {
     crate::options::provider();
     let mut builder = Client::builder()
         .user_agent(concat!("cultivar-runner/", env!("CARGO_PKG_VERSION")))
@@ -45,7 +50,7 @@ pub fn client(read_timeout: Duration) -> Result<Client, reqwest::Error> {
         let roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter();
         builder = builder.tls_certs_only(roots.filter_map(|der| reqwest::Certificate::from_der(der).ok()));
     }
-    builder.build()
+    builder
 }
 
 /// An object that can be read.

@@ -21,6 +21,17 @@ pub struct Store {
     pub patience: Duration,
 }
 
+/// An object that a listing found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its key, relative to the store.
+    pub key: String,
+    /// In bytes.
+    pub size: u64,
+    /// When it was written, in milliseconds since 1970.
+    pub modified: i64,
+}
+
 impl Store {
     /// Opens a store. Nothing is asked of it yet. A `file://` store's folder is made.
     ///
@@ -129,6 +140,25 @@ impl Store {
         let keys = self.list(prefix)?.map_ok(|(path, _)| format!("{prefix}/{path}"));
         let keys = keys.try_filter(|key| futures::future::ready(goes(key)));
         keys.try_for_each_concurrent(16, |key| async move { self.delete(&key).await }).await
+    }
+
+    /// The objects below a prefix, the newest first.
+    ///
+    /// # Errors
+    /// When the store refuses or does not answer.
+    pub async fn objects(&self, prefix: &str) -> Result<Vec<Listed>, DataError> {
+        let (base, uri) = (self.base.as_ref(), self.uri(prefix));
+        let list = self.client.list(Some(&self.key(prefix)?)).map_err(|error| DataError::of_store(&uri, &error));
+        let mut found: Vec<Listed> = list
+            .try_filter_map(|meta| {
+                let key = meta.location.as_ref().strip_prefix(base).map(|key| key.trim_start_matches('/').to_owned());
+                let modified = meta.last_modified.timestamp_millis();
+                futures::future::ready(Ok(key.map(|key| Listed { key, size: meta.size, modified })))
+            })
+            .try_collect()
+            .await?;
+        found.sort_by(|one, other| other.modified.cmp(&one.modified).then_with(|| one.key.cmp(&other.key)));
+        Ok(found)
     }
 
     /// The keys below a prefix with their sizes, relative to the prefix, as the store gives them.

@@ -10,6 +10,7 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, BufReader, Read, Seek};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
 use tar::{Archive, Entry, EntryType};
 
 /// How much an archive may hold.
@@ -171,7 +172,11 @@ impl Unpacking<'_> {
         }
         self.left -= written;
         self.files += 1;
-        file.set_permissions(Permissions::from_mode(mode | 0o400)).map_err(DataError::local("write", target))
+        file.set_permissions(Permissions::from_mode(mode | 0o400)).map_err(DataError::local("write", target))?;
+        // Python holds what it compiled against the time of its source.
+        let seconds = Duration::from_secs(entry.header().mtime().unwrap_or(0));
+        let then = UNIX_EPOCH.checked_add(seconds).filter(|_| seconds > Duration::ZERO);
+        then.map_or(Ok(()), |then| file.set_modified(then)).map_err(DataError::local("write", target))
     }
 
     fn symlink<R: Read>(&mut self, entry: &Entry<'_, R>, path: String, target: &Path) -> Result<(), DataError> {

@@ -16,6 +16,10 @@ pub struct Source {
     /// A requirements file of pip in it, as a relative path of plain parts from `path`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requirements: Option<String>,
+    /// Key prefix in the run's store, without a slash at either end, where installed requirements are kept for the next
+    /// run that asks for the same. Without one each run installs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<String>,
     /// Whether the program starts in it; false: where its container says.
     #[serde(default)]
     pub enter: bool,
@@ -35,7 +39,7 @@ pub enum Origin {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Git {
-    /// `https://` or `http://`, without user and password.
+    /// `https://` or `http://`, without user and password; `ssh://user@host:port/path` or `user@host:path`.
     pub url: String,
     /// A branch, a tag, or a commit in full; the repository's HEAD unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,7 +47,7 @@ pub struct Git {
     /// The commit in full; it comes before the revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,
-    /// A folder with the files `username` and `password`.
+    /// A folder with the files `username` and `password`; for ssh `ssh-privatekey` and `known_hosts`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_dir: Option<String>,
 }

@@ -213,6 +213,9 @@ impl RunSpec {
         }
         if let Some(source) = &spec.source {
             check_source(source)?;
+            if let Some(cache) = source.cache.as_ref().filter(|cache| !crate::is_safe_relative(cache)) {
+                return Err(BadSpec::Prefix(cache.clone()));
+            }
         }
         check_names("input", spec.inputs.iter().map(|input| input.name.as_str()))?;
         check_names("output", spec.outputs.iter().map(|output| output.name.as_str()))?;
@@ -290,6 +293,12 @@ mod tests {
                     r#""source": {"path": "/a", "subdirectory": "../b", "origin": {"packed": {"uri": "s3://x", "digest": "d"}}}"#,
                 ),
                 "../b",
+            ),
+            (
+                with(
+                    r#""source": {"path": "/a", "cache": "../c", "origin": {"packed": {"uri": "s3://x", "digest": "d"}}}"#,
+                ),
+                "../c",
             ),
         ] {
             assert!(RunSpec::read(&text).unwrap_err().to_string().contains(why), "{text}");

@@ -8,7 +8,6 @@ use futures::stream::BoxStream;
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url, header};
 use std::fmt;
 use std::io::{self, Read};
-use std::path::Path;
 use std::time::Duration;
 use tokio::runtime::Handle;
 
@@ -17,48 +16,13 @@ const SILENCE: Duration = Duration::from_secs(60);
 const ADVERTISEMENT: &str = "/info/refs";
 const QUERY: &str = "service=git-upload-pack";
 
-/// Who asks.
-#[derive(Clone)]
-pub struct Credentials {
-    username: String,
-    password: String,
-}
-
-// Nothing of them belongs into a log.
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Credentials(…)")
-    }
-}
-
-impl Credentials {
-    /// Of the files `username` and `password` of a mounted Secret. Servers that take a token as the password take any
-    /// name.
-    ///
-    /// # Errors
-    /// When there is no password.
-    pub fn read(folder: &Path) -> Result<Self, GitError> {
-        let word = |name: &str| {
-            let text = std::fs::read_to_string(folder.join(name)).ok()?;
-            let text = text.trim_end_matches(['\r', '\n']).to_owned();
-            (!text.is_empty()).then_some(text)
-        };
-        let password = word("password").ok_or_else(|| {
-            GitError::Invalid(
-                "source.git.secret: the Secret has no key password; for https it has username and password, and a token is a password"
-                    .to_owned(),
-            )
-        })?;
-        Ok(Self { username: word("username").unwrap_or_else(|| "git".to_owned()), password })
-    }
-}
-
 /// A repository behind an address.
 #[derive(Debug)]
 pub struct Server {
     client: Client,
     handle: Handle,
-    credentials: Option<Credentials>,
+    // User and password.
+    named: Option<(String, String)>,
     // As it was given, and where redirections have led.
     given: Url,
     base: Url,
@@ -66,11 +30,11 @@ pub struct Server {
 
 impl Server {
     /// At this address.
-    pub fn new(url: &str, credentials: Option<Credentials>, handle: Handle) -> Result<Self, GitError> {
+    pub fn new(url: &str, named: Option<(String, String)>, handle: Handle) -> Result<Self, GitError> {
         let bad = |why: String| GitError::Invalid(format!("source.git.url: {}: {why}", cultivar_data::public(url)));
         let given = Url::parse(url.trim_end_matches('/')).map_err(|error| bad(error.to_string()))?;
         let client = cultivar_data::client(SILENCE).map_err(|error| bad(error.to_string()))?;
-        Ok(Self { client, handle, credentials, base: given.clone(), given })
+        Ok(Self { client, handle, named, base: given.clone(), given })
     }
 
     /// The address, without what is secret in it.
@@ -103,8 +67,8 @@ impl Server {
     fn send(&self, request: RequestBuilder) -> Result<Response, GitError> {
         let mut request = request.header("Git-Protocol", "version=2");
         // Whoever a redirection leads to is not whom the user trusts. The client drops them too when it follows one.
-        if let Some(who) = self.credentials.as_ref().filter(|_| self.base.origin() == self.given.origin()) {
-            request = request.basic_auth(&who.username, Some(&who.password));
+        if let Some((user, password)) = self.named.as_ref().filter(|_| self.base.origin() == self.given.origin()) {
+            request = request.basic_auth(user, Some(password));
         }
         let answer = self.handle.block_on(request.send()).map_err(|error| {
             let why = format!("{} does not answer: {}", self.name(), cultivar_data::reason(&error));
@@ -123,7 +87,7 @@ impl Server {
         match status {
             StatusCode::NOT_FOUND | StatusCode::GONE => GitError::NoRepository { url, why },
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                let todo = match self.credentials {
+                let todo = match self.named {
                     Some(_) => {
                         "check username, password and what they allow in the Secret that source.git.secret names"
                     }

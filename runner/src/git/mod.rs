@@ -1,18 +1,22 @@
-//! One commit of a repository, fetched over HTTP and written into a folder; without a `git` in the image.
+//! One commit of a repository, fetched over HTTP or ssh and written into a folder; without a `git` in the image.
 //!
 //! Comes in: an address, what is wanted of it, credentials. Goes out: the files of one commit, and which one it was.
-//! [`wire`] is the conversation, [`http`] carries it, [`packets`] frames it, [`checkout`] writes the files. All of it
-//! blocks, and belongs on a thread of its own.
+//! [`wire`] is the conversation, [`http`] or [`ssh`] carries it ([`transport`]), [`packets`] frames it, [`checkout`] writes
+//! the files. All of it blocks, and belongs on a thread of its own.
 
+mod address;
 mod checkout;
+mod credentials;
 mod error;
 mod http;
 mod pack;
 mod packets;
+mod ssh;
+mod transport;
 mod wire;
 
+pub use credentials::Credentials;
 pub use error::GitError;
-pub use http::Credentials;
 
 use cultivar_data::Backoff;
 use gix_hash::ObjectId;
@@ -93,7 +97,7 @@ fn fetch_pack(
     handle: &Handle,
     stop: &AtomicBool,
 ) -> Result<pack::Pack, GitError> {
-    let mut server = http::Server::new(&wanted.url, wanted.credentials.clone(), handle.clone())?;
+    let mut server = transport::Server::new(wanted, handle.clone())?;
     let names = wire::Names::of(wanted);
     let advertised = wire::advertised(&mut server, &names)?;
     let tip = match names.commit() {

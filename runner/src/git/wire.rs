@@ -3,7 +3,8 @@
 //! Protocol version 2 (gitprotocol-v2) where the server speaks it, else version 0 (gitprotocol-pack), which some still do.
 
 use super::packets::{Band, Packet, Packets, put, said};
-use super::{GitError, Wanted, http};
+use super::transport::{Body, Server};
+use super::{GitError, Wanted};
 use gix_hash::ObjectId;
 use std::io::Read;
 
@@ -84,7 +85,7 @@ fn odd(line: &[u8]) -> GitError {
 }
 
 /// Asks what the server is.
-pub fn advertised(server: &mut http::Server, names: &Names) -> Result<Advertised, GitError> {
+pub fn advertised(server: &mut Server, names: &Names) -> Result<Advertised, GitError> {
     let mut packets = Packets::new(server.advertisement()?);
     let advertised = read_advertised(&mut packets, names)?;
     if advertised.capabilities.iter().any(|capability| capability == "object-format=sha256") {
@@ -126,7 +127,7 @@ fn read_advertised(packets: &mut Packets<impl Read>, names: &Names) -> Result<Ad
 }
 
 /// What the revision is there: a commit, or a tag of one.
-pub fn resolve(server: &mut http::Server, advertised: &Advertised, names: &Names) -> Result<String, GitError> {
+pub fn resolve(server: &mut Server, advertised: &Advertised, names: &Names) -> Result<String, GitError> {
     if !advertised.second {
         return names.best(&advertised.found);
     }
@@ -149,7 +150,7 @@ pub fn resolve(server: &mut http::Server, advertised: &Advertised, names: &Names
 }
 
 /// Asks for one commit, or the tag of one, and what belongs to it; without history where the server can do so.
-pub fn fetch(server: &mut http::Server, advertised: &Advertised, tip: &ObjectId) -> Result<Band<http::Body>, GitError> {
+pub fn fetch(server: &mut Server, advertised: &Advertised, tip: &ObjectId) -> Result<Band<Body>, GitError> {
     let request = if advertised.second { second(advertised, tip) } else { first(advertised, tip)? };
     let mut packets = Packets::new(server.ask(request)?);
     loop {

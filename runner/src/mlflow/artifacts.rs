@@ -36,35 +36,25 @@ pub async fn answer(request: Request<Incoming>, rest: &str, state: &Mutex<State>
     }
 }
 
-fn decode(path: &str) -> Result<String, CallError> {
+/// The path without its escapes.
+pub fn decode(path: &str) -> Result<String, CallError> {
     // form_urlencoded would read '+' as a space, so it is kept out of its way.
     let plus = path.replace('+', "%2B");
     let decoded = url::form_urlencoded::parse(plus.as_bytes()).next().map(|(key, _)| key.into_owned());
     decoded.filter(|text| !text.contains('\u{fffd}')).ok_or_else(|| CallError::invalid("the path is not UTF-8"))
 }
 
-// EXPERIMENT/RUN/artifacts/PATH or EXPERIMENT/models/MODEL/artifacts/PATH, as a path on disk; and whether PATH is there.
-fn locate(path: &str, state: &Mutex<State>) -> Result<(PathBuf, bool), CallError> {
+/// The address of an artifact, below the API's own, as a path on disk; and whether it is more than a run or model.
+pub fn locate(path: &str, state: &Mutex<State>) -> Result<(PathBuf, bool), CallError> {
     let state = state.lock().unwrap_or_else(PoisonError::into_inner);
-    let bad = || CallError::invalid(format!("{path:?} is no path of an artifact"));
     let path = path.trim_matches('/');
-    let mut parts = path.splitn(3, '/').skip(1);
-    let (owner, rest) = (parts.next().ok_or_else(bad)?, parts.next().ok_or_else(bad)?);
-    let (folder, rest) = if owner == "models" {
-        let (id, rest) = rest.split_once('/').ok_or_else(bad)?;
-        let model = state.models.iter().find(|model| model.id == id);
-        (model.map(|model| state.outputs.join(&model.folder)), rest)
-    } else {
-        (state.run_folder(owner), rest)
-    };
-    let folder =
-        folder.ok_or_else(|| CallError::missing(format!("{path:?} belongs to no run or model of this experiment")))?;
-    let rest = rest.strip_prefix("artifacts").ok_or_else(bad)?.trim_start_matches('/');
+    let missing = || CallError::missing(format!("{path:?} belongs to no run or model of this experiment"));
+    let (folder, rest) = state.owner(path).ok_or_else(missing)?;
     if rest.is_empty() {
         return Ok((folder, false));
     }
     if !is_safe_relative(rest) {
-        return Err(bad());
+        return Err(CallError::invalid(format!("{path:?} is no path of an artifact")));
     }
     Ok((folder.join(rest), true))
 }

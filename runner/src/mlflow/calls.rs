@@ -7,9 +7,13 @@ use serde_json::{Value, json};
 
 type Answer = Result<Value, CallError>;
 
+/// The name of a call of MLflow's own: what its path has after the API's.
+pub fn name(path: &str) -> Option<&str> {
+    path.strip_prefix("/api/2.0/mlflow/").or_else(|| path.strip_prefix("/ajax-api/2.0/mlflow/"))
+}
+
 pub fn call(state: &mut State, method: &Method, path: &str, args: &Value) -> Answer {
-    let name =
-        path.strip_prefix("/api/2.0/mlflow/").or_else(|| path.strip_prefix("/ajax-api/2.0/mlflow/")).unwrap_or(path);
+    let name = name(path).unwrap_or(path);
     if let Some(rest) = name.strip_prefix("logged-models") {
         return models(state, method, rest.trim_start_matches('/'), args);
     }
@@ -64,21 +68,21 @@ pub fn call(state: &mut State, method: &Method, path: &str, args: &Value) -> Ans
 
 fn create_run(state: &mut State, args: &Value) -> Answer {
     let id = state.fresh();
-    let mut run = Run { id: id.clone(), status: "RUNNING".to_owned(), user: text(args, "user_id"), ..Run::default() };
+    let artifacts = Some(format!("{EXPERIMENT}/{id}/artifacts"));
+    let mut run = Run { id, artifacts, status: "RUNNING".to_owned(), ..Run::default() };
+    asked(&mut run, args);
+    Ok(json!({"run": run_json(state.add(run))}))
+}
+
+/// Takes over what a call asks a new run to be.
+pub fn asked(run: &mut Run, args: &Value) {
+    run.user = text(args, "user_id");
     run.start = integer(&args["start_time"]).unwrap_or_else(now);
     run.tags = pairs(args, "tags");
     run.name = Some(text(args, "run_name"))
         .filter(|name| !name.is_empty())
         .or_else(|| run.tags.get("mlflow.runName").cloned())
-        .unwrap_or_else(|| format!("run-{}", &id[..8]));
-    // Two runs of one name would share their metrics' names.
-    if state.runs.values().any(|other| other.name == run.name) {
-        run.name = format!("{}-{}", run.name, &id[..8]);
-    }
-    run.tags.insert("mlflow.runName".to_owned(), run.name.clone());
-    let answer = json!({"run": run_json(&run)});
-    state.runs.insert(id, run);
-    Ok(answer)
+        .unwrap_or_default();
 }
 
 fn update_run(state: &mut State, args: &Value) -> Answer {
@@ -213,7 +217,8 @@ fn create_model(state: &mut State, args: &Value) -> Answer {
         },
         "data": {"params": list(args, "params"), "metrics": []},
     });
-    state.models.push(Model { id, folder, json: json.clone() });
+    let artifacts = Some(format!("{EXPERIMENT}/models/{id}/artifacts"));
+    state.models.push(Model { id, folder, artifacts, json: json.clone() });
     Ok(json!({"model": json}))
 }
 
@@ -263,11 +268,11 @@ pub fn run_json(run: &Run) -> Value {
     })
 }
 
-fn run_id(args: &Value) -> String {
+pub fn run_id(args: &Value) -> String {
     Some(text(args, "run_id")).filter(|id| !id.is_empty()).unwrap_or_else(|| text(args, "run_uuid"))
 }
 
-fn text(args: &Value, key: &str) -> String {
+pub fn text(args: &Value, key: &str) -> String {
     args[key].as_str().unwrap_or_default().to_owned()
 }
 

@@ -1,15 +1,21 @@
-//! A tracking server for the real `mlflow` client, of exactly one run.
+//! A tracking server for the real `mlflow` client, of exactly one run; or what stands before the user's own.
 //!
 //! Comes in: the calls of the client 3.x, on a port of 127.0.0.1. Goes out: metrics as lines of the metrics file, artifacts
 //! and models as files in the outputs folder (so they become outputs like any other), params, tags and datasets as
 //! [`Logged`]. The program finds it by MLFLOW_TRACKING_URI and resumes the run that MLFLOW_RUN_ID names. Runs that it opens
 //! beside that one (nested, or one after the other) are kept apart by their names.
 //!
+//! Where the user has set a tracking server, that one answers: [`forward`] hands every call on and its answer back, and
+//! [`record`] notes what went through. Runs and their ids are the server's; the first one that the program opens is the
+//! experiment's.
+//!
 //! The calls are those of MLflow's REST API, <https://mlflow.org/docs/latest/rest-api.html>, as the client 3.17 makes them.
 
 mod artifacts;
 mod calls;
 mod filter;
+mod forward;
+mod record;
 mod state;
 
 use bytes::Bytes;
@@ -28,11 +34,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::TcpListener;
 
+pub use forward::Upstream;
 pub use state::Logged;
 use state::State;
 
 /// More than this is no call; artifacts are streamed and have no such limit.
 const MAX_CALL: usize = 32 * 1024 * 1024;
+/// Where the client puts and gets the artifacts that the tracking server hands on.
+const ARTIFACTS: &str = "/api/2.0/mlflow-artifacts/artifacts";
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
 
@@ -64,32 +73,43 @@ pub struct Endpoint {
     state: Arc<Mutex<State>>,
     serving: tokio::task::JoinHandle<()>,
     url: String,
+    upstream: Option<Arc<Upstream>>,
 }
 
 impl Endpoint {
-    /// Starts to listen. Nothing is written before somebody calls.
+    /// Starts to listen, before the user's own server where there is one. Nothing is written before somebody calls.
     ///
     /// # Errors
     /// When no port can be had.
-    pub async fn start(spec: &RunSpec, metrics: &Path) -> io::Result<Self> {
+    pub async fn start(spec: &RunSpec, metrics: &Path, upstream: Option<Upstream>) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let url = format!("http://{}", listener.local_addr()?);
-        let state = Arc::new(Mutex::new(State::new(spec, metrics)?));
-        let serving = tokio::spawn(serve(listener, Arc::clone(&state)));
-        Ok(Self { state, serving, url })
+        let upstream = upstream.map(Arc::new);
+        let state = if upstream.is_some() { State::empty(spec, metrics) } else { State::new(spec, metrics) };
+        let state = Arc::new(Mutex::new(state?));
+        let serving = tokio::spawn(serve(listener, Arc::clone(&state), upstream.clone()));
+        Ok(Self { state, serving, url, upstream })
     }
 
-    /// What the program's environment gets.
+    /// What the program's environment gets. Which run it is on a server of the user's, that server and the user say.
     #[must_use]
-    pub fn environment(&self) -> [(&'static str, OsString); 2] {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        [("MLFLOW_TRACKING_URI", self.url.clone().into()), ("MLFLOW_RUN_ID", state.main.clone().into())]
+    pub fn environment(&self) -> Vec<(&'static str, OsString)> {
+        let mut environment = vec![("MLFLOW_TRACKING_URI", self.url.clone().into())];
+        if self.upstream.is_none() {
+            let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            environment.push(("MLFLOW_RUN_ID", state.main.clone().into()));
+        }
+        environment
     }
 
     /// What was logged so far, beside metrics and artifacts.
     #[must_use]
     pub fn logged(&self) -> Logged {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).logged()
+        let logged = self.state.lock().unwrap_or_else(PoisonError::into_inner).logged();
+        match &self.upstream {
+            Some(upstream) => Logged { server: Some(upstream.name()), ..logged },
+            None => Logged { run: None, ..logged },
+        }
     }
 }
 
@@ -99,7 +119,7 @@ impl Drop for Endpoint {
     }
 }
 
-async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
+async fn serve(listener: TcpListener, state: Arc<Mutex<State>>, upstream: Option<Arc<Upstream>>) {
     // Dropped with this task, and every connection with it.
     let mut connections = tokio::task::JoinSet::new();
     loop {
@@ -109,42 +129,55 @@ async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             continue;
         };
-        let state = Arc::clone(&state);
+        let (state, upstream) = (Arc::clone(&state), upstream.clone());
         connections.spawn(async move {
-            let service = service_fn(move |request| answer(request, Arc::clone(&state)));
+            let service = service_fn(move |request| answer(request, Arc::clone(&state), upstream.clone()));
             // A client that hangs up is no concern of ours.
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
     }
 }
 
-async fn answer(request: Request<Incoming>, state: Arc<Mutex<State>>) -> Result<Response<Body>, Infallible> {
+async fn answer(
+    request: Request<Incoming>,
+    state: Arc<Mutex<State>>,
+    upstream: Option<Arc<Upstream>>,
+) -> Result<Response<Body>, Infallible> {
     let path = request.uri().path().to_owned();
-    let done = match path.strip_prefix("/api/2.0/mlflow-artifacts/artifacts") {
-        Some(rest) => artifacts::answer(request, rest, &state).await,
-        None => call(request, &path, &state).await.map(|value| whole(StatusCode::OK, &value)),
+    let done = match (upstream, path.strip_prefix(ARTIFACTS)) {
+        (Some(upstream), _) => forward::answer(request, &upstream, &state).await,
+        (None, Some(rest)) => artifacts::answer(request, rest, &state).await,
+        (None, None) => call(request, &path, &state).await.map(|value| whole(StatusCode::OK, &value)),
     };
     Ok(done.unwrap_or_else(|error| whole(error.status, &json!({"error_code": error.code, "message": error.message}))))
 }
 
 async fn call(request: Request<Incoming>, path: &str, state: &Mutex<State>) -> Result<Value, CallError> {
     let (parts, body) = request.into_parts();
-    let body = Limited::new(body, MAX_CALL).collect().await;
-    let body = body.map_err(|error| CallError::invalid(format!("the request cannot be read: {error}")))?.to_bytes();
-    let arguments = if parts.method == Method::GET {
-        Value::Object(
-            url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes())
-                .map(|(key, value)| (key.into_owned(), Value::String(value.into_owned())))
-                .collect(),
-        )
-    } else if body.is_empty() {
-        json!({})
-    } else {
-        serde_json::from_slice(&body)
-            .map_err(|error| CallError::invalid(format!("the request is not JSON: {error}")))?
-    };
+    let body = whole_body(body).await?;
+    let arguments =
+        arguments(&parts, &body).map_err(|error| CallError::invalid(format!("the request is not JSON: {error}")))?;
     let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
     calls::call(&mut state, &parts.method, path, &arguments)
+}
+
+async fn whole_body(body: Incoming) -> Result<Bytes, CallError> {
+    let body = Limited::new(body, MAX_CALL).collect().await;
+    Ok(body.map_err(|error| CallError::invalid(format!("the request cannot be read: {error}")))?.to_bytes())
+}
+
+fn arguments(parts: &hyper::http::request::Parts, body: &[u8]) -> serde_json::Result<Value> {
+    if parts.method == Method::GET {
+        let query = url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
+        let pairs = query.map(|(key, value)| (key.into_owned(), Value::String(value.into_owned())));
+        return Ok(Value::Object(pairs.collect()));
+    }
+    if body.is_empty() { Ok(json!({})) } else { serde_json::from_slice(body) }
+}
+
+/// A text of a URL without its escapes.
+pub(crate) fn percent_decoded(text: &str) -> String {
+    artifacts::decode(text).unwrap_or_else(|_| text.to_owned())
 }
 
 fn whole(status: StatusCode, value: &Value) -> Response<Body> {

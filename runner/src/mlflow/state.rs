@@ -27,6 +27,10 @@ pub struct Logged {
     pub datasets: Vec<Value>,
     /// What was not understood.
     pub problems: Vec<String>,
+    /// The user's own server, without credentials, where there is one.
+    pub server: Option<String>,
+    /// The run of that server that this one is there.
+    pub run: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -37,6 +41,8 @@ pub struct Run {
     pub start: i64,
     pub end: Option<i64>,
     pub user: String,
+    /// What the addresses of its artifacts begin with; none where they do not pass here.
+    pub artifacts: Option<String>,
     /// By key: value, timestamp, step of the latest.
     pub metrics: BTreeMap<String, (f64, i64, i64)>,
     pub params: BTreeMap<String, String>,
@@ -50,12 +56,22 @@ pub struct Model {
     pub id: String,
     /// Its folder's name in the outputs folder.
     pub folder: String,
+    /// What the addresses of its files begin with; none where they do not pass here.
+    pub artifacts: Option<String>,
     /// As the API gives it.
     pub json: Value,
 }
 
+/// A run of the user's server that the program has looked at.
+#[derive(Debug)]
+struct Met {
+    name: String,
+    uri: String,
+}
+
 #[derive(Debug)]
 pub struct State {
+    /// The run whose names are the experiment's own; empty until the program opens one on a server of the user's.
     pub main: String,
     pub experiment_name: String,
     pub runs: BTreeMap<String, Run>,
@@ -66,6 +82,7 @@ pub struct State {
     next: u64,
     seed: String,
     problems: Vec<String>,
+    met: BTreeMap<String, Met>,
 }
 
 pub fn now() -> i64 {
@@ -73,30 +90,100 @@ pub fn now() -> i64 {
 }
 
 impl State {
+    /// Of the one run that the runner itself is the server of.
     pub fn new(spec: &RunSpec, metrics: &Path) -> io::Result<Self> {
-        let seed = format!("{}/{}", spec.experiment.uid, spec.attempt);
-        let main = id(&seed);
-        let run = Run {
-            id: main.clone(),
+        let mut state = Self::empty(spec, metrics)?;
+        let id = id(&state.seed);
+        state.add(Run {
+            artifacts: Some(format!("{EXPERIMENT}/{id}/artifacts")),
+            id,
             name: spec.experiment.name.clone(),
             status: "RUNNING".to_owned(),
             start: now(),
             user: spec.experiment.namespace.clone(),
-            tags: BTreeMap::from([("mlflow.runName".to_owned(), spec.experiment.name.clone())]),
             ..Run::default()
-        };
+        });
+        Ok(state)
+    }
+
+    /// Of runs that another server has.
+    pub fn empty(spec: &RunSpec, metrics: &Path) -> io::Result<Self> {
         Ok(Self {
-            runs: BTreeMap::from([(main.clone(), run)]),
-            main,
+            runs: BTreeMap::new(),
+            main: String::new(),
             experiment_name: spec.experiment.name.clone(),
             models: Vec::new(),
             outputs: PathBuf::from(&spec.outputs_dir),
             metrics_path: metrics.to_owned(),
             metrics: File::options().append(true).create(true).open(metrics)?,
             next: 0,
-            seed,
+            seed: format!("{}/{}", spec.experiment.uid, spec.attempt),
             problems: Vec::new(),
+            met: BTreeMap::new(),
         })
+    }
+
+    /// Adds a run; the first is the main one.
+    pub fn add(&mut self, mut run: Run) -> &mut Run {
+        if self.main.is_empty() {
+            self.main.clone_from(&run.id);
+        }
+        if run.name.is_empty() {
+            run.name = format!("run-{}", short(&run.id));
+        }
+        // Two runs of one name would share their metrics' names.
+        if self.runs.values().any(|other| other.name == run.name && other.id != run.id) {
+            run.name = format!("{}-{}", run.name, short(&run.id));
+        }
+        run.tags.insert("mlflow.runName".to_owned(), run.name.clone());
+        let id = run.id.clone();
+        self.runs.insert(id.clone(), run);
+        self.runs.entry(id).or_default()
+    }
+
+    /// A run that another server told of: nothing is recorded of it before the program writes to it.
+    pub fn meet(&mut self, id: &str, name: &str, uri: &str) {
+        if self.met.len() < MOST || self.met.contains_key(id) {
+            self.met.insert(id.to_owned(), Met { name: name.to_owned(), uri: uri.to_owned() });
+        }
+    }
+
+    /// Makes a run of another server one of this experiment's: the program writes to it.
+    pub fn adopt(&mut self, id: &str) {
+        if id.is_empty() || self.runs.contains_key(id) {
+            return;
+        }
+        let (name, uri) = self.met.remove(id).map_or_else(Default::default, |met| (met.name, met.uri));
+        let artifacts = self.passing(&uri, &format!("run {id}"));
+        self.add(Run { id: id.to_owned(), name, artifacts, start: now(), ..Run::default() });
+    }
+
+    /// As [`State::adopt`], of the run that the address of an artifact belongs to.
+    pub fn adopt_owner(&mut self, path: &str) {
+        let owns = |met: &Met| root(&met.uri).is_some_and(|root| below(&root, path).is_some());
+        if let Some(id) = self.met.iter().find(|(_, met)| owns(met)).map(|(id, _)| id.clone()) {
+            self.adopt(&id);
+        }
+    }
+
+    /// What the addresses of files below this one begin with, if they pass here; that they do not is said.
+    pub fn passing(&mut self, uri: &str, whose: &str) -> Option<String> {
+        let root = root(uri);
+        if root.is_none() && !uri.is_empty() {
+            self.problem(format!(
+                "MLflow's client writes the artifacts of {whose} straight to {}; they are not kept here as well",
+                cultivar_data::public(uri)
+            ));
+        }
+        root
+    }
+
+    /// The folder of the run or model that the address of an artifact belongs to, and the rest of the address.
+    pub fn owner<'a>(&self, path: &'a str) -> Option<(PathBuf, &'a str)> {
+        let of = |root: &Option<String>| root.as_deref().and_then(|root| below(root, path));
+        let model =
+            self.models.iter().find_map(|model| Some((self.outputs.join(&model.folder), of(&model.artifacts)?)));
+        model.or_else(|| self.runs.values().find_map(|run| Some((self.run_folder(&run.id)?, of(&run.artifacts)?))))
     }
 
     /// A new id, unlike any other of this attempt.
@@ -142,15 +229,16 @@ impl State {
         if run == self.main {
             return Some(self.outputs.clone());
         }
-        let name = if plain(&found.name) { &found.name } else { &found.id };
+        let name = if plain(&found.name) { found.name.clone() } else { short(&found.id) };
         Some(self.outputs.join("runs").join(name))
     }
 
     /// A folder for a model. The newest of a name has the name itself; an older one steps aside.
     pub fn model_folder(&mut self, name: &str, id: &str) -> String {
-        let folder = if plain(name) { name } else { id };
+        let own = short(id.trim_start_matches("m-"));
+        let folder = if plain(name) { name } else { &own };
         if let Some(index) = self.models.iter().position(|model| model.folder == folder) {
-            let aside = format!("{folder}-{}", &self.models[index].id[2..10]);
+            let aside = format!("{folder}-{}", short(self.models[index].id.trim_start_matches("m-")));
             // A model without files has no folder yet.
             let _ = std::fs::rename(self.outputs.join(folder), self.outputs.join(&aside));
             self.models[index].folder = aside;
@@ -160,6 +248,7 @@ impl State {
 
     pub fn logged(&self) -> Logged {
         let mut logged = Logged { problems: self.problems.clone(), ..Logged::default() };
+        logged.run = Some(self.main.clone()).filter(|main| !main.is_empty());
         for (id, run) in &self.runs {
             for (name, value) in &run.params {
                 logged.params.insert(self.scoped(id, name), Value::String(cultivar_protocol::cut(value, LONGEST)));
@@ -182,6 +271,23 @@ impl State {
     }
 }
 
+/// The first of an id, whoever made it.
+pub fn short(id: &str) -> String {
+    id.chars().filter(|c| c.is_ascii_alphanumeric()).take(8).collect()
+}
+
+// `mlflow-artifacts:/a/b` is what the client asks its tracking server for; any other address it goes to by itself.
+fn root(uri: &str) -> Option<String> {
+    let path = uri.strip_prefix("mlflow-artifacts:")?;
+    let path = path.strip_prefix("//").map_or(Some(path), |rest| rest.starts_with('/').then_some(rest))?;
+    Some(path.trim_matches('/').to_owned()).filter(|path| !path.is_empty())
+}
+
+fn below<'a>(root: &str, path: &'a str) -> Option<&'a str> {
+    let rest = path.strip_prefix(root)?;
+    (rest.is_empty() || rest.starts_with('/')).then(|| rest.trim_start_matches('/'))
+}
+
 // A name that can be a folder of its own.
 fn plain(name: &str) -> bool {
     is_safe_relative(name) && !name.contains('/') && !name.contains(char::is_control) && name.len() <= 150
@@ -190,4 +296,26 @@ fn plain(name: &str) -> bool {
 // 32 hex digits, as MLflow's own.
 fn id(seed: &str) -> String {
     digest_of(seed.as_bytes()).trim_start_matches("sha256:").chars().take(32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_tracking_server_hands_on_passes_here() {
+        for (uri, expected) in [
+            ("mlflow-artifacts:/1/ab/artifacts", Some("1/ab/artifacts")),
+            ("mlflow-artifacts:///1/ab/artifacts/", Some("1/ab/artifacts")),
+            ("mlflow-artifacts://other:5000/1/ab/artifacts", None),
+            ("mlflow-artifacts:/", None),
+            ("s3://bucket/1/ab/artifacts", None),
+            ("/mnt/mlruns/1/ab/artifacts", None),
+        ] {
+            assert_eq!(root(uri).as_deref(), expected, "{uri}");
+        }
+        assert_eq!(below("1/ab", "1/ab/c d"), Some("c d"));
+        assert_eq!(below("1/ab", "1/ab"), Some(""));
+        assert_eq!(below("1/ab", "1/abc/d"), None);
+    }
 }

@@ -161,6 +161,7 @@ fn gather(spec: &RunSpec, facts: &mut Facts, ended: &Ended) -> RunResult {
     result.environment.extend(facts.source.environment.clone());
     if let Some(python) = &facts.python {
         result.environment.insert("requirementsDigest".to_owned(), Value::String(python.digest.clone()));
+        result.environment.insert("requirementsCache".to_owned(), Value::String(python.cached.words()));
     }
     result.source = facts.source.used.clone();
     if let Some(uri) = &facts.restored {
@@ -205,6 +206,9 @@ fn told(facts: &Facts, result: &mut RunResult) {
     result.problems.extend(logged.problems);
     if !logged.tags.is_empty() {
         result.environment.insert("tags".to_owned(), Value::Object(logged.tags.into_iter().collect()));
+    }
+    for (name, value) in [("trackingServer", logged.server), ("trackingRun", logged.run)] {
+        result.environment.extend(value.map(|value| (name.to_owned(), Value::String(value))));
     }
     if !logged.datasets.is_empty() {
         result.environment.insert("datasets".to_owned(), Value::Array(logged.datasets));

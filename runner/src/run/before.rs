@@ -38,7 +38,10 @@ async fn fetch(spec: &RunSpec, command: &[OsString], facts: &mut Facts) -> Resul
         facts.source = source::fetch(spec, source, &facts.mover).await?;
         facts.problems.append(&mut facts.source.problems);
         if let Some(requirements) = &source.requirements {
-            facts.python = Some(python::install(spec, source, requirements, command).await?);
+            let (store, mover) = (facts.store.as_ref(), &facts.mover);
+            let mut installed = python::install(spec, source, requirements, command, store, mover).await?;
+            facts.problems.append(&mut installed.problems);
+            facts.python = Some(installed);
         }
     }
     if !spec.inputs.is_empty() {

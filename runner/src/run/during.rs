@@ -6,7 +6,7 @@ use super::python::Installed;
 use super::{Ended, Failure};
 use crate::checkpoint::Saving;
 use crate::logs::{LogInlet, Logs};
-use crate::mlflow::Endpoint;
+use crate::mlflow::{Endpoint, Upstream};
 use crate::supervise::{Child, Pumps, Signalled, Signals, Tee};
 use cultivar_protocol::RunSpec;
 use nix::sys::signal::Signal;
@@ -14,6 +14,8 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
+
+const TRACKING_URI: &str = "MLFLOW_TRACKING_URI";
 
 /// Runs the program to its end.
 pub async fn program(spec: &RunSpec, command: &[OsString], signals: &mut Signals, facts: &mut Facts) -> Ended {
@@ -58,12 +60,22 @@ pub async fn program(spec: &RunSpec, command: &[OsString], signals: &mut Signals
     Ended::Program(code)
 }
 
-// A tracking server that the user has set is the one that is used.
+// A server that the user has set is handed every call; what cannot be handed on goes where it would go without us.
 async fn tracking(spec: &RunSpec, facts: &mut Facts) -> Vec<(&'static str, OsString)> {
-    if std::env::var_os("MLFLOW_TRACKING_URI").is_some() {
-        return Vec::new();
-    }
-    match Endpoint::start(spec, &metrics_file(spec)).await {
+    let upstream = match std::env::var_os(TRACKING_URI) {
+        None => None,
+        // Whoever sets nothing wants nothing of it.
+        Some(uri) if uri.is_empty() => return Vec::new(),
+        Some(uri) => match Upstream::read(&uri.to_string_lossy(), |name| std::env::var(name).ok()) {
+            Ok(upstream) => Some(upstream),
+            Err(why) => {
+                let text = format!("what MLflow logs goes to {TRACKING_URI} only, and is not in this record: {why}");
+                facts.problems.push(text);
+                return Vec::new();
+            }
+        },
+    };
+    match Endpoint::start(spec, &metrics_file(spec), upstream).await {
         Ok(endpoint) => facts.mlflow.insert(endpoint).environment().into_iter().chain(past_the_proxy()).collect(),
         Err(error) => {
             facts.problems.push(format!("there is no local MLflow endpoint: {error}"));

@@ -77,7 +77,8 @@ async fn git(spec: &RunSpec, source: &Source, from: &Git) -> Result<CheckedOut, 
     let broken = |error: DataError| failure("source", &error);
     let place = Place::of(Path::new(&source.path)).map_err(broken)?;
     let scratch = Place::of(&Path::new(&spec.run_dir).join("source.git")).map_err(broken)?;
-    let credentials = from.secret_dir.as_ref().map(|folder| Credentials::read(Path::new(folder))).transpose();
+    let credentials =
+        from.secret_dir.as_ref().map(|folder| Credentials::read(Path::new(folder), &from.url)).transpose();
     let wanted = Wanted {
         url: from.url.clone(),
         revision: from.revision.clone(),

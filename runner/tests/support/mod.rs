@@ -1,6 +1,8 @@
 //! Runs the real binary in a folder of its own.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub mod tracking;
+
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

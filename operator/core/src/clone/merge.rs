@@ -29,6 +29,12 @@ pub fn merge_template(source: &Value, unset: &[String], overrides: &Value) -> Re
     };
     let mut template = object(template, "the source's template")?;
     source::unpin(&mut template, unset, &overrides);
+    // One of them admits: who says which says that the other does not.
+    for (said, other) in [("queue", "admission"), ("admission", "queue")] {
+        if overrides.get(said).is_some_and(|value| !value.is_null()) {
+            template.remove(other);
+        }
+    }
     for (key, value) in &overrides {
         match template.get_mut(key) {
             Some(base) if key == "podTemplate" => strategic::compose(base, value),

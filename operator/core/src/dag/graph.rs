@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::infer::Stage;
-use crate::refs::{FieldPath, Located, RefError, listed};
+use crate::refs::{FieldPath, Located, RefError, instead};
 
 /// What can be wrong with a set of stages.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -103,7 +103,7 @@ fn unknown(stages: &[Stage]) -> Vec<Located<DagError>> {
     let missing = stages.iter().flat_map(|stage| &stage.needs).filter(|need| !existing.contains(need.stage.as_str()));
     missing
         .map(|need| {
-            let error = DagError::Unknown { name: need.stage.clone(), existing: listed(&existing) };
+            let error = DagError::Unknown { name: need.stage.clone(), existing: instead(&need.stage, &existing) };
             Located::new(need.at.clone(), error)
         })
         .collect()

@@ -97,7 +97,8 @@ fn unknown_after(stages: &[Value], at: &FieldPath) -> Vec<Located<DagError>> {
     for (index, stage) in stages.iter().enumerate() {
         for (name, at) in after(stage, &at.index(index)) {
             if !existing.contains(name) {
-                let error = DagError::Unknown { name: name.to_owned(), existing: crate::refs::listed(&existing) };
+                let error =
+                    DagError::Unknown { name: name.to_owned(), existing: crate::refs::instead(name, &existing) };
                 errors.push(Located::new(at, error));
             }
         }
@@ -149,6 +150,14 @@ impl Edges {
                     Err(error) => edges.errors.push(Located::new(at, error.into())),
                 },
                 ("after", _) => {}
+                ("repeat", value) => {
+                    let until = value.get("until").and_then(Value::as_str);
+                    match until.map(Expression::parse) {
+                        Some(Ok(expression)) => edges.read(expression.uses(), &at),
+                        Some(Err(error)) => edges.errors.push(Located::new(at.key("until"), error.into())),
+                        None => {}
+                    }
+                }
                 _ => {
                     for (at, reference) in scan(value, &at) {
                         match reference {

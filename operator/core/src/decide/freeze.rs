@@ -84,7 +84,7 @@ fn from_of(spec: &Value) -> Option<From> {
 }
 
 // What stands in a spec beside the template: of an experiment, and of a stage.
-const NOT_TEMPLATE: [&str; 13] = [
+const NOT_TEMPLATE: [&str; 16] = [
     "from",
     "unset",
     "record",
@@ -98,6 +98,9 @@ const NOT_TEMPLATE: [&str; 13] = [
     "count",
     "maxParallel",
     "failFast",
+    "repeat",
+    "pipeline",
+    "pipelineDigest",
 ];
 
 /// The part of a stored spec that overrides a source's template, or is the template of a root.
@@ -127,7 +130,7 @@ pub fn freeze(spec: &Value, sources: &Sources, exclude: Option<&str>) -> Frozen<
     match clone::merge_template(template, &unset, &overrides(spec)) {
         Err(error) => refused(Reason::InvalidTemplate, format!("cloning {}: {error}", source.meta.name)),
         Ok(merged) => {
-            let digest = source.status.digest.clone().unwrap_or_else(|| clone::digest(template));
+            let digest = source.status.digest.clone().unwrap_or_else(|| clone::digest_of_template(template));
             let cloned_from = ClonedFrom { name: source.meta.name.clone(), uid: source.meta.uid.clone(), digest };
             inputs::pin(merged, sources).and_then(|template| check(template, Some(cloned_from)))
         }

@@ -116,8 +116,10 @@ pub enum Action {
     ConfirmStage {
         /// Which stage, or which member of its fan-out.
         member: Member,
-        /// Name of the Experiment.
+        /// Name of the Experiment, or of the PipelineRun.
         experiment: String,
+        /// Whether it is a PipelineRun.
+        nested: bool,
     },
     /// Delete an Experiment whose time to live is over.
     DeleteExperiment {
@@ -130,6 +132,13 @@ pub enum Action {
     CreateStage(Box<NewStage>),
     /// Ask an Experiment to end.
     CancelExperiment {
+        /// Name.
+        name: String,
+    },
+    /// Create the run of a stage that runs another pipeline.
+    CreateNested(Box<NewNested>),
+    /// Ask a nested run to end.
+    CancelRun {
         /// Name.
         name: String,
     },
@@ -168,10 +177,13 @@ impl Action {
             Self::Run(Errand::ReadRecord(_)) => "ReadRecord",
             Self::Run(Errand::DeleteArtifacts(_)) => "DeleteArtifacts",
             Self::Run(Errand::Publish(_)) => "Publish",
+            Self::Run(Errand::FindLocalQueue(_)) => "FindLocalQueue",
             Self::ConfirmStage { .. } => "ConfirmStage",
             Self::DeleteExperiment { .. } => "DeleteExperiment",
             Self::CreateStage(_) => "CreateStage",
             Self::CancelExperiment { .. } => "CancelExperiment",
+            Self::CreateNested(_) => "CreateNested",
+            Self::CancelRun { .. } => "CancelRun",
             Self::CreateRun(_) => "CreateRun",
             Self::DeleteRun { .. } => "DeleteRun",
             Self::HoldForArtifacts => "HoldForArtifacts",
@@ -196,6 +208,23 @@ pub struct NewStage {
     pub spec: Value,
     /// Whose copy it is.
     pub cloned_from: Option<ClonedFrom>,
+}
+
+/// The run of a stage that runs another pipeline, to be made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewNested {
+    /// Name of the PipelineRun.
+    pub name: String,
+    /// Which stage, or which member of its fan-out or turn of its loop.
+    pub member: Member,
+    /// Name of the pipeline that is run.
+    pub pipeline: String,
+    /// Its parameters.
+    pub params: Map<String, Value>,
+    /// Digest that it must have.
+    pub digest: Option<String>,
+    /// The pipelines around it, the outermost first.
+    pub nested_in: Vec<String>,
 }
 
 /// A run, to be made.

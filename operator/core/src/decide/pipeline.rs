@@ -5,7 +5,7 @@
 use cultivar_crds::{Phase, PipelineStatus, Reason, RunSummary, labels};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Action, Event, NewRun, Plan, Urgency};
@@ -125,7 +125,8 @@ fn accept(snapshot: &Snapshot, plan: &mut Plan<PipelineStatus>) {
     let pipeline = &snapshot.pipeline;
     let digest = digest(&pipeline.spec);
     let on_demand = pipeline.spec.get("runOn").and_then(Value::as_str) == Some("Demand");
-    if !on_demand && needs_run(snapshot, &digest) {
+    let suspended = pipeline.spec.get("suspend").and_then(Value::as_bool).unwrap_or(false);
+    if !on_demand && !suspended && needs_run(snapshot, &digest) {
         let known = snapshot.runs.iter().filter_map(|run| revision(run));
         let mut revision = known.chain(plan.status.revision).max().unwrap_or(0).saturating_add(1);
         // A run that somebody made by hand may have the next name already.
@@ -139,7 +140,11 @@ fn accept(snapshot: &Snapshot, plan: &mut Plan<PipelineStatus>) {
         plan.status.latest_run = Some(RunSummary { name: name.clone(), phase: Phase::Running });
         plan.actions.push(Action::CreateRun(NewRun { name, revision, digest, generation: pipeline.meta.generation }));
     }
-    let ready = if on_demand { "runs on demand: make a PipelineRun" } else { "the run for this generation exists" };
+    let ready = match (suspended, on_demand) {
+        (true, _) => "suspended: a change makes no run until spec.suspend is false",
+        (false, true) => "runs on demand: make a PipelineRun",
+        (false, false) => "the run for this generation exists",
+    };
     Conditions::new(&mut plan.status.conditions, pipeline.meta.generation, snapshot.now)
         .set(kind::ACCEPTED, true, Reason::Valid, "")
         .set(kind::READY, true, Reason::UpToDate, ready)
@@ -211,8 +216,14 @@ fn summarise(snapshot: &Snapshot, plan: &mut Plan<PipelineStatus>) {
 // something names in `from` leaves its run's ownership first.
 fn trim_history(snapshot: &Snapshot, plan: &mut Plan<PipelineStatus>) {
     let limit = snapshot.pipeline.spec.get("historyLimit").and_then(Value::as_u64).unwrap_or(HISTORY_LIMIT);
-    let mut ended: Vec<&Arc<RunRecord>> =
-        snapshot.runs.iter().filter(|run| run.status.phase.is_terminal() && !run.meta.deleting).collect();
+    // What an unfinished run goes on from stays until that has ended.
+    let unfinished = snapshot.runs.iter().filter(|run| !run.status.phase.is_terminal());
+    let resumed: BTreeSet<&str> = unfinished.filter_map(|run| run.spec.get("resumeOf")?.as_str()).collect();
+    let mut ended: Vec<&Arc<RunRecord>> = snapshot
+        .runs
+        .iter()
+        .filter(|run| run.status.phase.is_terminal() && !run.meta.deleting && !resumed.contains(run.meta.name.as_str()))
+        .collect();
     ended.sort_by_key(|run| {
         let finished = time::read(run.status.finished_at.as_deref()).or(run.meta.created);
         (finished, revision(run), run.meta.name.clone())

@@ -8,10 +8,10 @@ use std::time::Duration;
 use super::data::StoreAccess;
 use super::time;
 
-/// Something to be done for one experiment.
+/// Something to be done for one experiment or run.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Errand {
-    /// Read a result that lies in the store.
+    /// Read a result, or another small document, that lies in the store.
     ReadResult(Document),
     /// Read the record that an experiment is made from, and check the artifacts that it names.
     ReadRecord(Document),
@@ -19,6 +19,8 @@ pub enum Errand {
     DeleteArtifacts(Leftovers),
     /// Write where an output lies into a ConfigMap.
     Publish(Publication),
+    /// Look whether the namespace has a LocalQueue of Kueue of this name.
+    FindLocalQueue(String),
 }
 
 /// A document in a store.

@@ -58,6 +58,13 @@ pub fn store_prefix(meta: &Meta) -> String {
     format!("{}/{}-{}", meta.namespace, meta.name, short_hash(&[&meta.uid], 4))
 }
 
+/// Where in a store the experiments of a namespace keep what they share. No experiment's own folder is called that: those
+/// end in a dash and 8 digits.
+#[must_use]
+pub fn cache_prefix(meta: &Meta) -> String {
+    format!("{}/cache", meta.namespace)
+}
+
 // Names are ASCII by the API's rule; a cut must not end in a dash.
 fn cut(name: &str, max: usize) -> String {
     let cut: String = name.chars().take(max).collect();

@@ -16,6 +16,15 @@ pub struct Node {
     pub allocatable: Amounts,
 }
 
+/// A pod that no queue admitted, as far as it takes up room.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outsider {
+    /// The node that it is on.
+    pub node: String,
+    /// What it holds there.
+    pub amounts: Amounts,
+}
+
 /// What keeps pods away that do not tolerate it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Taint {
@@ -81,10 +90,17 @@ impl Node {
         selected(&pod.node_selector) && selected(selector) && self.taints.iter().all(tolerated)
     }
 
-    /// Whether it has what the pod asks for, were it empty.
+    /// What is left of a resource once `taken` is gone.
     #[must_use]
-    pub fn has(&self, pod: &PodShape) -> bool {
-        pod.amounts.iter().all(|(resource, amount)| self.allocatable.get(resource).copied().unwrap_or(0) >= *amount)
+    pub fn left(&self, resource: &str, taken: Option<&Amounts>) -> i64 {
+        let has = self.allocatable.get(resource).copied().unwrap_or(0);
+        has.saturating_sub(taken.and_then(|taken| taken.get(resource)).copied().unwrap_or(0)).max(0)
+    }
+
+    /// Whether it has what the pod asks for once `taken` is gone.
+    #[must_use]
+    pub fn has(&self, pod: &PodShape, taken: Option<&Amounts>) -> bool {
+        pod.amounts.iter().all(|(resource, amount)| self.left(resource, taken) >= *amount)
     }
 }
 

@@ -65,6 +65,8 @@ pub struct QueueConfig {
     pub max_priority: i32,
     /// Longest that a program may run.
     pub max_runtime: Option<Duration>,
+    /// Most that wait in it.
+    pub max_queued: Option<usize>,
     /// How long a run is left alone.
     pub min_runtime: Duration,
     /// How often one experiment can be stopped for others.
@@ -200,6 +202,7 @@ pub fn config(name: &str, uid: &str, deleting: bool, spec: &QueueSpec) -> QueueC
             .collect(),
         max_priority: spec.max_priority.unwrap_or(i32::MAX),
         max_runtime: duration(spec.max_runtime.as_ref()),
+        max_queued: spec.max_queued.and_then(|most| usize::try_from(most).ok()),
         min_runtime: duration(preemption.min_runtime.as_ref()).unwrap_or_default(),
         preemption_limit: preemption.limit,
         pod: spec.pod_template.clone().map(|patch| {
@@ -247,6 +250,12 @@ pub fn add(sum: &mut Amounts, more: &Amounts) {
 #[must_use]
 pub fn times(amounts: &Amounts, factor: u32) -> Amounts {
     amounts.iter().map(|(resource, amount)| (Arc::clone(resource), amount.saturating_mul(i64::from(factor)))).collect()
+}
+
+/// Whether a resource is one that somebody added to Kubernetes' own: a GPU, a network card.
+#[must_use]
+pub fn is_extended(resource: &str) -> bool {
+    resource.contains('/') && !resource.starts_with("kubernetes.io/")
 }
 
 /// Whether a label selector takes these labels.

@@ -58,6 +58,12 @@ impl Meta {
         self.labels.get(key).map(String::as_str)
     }
 
+    /// Whether this run is a stage of another one.
+    #[must_use]
+    pub fn is_nested(&self) -> bool {
+        self.owner.as_ref().is_some_and(|owner| owner.kind == "PipelineRun")
+    }
+
     /// Whether `kind` `uid` controls this object.
     #[must_use]
     pub fn is_owned_by(&self, uid: &str) -> bool {
@@ -134,6 +140,10 @@ pub struct JobRecord {
     pub state: JobState,
     /// What each of its pods holds of a queue.
     pub holding: Option<Arc<Holding>>,
+    /// Whether it may have no pods for now.
+    pub suspended: bool,
+    /// Since when it may have pods, the last time.
+    pub started: Option<Timestamp>,
 }
 
 /// A pod's phase.

@@ -28,21 +28,37 @@ pub fn fault(template: &Value) -> Option<&'static str> {
         (Some(git), None) => match git.get("url").and_then(Value::as_str) {
             None => Some("git.url is missing: the address of the repository"),
             Some(url) if url.contains("${") => None,
+            Some(url) if is_ssh(url) && git.get("secret").is_none_or(Value::is_null) => Some(NO_KEY),
             Some(url) => bad_url(url),
         },
         (None, Some(_)) => None,
     }
 }
 
+/// Nobody is let in over ssh without a key.
+pub const NO_KEY: &str = "git.secret is missing: over ssh it names a Secret with ssh-privatekey and known_hosts; public code is fetched over https";
+
+/// Whether an address is one of ssh: `ssh://git@host/path`, or `git@host:path`.
+#[must_use]
+pub fn is_ssh(url: &str) -> bool {
+    url.starts_with("ssh://") || !url.contains("://") && url.split_once('@').is_some_and(|(_, rest)| rest.contains(':'))
+}
+
 /// Why a repository's address, its references resolved, cannot be used.
 #[must_use]
 pub fn bad_url(url: &str) -> Option<&'static str> {
-    let Some(rest) = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")) else {
-        return Some(
-            "git.url: git is fetched over https:// or http://, not over ssh: give the repository's https address and, where it is private, a secret with a token",
-        );
+    let ssh = is_ssh(url);
+    let rest = ["https://", "http://", "ssh://"].iter().find_map(|scheme| url.strip_prefix(scheme));
+    let Some(rest) = rest.or(ssh.then_some(url)) else {
+        return Some("git.url: git is fetched over https://, http:// or ssh://");
     };
-    if rest.split(['/', '?', '#']).next().is_some_and(|host| host.contains('@')) {
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    // Over ssh it is who logs in, and no secret; a password would be one.
+    let secret = match host.rsplit_once('@') {
+        Some((user, _)) => !ssh || user.contains(':'),
+        None => false,
+    };
+    if secret {
         return Some(
             "git.url: user and password do not belong into it: put them into a Secret and name it in git.secret",
         );
@@ -107,15 +123,28 @@ mod tests {
             ("http://git.team.svc:3000/a/b", ""),
             ("https://${params.host}/a", ""),
             ("https://host/with@sign", ""),
-            ("ssh://git@github.com/acme/train", "not over ssh"),
-            ("git@github.com:acme/train.git", "not over ssh"),
+            ("ssh://git@github.com/acme/train", "git.secret is missing"),
+            ("git@github.com:acme/train.git", "git.secret is missing"),
             ("file:///etc", "https://"),
+            ("/srv/code", "https://"),
+            ("host:code", "https://"),
             ("https://token@github.com/acme/train", "git.secret"),
             ("https://user:word@github.com", "git.secret"),
             ("https://host/a?token=x", "without query"),
             ("https://host/a b", "spaces"),
         ] {
             assert!(git(url).contains(words) && git(url).is_empty() == words.is_empty(), "{url}: {}", git(url));
+        }
+        let with = |url: &str| fault(&json!({"source": {"git": {"url": url, "secret": "s"}}})).unwrap_or_default();
+        for (url, words) in [
+            ("ssh://git@github.com/acme/train", ""),
+            ("ssh://host:2222/a", ""),
+            ("git@github.com:acme/train.git", ""),
+            ("ssh://git:word@host/a", "do not belong"),
+            ("me:word@host:a", "do not belong"),
+            ("ssh://git@host/a b", "spaces"),
+        ] {
+            assert!(with(url).contains(words) && with(url).is_empty() == words.is_empty(), "{url}: {}", with(url));
         }
         assert!(fault(&json!({"source": {"path": "/x"}})).unwrap().contains("git or packed"));
         assert!(fault(&json!({"source": {"git": {}}})).unwrap().contains("git.url"));

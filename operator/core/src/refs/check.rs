@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::choice::Choice;
-use super::error::{Located, RefError, list, quote};
+use super::error::{Located, RefError, instead, quote};
 use super::expression::Expression;
 use super::field::FieldPath;
 use super::path::{Head, PathRef, Scope};
@@ -81,6 +81,7 @@ pub struct Known {
     heads: BTreeMap<Head, Option<BTreeSet<String>>>,
     pipeline_params: Option<BTreeSet<String>>,
     fan_outs: BTreeSet<String>,
+    nested: BTreeSet<String>,
 }
 
 impl Known {
@@ -135,6 +136,13 @@ impl Known {
         self
     }
 
+    /// These stages run another pipeline: they have `outputs`.
+    #[must_use]
+    pub fn nested<S: AsRef<str>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.nested = names.into_iter().map(|name| name.as_ref().to_owned()).collect();
+        self
+    }
+
     /// `pipeline` may be used, and under `pipeline.params` these names.
     #[must_use]
     pub fn pipeline_params<S: AsRef<str>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
@@ -162,7 +170,12 @@ impl Known {
             |fields: &[&str]| Some(fields.iter().map(|field| (*field).to_owned()).collect::<BTreeSet<String>>());
         let stage = path.key(0).unwrap_or_default();
         let fans_out = self.fan_outs.contains(stage);
-        let fields = if fans_out { &FAN_OUT } else { &STAGE };
+        let fields: &[&str] = match (self.nested.contains(stage), fans_out) {
+            (true, true) => &NESTED_FAN_OUT,
+            (true, false) => &NESTED,
+            (false, true) => &FAN_OUT,
+            (false, false) => &STAGE,
+        };
         if !fans_out && path.key(1) == Some("members") {
             let problem = format!("stages.{stage} has no members: it has neither matrix nor count");
             return Err(RefError::Missing(problem));
@@ -182,14 +195,17 @@ impl Known {
 const STAGE: [&str; 4] = ["artifacts", "experiment", "metrics", "phase"];
 /// What a stage with members brings: lists below metrics and artifacts.
 const FAN_OUT: [&str; 4] = ["artifacts", "members", "metrics", "phase"];
+/// What a stage that runs another pipeline brings, and one that does so for many members.
+const NESTED: [&str; 3] = ["outputs", "phase", "run"];
+const NESTED_FAN_OUT: [&str; 3] = ["members", "outputs", "phase"];
 const METRIC: [&str; 4] = ["last", "max", "min", "step"];
-const ARTIFACT: [&str; 5] = ["digest", "name", "size", "type", "uri"];
+const ARTIFACT: [&str; 6] = ["digest", "json", "name", "size", "type", "uri"];
 
 fn member(place: &str, name: Option<&str>, names: Option<&BTreeSet<String>>) -> Result<(), RefError> {
     match (name, names) {
         (Some(name), Some(names)) if !names.contains(name) => {
-            let name = Value::from(quote(name));
-            Err(RefError::Missing(format!("{place} has no {name}; it has: {}", list(names))))
+            let shown = Value::from(quote(name));
+            Err(RefError::Missing(format!("{place} has no {shown}; it has: {}", instead(name, names))))
         }
         _ => Ok(()),
     }

@@ -61,7 +61,7 @@ pub enum RefError {
     #[error("{0}")]
     Missing(String),
     /// The name exists, but not in this place.
-    #[error("{reference}: \"{head}\" cannot be used here")]
+    #[error("{reference}: \"{head}\" cannot be used here{}", .head.belongs())]
     Unavailable {
         /// The reference.
         reference: String,
@@ -113,6 +113,21 @@ pub(crate) fn quote(text: &str) -> String {
         return text.to_owned();
     }
     text.chars().take(QUOTED).chain(['…']).collect()
+}
+
+/// How alike two names must be for one to be meant by the other.
+const ALIKE: f64 = 0.83;
+
+/// What there is instead of `wrong`: "a, b and c", and which of them was meant, where one is much like it.
+pub(crate) fn instead<S: AsRef<str>>(wrong: &str, names: impl IntoIterator<Item = S>) -> String {
+    let names: Vec<S> = names.into_iter().collect();
+    let alike = |name: &&S| strsim::jaro_winkler(&name.as_ref().to_lowercase(), &wrong.to_lowercase());
+    // Of equals the first.
+    let best = names.iter().rev().max_by(|one, other| alike(one).total_cmp(&alike(other)));
+    match best.filter(|name| alike(name) >= ALIKE) {
+        Some(meant) => format!("{}; did you mean {}?", list(&names), quote(meant.as_ref())),
+        None => list(&names),
+    }
 }
 
 /// "a, b, c and 4 more", or "nothing".

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use cel::common::ast::{CallExpr, operators};
 use serde_json::{Number, Value};
 
-use super::error::list;
+use super::error::instead;
 use super::members;
 use super::path::kind;
 
@@ -58,7 +58,7 @@ pub(super) fn check(call: &CallExpr) -> Result<(), String> {
         return match METHODS.iter().find(|(method, _)| *method == name) {
             Some((_, wanted)) if *wanted == count => Ok(()),
             Some((_, wanted)) => Err(format!(".{name}() takes {wanted} argument(s), not {count}")),
-            None => Err(format!("unknown method \".{name}()\"; there are: {}", list(METHODS.map(|(m, _)| m)))),
+            None => Err(format!("unknown method \".{name}()\"; there are: {}", instead(name, METHODS.map(|(m, _)| m)))),
         };
     }
     let operator = OPERATORS.iter().any(|(operator, operands)| *operator == name && *operands == count);
@@ -68,7 +68,7 @@ pub(super) fn check(call: &CallExpr) -> Result<(), String> {
     match GLOBAL.iter().find(|(function, ..)| *function == name) {
         Some((_, fewest, most)) if (*fewest..=*most).contains(&count) => Ok(()),
         Some(_) => Err(format!("{name}() does not take {count} arguments")),
-        None => Err(format!("unknown function \"{name}()\"; there are: {}", list(GLOBAL.map(|(f, ..)| f)))),
+        None => Err(format!("unknown function \"{name}()\"; there are: {}", instead(name, GLOBAL.map(|(f, ..)| f)))),
     }
 }
 

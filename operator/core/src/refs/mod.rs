@@ -12,7 +12,7 @@
 //! | `$${` | a literal `${` |
 //! | anything else, `${HOME}` and `${VAR:-x}` too | itself |
 //!
-//! There are two scopes. [`Scope::Outer`] (`pipeline`, `stages`, `matrix`) is resolved when a stage's experiment is
+//! There are two scopes. [`Scope::Outer`] (`pipeline`, `stages`, `matrix`, `repeat`) is resolved when a stage's experiment is
 //! created, [`Scope::Own`] (`params`, `inputs`, `outputs`, `run`) stays in the template and is resolved when the pod is
 //! rendered. What the first pass inserts is data: the second never parses it again (see [`escape`]).
 
@@ -33,8 +33,8 @@ mod template;
 
 pub use check::{Known, Reference, check, scan, unused_params};
 pub use choice::Choice;
-pub(crate) use error::list as listed;
 pub use error::{Located, RefError};
+pub(crate) use error::{instead, list as listed};
 pub use expression::{Expression, MAX_EXPRESSION, eval_bool};
 pub use field::{FieldPath, FieldSegment};
 pub(crate) use functions::equal;

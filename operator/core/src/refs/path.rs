@@ -6,14 +6,14 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::error::{RefError, list, quote};
+use super::error::{RefError, instead, quote};
 
 /// When a reference is resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
     /// When the pod is rendered: `params`, `inputs`, `outputs`, `run`.
     Own,
-    /// When the stage's experiment is created: `pipeline`, `stages`, `matrix`.
+    /// When the stage's experiment is created: `pipeline`, `stages`, `matrix`, `repeat`.
     Outer,
 }
 
@@ -34,12 +34,22 @@ pub enum Head {
     Stages,
     /// The coordinates of this member of a fan-out.
     Matrix,
+    /// The turn of a loop: its number, and what the one before brought.
+    Repeat,
 }
 
 impl Head {
     /// All heads, those of the own scope first.
-    pub const ALL: [Head; 7] =
-        [Head::Params, Head::Inputs, Head::Outputs, Head::Run, Head::Pipeline, Head::Stages, Head::Matrix];
+    pub const ALL: [Head; 8] = [
+        Head::Params,
+        Head::Inputs,
+        Head::Outputs,
+        Head::Run,
+        Head::Pipeline,
+        Head::Stages,
+        Head::Matrix,
+        Head::Repeat,
+    ];
 
     /// The head called `name`.
     #[must_use]
@@ -58,6 +68,7 @@ impl Head {
             Head::Pipeline => "pipeline",
             Head::Stages => "stages",
             Head::Matrix => "matrix",
+            Head::Repeat => "repeat",
         }
     }
 
@@ -66,7 +77,17 @@ impl Head {
     pub const fn scope(self) -> Scope {
         match self {
             Head::Params | Head::Inputs | Head::Outputs | Head::Run => Scope::Own,
-            Head::Pipeline | Head::Stages | Head::Matrix => Scope::Outer,
+            Head::Pipeline | Head::Stages | Head::Matrix | Head::Repeat => Scope::Outer,
+        }
+    }
+
+    /// Where it belongs, for whom finds it in another place.
+    pub(super) const fn belongs(self) -> &'static str {
+        match self {
+            Head::Matrix => "; only a stage with matrix or count has it",
+            Head::Repeat => "; only a stage with repeat has it",
+            Head::Pipeline | Head::Stages => "; only a pipeline's stages have it",
+            Head::Params | Head::Inputs | Head::Outputs | Head::Run => "",
         }
     }
 
@@ -157,7 +178,7 @@ pub(super) fn missing(place: &str, value: &Value, segment: &Segment) -> String {
     let place = quote(place);
     match (value, segment) {
         (Value::Object(map), Segment::Key(key)) => {
-            format!("{place} has no {}; it has: {}", Value::from(quote(key)), list(map.keys()))
+            format!("{place} has no {}; it has: {}", Value::from(quote(key)), instead(key, map.keys()))
         }
         (Value::Array(items), Segment::Index(index)) => {
             format!("{place} has no member [{index}]; it has {}", members(items.len()))

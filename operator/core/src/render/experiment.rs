@@ -34,9 +34,11 @@ pub fn stage(run: &Meta, new: &NewStage) -> Value {
         },
         "spec": new.spec,
     });
-    if let (Some(index), Some(coordinates)) = (new.member.index, &new.coordinates) {
-        let metadata = &mut experiment["metadata"];
+    let metadata = &mut experiment["metadata"];
+    if let Some(index) = new.member.index {
         metadata["labels"][labels::MEMBER] = index.to_string().into();
+    }
+    if let Some(coordinates) = &new.coordinates {
         metadata["annotations"][labels::COORDINATES] = serde_json::to_string(coordinates).unwrap_or_default().into();
         for (axis, value) in coordinates {
             if let Some(value) = as_label(value).filter(|_| is_label_value(axis)) {

@@ -8,6 +8,9 @@ use crate::domain::node::{PodShape, Toleration};
 use crate::domain::queue::{Amounts, PodDefaults, times};
 use crate::domain::{Equipment, Holding, Meta, Placement, names, settings};
 
+/// Kueue's label for the LocalQueue of a Job.
+const KUEUE_QUEUE: &str = "kueue.x-k8s.io/queue-name";
+
 /// The Job that plays attempt `number` of `experiment` with the frozen `template`.
 ///
 /// # Errors
@@ -59,6 +62,11 @@ pub fn job(
             "template": pod,
         },
     });
+    if let Some(queue) = template.pointer("/admission/kueue/localQueue") {
+        // Kueue takes the Jobs that carry its label, and ends their suspension when it admits them.
+        job["metadata"]["labels"][KUEUE_QUEUE] = queue.clone();
+        job["spec"]["suspend"] = true.into();
+    }
     if workers > 1 {
         gang::index(&mut job, workers);
     }

@@ -12,7 +12,8 @@ mod source;
 pub use experiment::stage;
 pub use gang::service;
 pub use job::{amounts, job};
-pub use run::run;
+pub use requests::of_pod;
+pub use run::{nested, run};
 pub use runner::{RUNNER, STORE_SECRET};
 
 use cultivar_crds::{GROUP, Reason, VERSION};

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{RenderError, runner, source};
 use crate::clone::strategic_merge;
-use crate::domain::queue::PodDefaults;
+use crate::domain::queue::{PodDefaults, is_extended};
 use crate::domain::{Equipment, Meta, Placement, text};
 use crate::refs::{FieldPath, Head, Insert, Located, Names, RefError, Scope, resolve, resolve_params};
 
@@ -267,11 +267,10 @@ fn env(experiment: &Meta, number: u32, template: &Value, own: &Own) -> Result<Va
 
 fn has_accelerator(resources: &Value) -> bool {
     let limits = resources.get("limits").and_then(Value::as_object);
-    limits.into_iter().flatten().any(|(resource, amount)| {
-        let extended =
-            resource.contains('/') && !resource.starts_with("hugepages-") && !resource.starts_with("kubernetes.io/");
-        extended && !matches!(as_text(amount).as_str(), "0" | "")
-    })
+    limits
+        .into_iter()
+        .flatten()
+        .any(|(resource, amount)| is_extended(resource) && !matches!(as_text(amount).as_str(), "0" | ""))
 }
 
 pub fn as_text(value: &Value) -> String {

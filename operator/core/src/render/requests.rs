@@ -13,6 +13,7 @@ use crate::domain::quantity::amount;
 use crate::domain::queue::{Amounts, add};
 
 /// The amounts of one pod.
+#[must_use]
 pub fn of_pod(pod: &Value) -> Amounts {
     let list = |key: &str| pod["spec"].get(key).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     let mut sidecars = Amounts::new();

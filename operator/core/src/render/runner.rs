@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::pod::{MAX_ENV, Own, as_text, at, name, unresolved, uri};
 use super::{RenderError, source};
-use crate::domain::names::{short_hash, store_prefix};
+use crate::domain::names::{cache_prefix, short_hash, store_prefix};
 use crate::domain::{Equipment, Meta, StoreAccess, settings, time};
 use crate::refs::{Insert, Scope, resolve};
 
@@ -175,7 +175,11 @@ pub fn spec(
         stage: label(labels::STAGE),
         store: equipment.store.as_ref().map(store),
         prefix: store_prefix(experiment),
-        source: source::spec(template, own)?,
+        source: source::spec(template, own)?.map(|source| protocol::Source {
+            // Experiments share packages with those that share credentials.
+            cache: source.requirements.as_ref().map(|_| cache_prefix(experiment)),
+            ..source
+        }),
         inputs,
         outputs,
         outputs_dir: format!("{HOME}/outputs"),

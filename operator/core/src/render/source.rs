@@ -39,6 +39,7 @@ pub fn spec(template: &Value, own: &Own) -> Result<Option<protocol::Source>, Ren
         path: path(read.path)?,
         subdirectory: below("subdirectory", read.subdirectory)?,
         requirements: below("python.requirements", read.python.map(|python| python.requirements))?,
+        cache: None,
         enter: !names_a_directory(template),
     }))
 }

@@ -4,6 +4,8 @@
 //! is never a fault: it is waited for.
 
 mod fan_out;
+mod loops;
+mod nested;
 mod params;
 mod source;
 
@@ -95,7 +97,13 @@ pub fn pipeline(spec: &Value) -> Report {
         .filter(|stage| fan_out::fans_out(stage))
         .filter_map(|stage| stage.get("name")?.as_str())
         .collect();
-    let outer = |known: Known| known.allow(Head::Stages, &names).fan_outs(&fan_outs).pipeline_params(&declared);
+    let nested: Vec<&str> = stages
+        .iter()
+        .filter(|stage| nested::is_nested(stage))
+        .filter_map(|stage| stage.get("name")?.as_str())
+        .collect();
+    let outer =
+        |known: Known| known.allow(Head::Stages, &names).fan_outs(&fan_outs).nested(&nested).pipeline_params(&declared);
     for (index, stage) in stages.iter().enumerate() {
         let at = at.key("stages").index(index);
         check_stage(stage, &at, &outer, &mut report);
@@ -106,16 +114,23 @@ pub fn pipeline(spec: &Value) -> Report {
             report.fault(fault.path, fault.value);
         }
     }
+    if let Some(Err(error)) = spec.pointer("/timeouts/run").and_then(Value::as_str).map(time::parse_duration) {
+        report.fault(at.key("timeouts").key("run"), error);
+    }
     params::defaults(spec, &at, &mut report);
+    one_admits(spec, &at, &mut report);
     report
 }
 
 // A stage by itself; `outer` adds what lies outside of it to what it may refer to.
 fn check_stage(stage: &Value, at: &FieldPath, outer: &dyn Fn(Known) -> Known, report: &mut Report) {
+    let own = if nested::is_nested(stage) { Known::nothing() } else { own_names(stage) };
+    nested::check(stage, at, report);
     settings(stage, at, &CHOSEN, report);
     source::check(stage, at, report);
     fan_out::check_fan_out(stage, at, &outer(Known::nothing()), report);
-    template(stage, at, fan_out::coordinates(stage, outer(own_names(stage))), report);
+    loops::check(stage, at, &outer(Known::nothing()), report);
+    template(stage, at, loops::turns(stage, fan_out::coordinates(stage, outer(own))), report);
     if let Some(when) = stage.get("when").and_then(Value::as_str) {
         condition(when, &at.key("when"), &fan_out::coordinates(stage, outer(Known::nothing())), report);
     }
@@ -162,9 +177,9 @@ fn template(spec: &Value, at: &FieldPath, known: Known, report: &mut Report) {
         let at = at.key(&key);
         match key.as_str() {
             // An expression, and what has a check of its own.
-            "when" | "matrix" | "count" => {}
+            "when" | "matrix" | "count" | "repeat" => {}
             "name" | "after" | "from" | "unset" | "cancel" | "ttlAfterFinished" | "store" | "keepOnFailure"
-            | "queue" => {
+            | "queue" | "admission" | "pipeline" | "pipelineDigest" => {
                 for (path, _) in scan(&value, &at) {
                     report.fault(path, LITERAL);
                 }
@@ -222,6 +237,7 @@ const CHOSEN: [&[&str]; 5] = [
 ];
 
 fn settings(spec: &Value, at: &FieldPath, chosen: &[&[&str]], report: &mut Report) {
+    one_admits(spec, at, report);
     let literal: [&[&str]; 3] = [&["timeouts", "template"], &["checkpoint", "every"], &["keepOnFailure"]];
     for path in CHOSEN.into_iter().chain(literal) {
         let value = path.iter().try_fold(spec, |value, key| value.get(key));
@@ -240,9 +256,18 @@ fn settings(spec: &Value, at: &FieldPath, chosen: &[&[&str]], report: &mut Repor
     }
 }
 
+fn one_admits(spec: &Value, at: &FieldPath, report: &mut Report) {
+    if spec.get("queue").is_some() && spec.get("admission").is_some() {
+        report.fault(
+            at.key("admission"),
+            "either a Queue admits it (queue) or Kueue does (admission): leave one of them out",
+        );
+    }
+}
+
 fn warn_unused(spec: &Value, at: &FieldPath, report: &mut Report) {
-    if spec.get("from").is_some() {
-        return; // what the source reads is not known here
+    if spec.get("from").is_some() || nested::is_nested(spec) {
+        return; // what the source or the other pipeline reads is not known here
     }
     let template = overrides(spec);
     let unused = unused_params(&template);
@@ -255,5 +280,31 @@ fn warn_unused(spec: &Value, at: &FieldPath, report: &mut Report) {
             text::some_of(&unused, 8),
             text::some_of(&read, 8),
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn one_of_the_two_admits_and_the_fault_names_the_field() {
+        let both = json!({"image": "a", "queue": "q", "admission": {"kueue": {"localQueue": "team-a"}}});
+        let refused = |report: Report| report.refusal().unwrap_or_default();
+        assert!(
+            refused(experiment(&both)).contains("spec.admission: either a Queue admits it"),
+            "{:?}",
+            experiment(&both)
+        );
+        let mut stage = both.clone();
+        stage["name"] = "train".into();
+        let said = refused(pipeline(&json!({ "stages": [stage] })));
+        assert!(said.contains("spec.stages[0].admission"), "{said}");
+        let said = refused(pipeline(
+            &json!({"queue": "q", "admission": both["admission"], "stages": [{"name": "a", "image": "a"}]}),
+        ));
+        assert!(said.contains("spec.admission"), "{said}");
+        assert_eq!(experiment(&json!({"image": "a", "admission": both["admission"]})).refusal(), None);
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::Report;
 use crate::decide::object;
 use crate::domain::text;
-use crate::refs::{FieldPath, scan};
+use crate::refs::{FieldPath, instead, scan};
 
 fn schemas(spec: &Value) -> BTreeMap<String, ParamSchema> {
     spec.get("paramSchema").and_then(|schema| BTreeMap::deserialize(schema).ok()).unwrap_or_default()
@@ -70,10 +70,18 @@ pub fn run_params(pipeline: &Value, run: &Value) -> Report {
         if !declared.contains(name) {
             report.fault(
                 at.key(name),
-                format!("the pipeline has no such parameter; it has: {}", text::some_of(&declared, 16)),
+                format!("the pipeline has no such parameter; it has: {}", instead(name, &declared)),
             );
         } else if let Some(schema) = schemas.get(name) {
             conform(value, schema, &at.key(name), &mut report);
+        }
+    }
+    let stages: Vec<&str> = crate::dag::all(pipeline).filter_map(|stage| stage.get("name")?.as_str()).collect();
+    for (index, name) in run.get("only").and_then(Value::as_array).into_iter().flatten().enumerate() {
+        if !name.as_str().is_some_and(|name| stages.contains(&name)) {
+            let wrong = name.as_str().unwrap_or_default();
+            let message = format!("the pipeline has no stage {name}; it has: {}", instead(wrong, &stages));
+            report.fault(FieldPath::of("spec").key("only").index(index), message);
         }
     }
     let defaults = object(pipeline.get("params"));

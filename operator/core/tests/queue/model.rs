@@ -1,12 +1,12 @@
 //! Anything in any order: what is held is what owners ask for, nothing is exceeded, and it always comes to rest.
 
 use cultivar_core::decide::queue::Id;
-use cultivar_core::domain::node::PodShape;
+use cultivar_core::domain::node::{Node, Outsider, PodShape};
 use cultivar_core::domain::queue::{Amounts, QueueConfig, config};
 use cultivar_crds::QueueSpec;
 use cultivar_crds::queue::{Preemption, Quantity, Share, Stop};
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::support::at;
@@ -14,6 +14,7 @@ use super::world::{Run, World};
 
 const RESOURCES: [&str; 2] = ["nvidia.com/gpu", "cpu"];
 const QUEUES: [&str; 3] = ["a", "b", "c"];
+const NODES: [&str; 2] = ["one", "two"];
 
 /// What can happen.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ enum Happens {
     EndStopped,
     Edit { queue: usize, spec: Box<QueueSpec> },
     Delete(usize),
+    Node(usize, Option<i64>),
+    Outsider { pod: u8, node: usize, gpus: i64 },
     Restart,
     Passes(i64),
 }
@@ -40,9 +43,14 @@ fn share() -> impl Strategy<Value = Share> {
 
 fn spec() -> impl Strategy<Value = QueueSpec> {
     let stop = prop_oneof![8 => Just(None), 1 => Just(Some(Stop::Hold)), 1 => Just(Some(Stop::Drain))];
-    let limits = (prop::option::of(0..60_u64), prop::option::of(0..3_u32), prop::option::of(1..6_i64));
+    let limits = (
+        prop::option::of(0..60_u64),
+        prop::option::of(0..3_u32),
+        prop::option::of(1..6_i64),
+        prop::option::of(1..5_u32),
+    );
     (prop::option::weighted(0.8, Just("gpus".to_owned())), 1..4_u32, share(), share(), any::<bool>(), stop, limits)
-        .prop_map(|(cohort, weight, gpu, cpu, both, stop, (min_runtime, limit, namespace))| QueueSpec {
+        .prop_map(|(cohort, weight, gpu, cpu, both, stop, (min_runtime, limit, namespace, max_queued))| QueueSpec {
             cohort,
             weight: Some(weight),
             resources: [("nvidia.com/gpu".to_owned(), gpu), ("cpu".to_owned(), cpu)]
@@ -55,6 +63,7 @@ fn spec() -> impl Strategy<Value = QueueSpec> {
                 .into_iter()
                 .collect(),
             stop,
+            max_queued,
             ..QueueSpec::default()
         })
 }
@@ -67,9 +76,15 @@ fn happens() -> impl Strategy<Value = Happens> {
         3 => Just(Happens::EndStopped),
         1 => (0..QUEUES.len(), spec()).prop_map(|(queue, spec)| Happens::Edit { queue, spec: Box::new(spec) }),
         1 => (0..QUEUES.len()).prop_map(Happens::Delete),
+        1 => (0..NODES.len(), prop::option::weighted(0.8, 0..8_i64)).prop_map(|(node, gpus)| Happens::Node(node, gpus)),
+        1 => (0..4_u8, 0..NODES.len(), 0..4_i64).prop_map(|(pod, node, gpus)| Happens::Outsider { pod, node, gpus }),
         1 => Just(Happens::Restart),
         2 => (1..120_i64).prop_map(Happens::Passes),
     ]
+}
+
+fn of_gpus(gpus: i64) -> Amounts {
+    [("nvidia.com/gpu".into(), gpus)].into_iter().collect()
 }
 
 struct Play {
@@ -102,12 +117,13 @@ impl Play {
                 let queue = Some(QUEUES[*queue].to_owned());
                 let run = Run {
                     queue,
-                    pod: PodShape::default(),
+                    pod: PodShape { amounts: of_gpus(amounts["nvidia.com/gpu"]), ..PodShape::default() },
                     amounts,
                     priority: *priority,
                     limit,
                     since: now,
                     asked: now,
+                    placed: false,
                     attempt: 1,
                     preempted: 0,
                     hold: None,
@@ -126,6 +142,14 @@ impl Play {
             }
             Happens::Edit { queue, spec } => self.world.set_queue(QUEUES[*queue], Some((**spec).clone()), now),
             Happens::Delete(queue) => self.world.set_queue(QUEUES[*queue], None, now),
+            Happens::Node(node, gpus) => {
+                let node_of = |gpus: i64| Node { allocatable: of_gpus(gpus), ..Node::default() };
+                self.world.set_node(NODES[*node], gpus.map(node_of));
+            }
+            Happens::Outsider { pod, node, gpus } => {
+                let outsider = Outsider { node: NODES[*node].to_owned(), amounts: of_gpus(*gpus) };
+                self.world.set_outsider(&format!("o/{pod}"), (*gpus > 0).then_some(outsider));
+            }
             Happens::Restart => self.world.restart(now),
             Happens::Passes(seconds) => self.seconds += seconds,
         }
@@ -171,6 +195,30 @@ impl Play {
         }
     }
 
+    // Whoever starts has a node that could take it, and whoever is told that there is none has none.
+    fn check_nodes(&self, before: &BTreeSet<(Id, u32)>) {
+        let told = self.world.nodes_told;
+        let left = |name: &String, node: &Node| {
+            let here = self.world.outsiders.values().filter(|outsider| outsider.node == *name);
+            node.allocatable["nvidia.com/gpu"] - here.map(|outsider| outsider.amounts["nvidia.com/gpu"]).sum::<i64>()
+        };
+        let most = self.world.nodes.iter().map(|(name, node)| left(name, node).max(0)).max();
+        for (id, run) in &self.world.runs {
+            let need = run.pod.amounts["nvidia.com/gpu"];
+            let lands = !told || most.is_some_and(|most| need <= most);
+            if run.hold.is_some() && !before.contains(&(id.clone(), run.attempt)) {
+                assert!(lands, "{id} started, and needs {need} of {most:?}");
+            }
+            let wait = self.world.engine.wait(id).filter(|wait| wait.reason == cultivar_crds::Reason::NoNodeFits);
+            assert!(wait.is_none() || !lands, "{id} waits for a node, and needs {need} of {most:?}");
+        }
+    }
+
+    fn holding(&self) -> BTreeSet<(Id, u32)> {
+        let holding = self.world.runs.iter().filter(|(_, run)| run.hold.is_some());
+        holding.map(|(id, run)| (id.clone(), run.attempt)).collect()
+    }
+
     // The engine's sums are those of the holds that there are.
     fn compare_with_a_new_one(&self) {
         let mut other = self.world.clone();
@@ -210,7 +258,9 @@ proptest! {
             play.world.set_queue(name, Some(spec), at(0));
         }
         for event in &events {
+            let before = play.holding();
             play.step(event);
+            play.check_nodes(&before);
             play.check(matches!(event, Happens::Edit { .. } | Happens::Delete(_)));
             play.compare_with_a_new_one();
             for (id, run) in &play.world.runs {

@@ -28,6 +28,7 @@ fn ask(engine: &mut Engine, name: &str, queue: &str, gpus: i64, asked: i64) -> I
         since: at(0),
         asked: at(asked),
         amounts: [("gpu".into(), gpus)].into_iter().collect(),
+        placed: false,
         pod: Default::default(),
         limit: None,
     };

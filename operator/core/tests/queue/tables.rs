@@ -1,6 +1,6 @@
 //! The tables: one story a case, told step by step.
 
-use cultivar_core::domain::node::{Node, PodShape, Taint, Toleration};
+use cultivar_core::domain::node::{Node, Outsider, PodShape, Taint, Toleration};
 use cultivar_core::domain::queue::{Amounts, times};
 use cultivar_core::domain::{quantity, time};
 use cultivar_crds::QueueSpec;
@@ -39,6 +39,9 @@ struct Step {
     /// By name; null: it is gone.
     #[serde(default)]
     nodes: BTreeMap<String, Option<NodeInShort>>,
+    /// Pods that no queue admitted, by name; null: it is gone.
+    #[serde(default)]
+    outsiders: BTreeMap<String, Option<OutsiderInShort>>,
     #[serde(default)]
     restart: bool,
     running: Option<BTreeSet<String>>,
@@ -66,6 +69,19 @@ struct NodeInShort {
     labels: BTreeMap<String, String>,
     /// `key=value:effect`.
     taint: Option<String>,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OutsiderInShort {
+    node: String,
+    gpu: i64,
+}
+
+impl OutsiderInShort {
+    fn outsider(&self) -> Outsider {
+        Outsider { node: self.node.clone(), amounts: [("nvidia.com/gpu".into(), self.gpu)].into_iter().collect() }
+    }
 }
 
 impl NodeInShort {
@@ -146,6 +162,9 @@ fn play(world: &mut World, step: &Step) -> Vec<String> {
     for (name, node) in &step.nodes {
         world.set_node(name, node.as_ref().map(NodeInShort::node));
     }
+    for (name, outsider) in &step.outsiders {
+        world.set_outsider(name, outsider.as_ref().map(OutsiderInShort::outsider));
+    }
     step.end.iter().for_each(|run| world.end(&id(run), now));
     for (index, asks) in step.ask.iter().enumerate() {
         // In the order in which they are written, and before anybody starts.
@@ -156,8 +175,19 @@ fn play(world: &mut World, step: &Step) -> Vec<String> {
         let amounts = times(&one, asks.workers);
         let tolerations = asks.tolerations.iter().map(Toleration::read).collect();
         let pod = PodShape { amounts: one, node_selector: asks.selector.clone(), tolerations };
-        let run =
-            Run { queue, pod, amounts, priority, limit, since, asked: since, attempt: 1, preempted: 0, hold: None };
+        let run = Run {
+            queue,
+            pod,
+            amounts,
+            priority,
+            limit,
+            since,
+            asked: since,
+            placed: false,
+            attempt: 1,
+            preempted: 0,
+            hold: None,
+        };
         world.ask(&id(&asks.run), run, now);
     }
     if step.restart {

@@ -2,7 +2,7 @@
 
 use cultivar_core::decide::queue::{Ask, Bearer, Engine, Id};
 use cultivar_core::domain::Claim;
-use cultivar_core::domain::node::{Node, PodShape};
+use cultivar_core::domain::node::{Node, Outsider, PodShape};
 use cultivar_core::domain::queue::{Amounts, Hold, config};
 use cultivar_crds::QueueSpec;
 use jiff::Timestamp;
@@ -19,6 +19,7 @@ pub struct Run {
     pub limit: Option<Duration>,
     pub since: Timestamp,
     pub asked: Timestamp,
+    pub placed: bool,
     pub attempt: u32,
     pub preempted: u32,
     pub hold: Option<(Claim, Timestamp)>,
@@ -31,7 +32,10 @@ pub struct World {
     pub queues: BTreeMap<String, QueueSpec>,
     pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
     pub nodes: BTreeMap<String, Node>,
+    pub outsiders: BTreeMap<String, Outsider>,
     pub passes: usize,
+    // Whether any node was ever told of: else none is looked at.
+    pub nodes_told: bool,
 }
 
 impl World {
@@ -50,9 +54,18 @@ impl World {
 
     pub fn set_node(&mut self, name: &str, node: Option<Node>) {
         self.engine.set_node(name, node.clone());
+        self.nodes_told = true;
         match node {
             Some(node) => self.nodes.insert(name.to_owned(), node),
             None => self.nodes.remove(name),
+        };
+    }
+
+    pub fn set_outsider(&mut self, name: &str, outsider: Option<Outsider>) {
+        self.engine.set_outsider(name, outsider.clone());
+        match outsider {
+            Some(outsider) => self.outsiders.insert(name.to_owned(), outsider),
+            None => self.outsiders.remove(name),
         };
     }
 
@@ -108,8 +121,19 @@ impl World {
                 let run = self.runs.get_mut(id).expect("only who asked is admitted");
                 assert_eq!(run.attempt, admission.attempt, "{id}");
                 run.hold = Some((admission.claim, now));
+                run.placed = false;
                 self.tell_holds(id, now);
                 started = true;
+            }
+            // What has a place in line says so from now on, as its phase does.
+            for id in self.engine.asking().cloned().collect::<Vec<_>>() {
+                let placed = self
+                    .engine
+                    .wait(&id)
+                    .is_some_and(|wait| wait.reason != cultivar_crds::Reason::QueueFull && wait.queue.is_some());
+                if let Some(run) = self.runs.get_mut(&id) {
+                    run.placed |= placed;
+                }
             }
             if !started && outcome.changed.is_empty() {
                 return;
@@ -130,6 +154,10 @@ impl World {
         }
         for (name, node) in self.nodes.clone() {
             self.engine.set_node(&name, Some(node));
+        }
+        self.nodes_told = !self.nodes.is_empty();
+        for (name, outsider) in self.outsiders.clone() {
+            self.engine.set_outsider(&name, Some(outsider));
         }
         for (id, run) in self.runs.clone() {
             match &run.hold {
@@ -176,6 +204,7 @@ fn ask_of(run: &Run) -> Ask {
         priority: run.priority,
         since: run.since,
         asked: run.asked,
+        placed: run.attempt > 1 || run.placed,
         amounts: run.amounts.clone(),
         pod: run.pod.clone(),
         limit: run.limit,

@@ -2,7 +2,7 @@
 //!
 //! Comes in: what is stored and what is about to be. Goes out: violations in words.
 
-use cultivar_core::decide::pipeline_run::FrozenPipeline;
+use cultivar_core::decide::pipeline_run::{FrozenPipeline, FrozenStage};
 use cultivar_core::domain::{JobRecord, JobState, Member, names};
 use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, Until, labels};
 use serde_json::Value;
@@ -112,7 +112,8 @@ pub fn created(cluster: &mut Cluster, manifest: &Value) {
         None => ends.collect(),
     };
     for (need, until) in needs {
-        if frozen.all().any(|other| other.name == need && other.fan_out.is_some()) {
+        let many = |other: &FrozenStage| other.fan_out.is_some() || other.repeat.is_some() || other.nested.is_some();
+        if frozen.all().any(|other| other.name == need && many(other)) {
             members_have_ended(cluster, &record.status, &run, &need);
             continue;
         }
@@ -129,8 +130,13 @@ pub fn created(cluster: &mut Cluster, manifest: &Value) {
         });
         let gone = cluster.succeeded_names.contains(&name) && until.is_met_by(Phase::Completed);
         // Skipped, which nobody has recorded yet.
+        let old = record.spec["resumeOf"].as_str().and_then(|old| cluster.runs.get(old));
+        let taken_over = old.is_some_and(|old| {
+            let name = names::stage_experiment(&old.meta.name, &old.meta.uid, &Member::stage(&need));
+            cluster.experiments.get(&name).is_some_and(|old| until.is_met_by(old.status.phase))
+        });
         let never = !cluster.experiments.contains_key(&name) && until.is_met_by(Phase::Skipped);
-        if !recorded && !ended && !gone && !never {
+        if !recorded && !ended && !gone && !never && !taken_over {
             cluster.violated(format!("stage {stage} was created before {need} had come to the end {until:?}"));
         }
     }

@@ -246,6 +246,8 @@ impl Cluster {
         let label = |key: &str| meta.labels.get(key).cloned().unwrap_or_default();
         let job = JobRecord {
             holding: None,
+            suspended: false,
+            started: None,
             namespace: meta.namespace.clone(),
             name: meta.name.clone(),
             uid: self.next_uid("Job", &meta.name),
@@ -281,14 +283,14 @@ impl Cluster {
         self.wrote(format!("delete {:?} {name}", S::KIND))
     }
 
-    /// A merge patch by the operator on an experiment.
-    pub fn patch(
+    /// A merge patch by the operator.
+    pub fn patch<S: Managed>(
         &mut self,
         name: &str,
-        change: impl FnOnce(&mut ExperimentRecord),
-    ) -> Result<Option<ExperimentRecord>, Failure> {
+        change: impl FnOnce(&mut Record<S>),
+    ) -> Result<Option<Record<S>>, Failure> {
         let Some(record) = self.change(name, change) else { return Ok(None) };
-        self.wrote(format!("patch Experiment {name}")).map(|()| Some(record))
+        self.wrote(format!("patch {:?} {name}", S::KIND)).map(|()| Some(record))
     }
 
     /// A change of an object by whomever; the generation grows with the spec.

@@ -5,7 +5,7 @@
 use cultivar_core::decide::experiment::{self, Refusal};
 use cultivar_core::decide::freeze::{Query, Sources, queries as queries_of};
 use cultivar_core::decide::pipeline;
-use cultivar_core::decide::pipeline_run::{self, queries};
+use cultivar_core::decide::pipeline_run::{self, Child, queries, take_over};
 use cultivar_core::domain::{JobRecord, JobState, Member, PodRecord, Record, names};
 use cultivar_crds::{ExperimentStatus, PipelineRunStatus, PipelineStatus};
 use jiff::Timestamp;
@@ -224,6 +224,9 @@ impl Index {
                 let Some(run) = self.runs.get(name) else { return };
                 let pipeline = pipeline_of(&run.stored);
                 self.queue.insert((Kind::Pipeline, pipeline.clone()));
+                if let Some(around) = run.stored.meta.owner.as_ref().filter(|owner| owner.kind == "PipelineRun") {
+                    self.queue.insert((Kind::Run, around.name.clone()));
+                }
                 self.wake_runs_of(&pipeline);
             }
             _ => self.wake_runs_of(name),
@@ -354,37 +357,53 @@ impl Index {
         }
     }
 
+    fn children_of(&self, run: &Record<PipelineRunStatus>) -> BTreeMap<Member, Child> {
+        let experiments =
+            self.experiments.values().map(Slot::current).filter(|one| one.meta.is_owned_by(&run.meta.uid));
+        let experiments =
+            experiments.filter_map(|one| Some((names::member_of(&one.meta)?, Child::Experiment(Arc::clone(one)))));
+        let nested = self.runs.values().map(Slot::current).filter(|one| one.meta.is_owned_by(&run.meta.uid));
+        let nested = nested.filter_map(|one| Some((names::member_of(&one.meta)?, Child::Run(Arc::clone(one)))));
+        experiments.chain(nested).collect()
+    }
+
     pub fn run(&self, name: &str, now: Timestamp) -> Option<pipeline_run::Snapshot> {
         let run = self.runs.get(name)?.current();
         let key = (Kind::Run, name.to_owned());
         let pipeline = self.pipelines.get(&pipeline_of(run)).map(|slot| Arc::clone(slot.current()));
         let asks =
             pipeline.iter().filter(|_| run.status.pipeline_spec.is_none()).flat_map(|pipeline| queries(&pipeline.spec));
-        let siblings = self
-            .runs
-            .values()
-            .map(Slot::current)
-            .filter(|other| other.meta.name != name && pipeline_of(other) == pipeline_of(run));
-        let stages =
-            self.experiments.values().map(Slot::current).filter(|record| record.meta.is_owned_by(&run.meta.uid));
+        let siblings = self.runs.values().map(Slot::current).filter(|other| {
+            other.meta.name != name && pipeline_of(other) == pipeline_of(run) && !other.meta.is_nested()
+        });
+        let resumed = run.spec["resumeOf"].as_str().and_then(|name| self.runs.get(name));
+        let children = match resumed {
+            Some(old) => take_over(self.children_of(run), self.children_of(old.current())),
+            None => self.children_of(run),
+        };
         Some(pipeline_run::Snapshot {
             run: (**run).clone(),
             sources: self.sources(asks),
             pipeline,
             siblings: siblings.cloned().collect(),
-            experiments: stages
-                .filter_map(|record| Some((names::member_of(&record.meta)?, Arc::clone(record))))
-                .collect(),
+            children,
+            resumed: resumed.map(|slot| Arc::clone(slot.current())),
             confirmed_gone: self.confirmed_stages.get(&key).cloned().unwrap_or_default(),
             refusals: BTreeMap::new(),
             now,
+            ..pipeline_run::Snapshot::default()
         })
     }
 
     pub fn pipeline(&self, name: &str, now: Timestamp) -> Option<pipeline::Snapshot> {
         let record = self.pipelines.get(name)?.current();
-        let runs: Vec<_> =
-            self.runs.values().map(Slot::current).filter(|run| pipeline_of(run) == name).cloned().collect();
+        let runs: Vec<_> = self
+            .runs
+            .values()
+            .map(Slot::current)
+            .filter(|run| pipeline_of(run) == name && !run.meta.is_nested())
+            .cloned()
+            .collect();
         let in_use = runs.iter().filter(|run| run.status.phase.is_terminal()).map(|run| {
             let owned = self.experiments.values().filter(|slot| slot.stored.meta.is_owned_by(&run.meta.uid));
             let kept = owned.map(|slot| slot.stored.meta.name.clone()).filter(|name| self.in_use(name).is_some());

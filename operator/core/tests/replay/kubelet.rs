@@ -91,7 +91,13 @@ impl Cluster {
         let member = self.stage_of.get(&pod.experiment);
         let names = [member.map(ToString::to_string), member.map(|member| member.stage.clone())];
         let mut names = names.into_iter().flatten().chain([pod.experiment.clone()]);
-        let plays = names.find_map(|name| self.script.get(&name)).map_or(&[][..], Vec::as_slice);
+        // In a certain run: `again-train-*`.
+        let in_run = self
+            .script
+            .iter()
+            .find(|(name, _)| name.strip_suffix('*').is_some_and(|start| pod.experiment.starts_with(start)));
+        let plays = in_run.map(|(_, plays)| plays).or_else(|| names.find_map(|name| self.script.get(&name)));
+        let plays = plays.map_or(&[][..], Vec::as_slice);
         let index = (pod.attempt as usize).saturating_sub(1).min(plays.len().saturating_sub(1));
         plays.get(index).cloned().unwrap_or_default()
     }

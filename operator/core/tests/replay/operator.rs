@@ -250,10 +250,11 @@ impl Operator {
                 self.confirm(cluster, key, meta, number);
                 Ok(())
             }
-            Action::ConfirmStage { member, experiment } => {
-                match cluster.experiments.get(&experiment) {
-                    Some(record) => self.index.apply(record.clone()),
-                    None => {
+            Action::ConfirmStage { member, experiment, .. } => {
+                match (cluster.experiments.get(&experiment), cluster.runs.get(&experiment)) {
+                    (Some(record), _) => self.index.apply(record.clone()),
+                    (None, Some(run)) => self.index.apply(run.clone()),
+                    (None, None) => {
                         self.index.confirmed_stages.entry(key.clone()).or_default().insert(member);
                         self.index.queue.insert(key.clone());
                     }
@@ -261,24 +262,30 @@ impl Operator {
                 Ok(())
             }
             Action::CreateStage(new) => self.create::<ExperimentStatus>(cluster, &render::stage(meta, &new), &meta.uid),
-            Action::CreateRun(new) => self.create::<PipelineRunStatus>(cluster, &render::run(meta, &new), &meta.uid),
-            Action::CancelExperiment { name } => {
-                let patched = cluster.patch(&name, |record| {
-                    let mut spec = (*record.spec).clone();
-                    spec["cancel"] = true.into();
-                    record.spec = Arc::new(spec);
-                })?;
-                patched.into_iter().for_each(|record| self.index.apply(record));
-                Ok(())
+            Action::CreateNested(new) => {
+                self.create::<PipelineRunStatus>(cluster, &render::nested(meta, &new), &meta.uid)
             }
+            Action::CancelRun { name } => self.cancel::<PipelineRunStatus>(cluster, &name),
+            Action::CreateRun(new) => self.create::<PipelineRunStatus>(cluster, &render::run(meta, &new), &meta.uid),
+            Action::CancelExperiment { name } => self.cancel::<ExperimentStatus>(cluster, &name),
             Action::ReleaseExperiment { name } => {
-                let patched = cluster.patch(&name, |record| record.meta.owner = None)?;
+                let patched = cluster.patch::<ExperimentStatus>(&name, |record| record.meta.owner = None)?;
                 patched.into_iter().for_each(|record| self.index.apply(record));
                 Ok(())
             }
             Action::DeleteExperiment { name, uid } => cluster.delete::<ExperimentStatus>(&name, &uid),
             Action::DeleteRun { name, uid } => cluster.delete::<PipelineRunStatus>(&name, &uid),
         }
+    }
+
+    fn cancel<S: Indexed>(&mut self, cluster: &mut Cluster, name: &str) -> Result<(), Failure> {
+        let patched = cluster.patch::<S>(name, |record| {
+            let mut spec = (*record.spec).clone();
+            spec["cancel"] = true.into();
+            record.spec = Arc::new(spec);
+        })?;
+        patched.into_iter().for_each(|record| self.index.apply(record));
+        Ok(())
     }
 
     fn start_attempt(

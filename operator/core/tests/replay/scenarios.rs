@@ -112,6 +112,108 @@ fn fan_out() -> Scenario {
     }
 }
 
+fn module(name: &str, mut spec: Value) -> Deed {
+    spec["runOn"] = "Demand".into();
+    Deed::Apply(json!({"kind": "Pipeline", "metadata": {"name": name}, "spec": spec}))
+}
+
+// A pipeline within another one, in two places and for two members of a fan-out; what it hands up is read.
+fn nested(cancel: Option<u64>) -> Scenario {
+    let inner = json!({
+        "params": {"data": "s3://none"},
+        "stages": [
+            {"name": "fit", "image": "x", "params": {"data": "${pipeline.params.data}"}},
+            {"name": "check", "image": "x", "args": ["${stages.fit.artifacts.model.uri}"]},
+        ],
+        "outputs": {"model": "${stages.fit.artifacts.model.uri}"},
+    });
+    let outer = json!({"stages": [
+        {"name": "prepare", "image": "x"},
+        {"name": "one", "pipeline": "fit-and-check", "params": {"data": "${stages.prepare.artifacts.data.uri}"}},
+        {"name": "many", "pipeline": "fit-and-check", "after": [{"stage": "one"}], "matrix": {"axes": {"data": ["s3://a", "s3://b"]}}},
+        {"name": "deploy", "image": "x", "args": ["${stages.one.outputs.model}", "${stages.many.outputs.model}"]},
+    ]});
+    let mut deeds = vec![(0, module("fit-and-check", inner)), (0, pipeline(&outer))];
+    deeds.extend(cancel.map(|moment| (moment, Deed::Cancel(Kind::Run, "digits-1"))));
+    Scenario {
+        name: if cancel.is_some() { "a run that is cancelled with the runs in it" } else { "pipelines of pipelines" },
+        deeds,
+        script: script(&[
+            ("prepare", &[reports(&json!({"artifacts": [{"name": "data", "uri": "s3://d"}]}))]),
+            ("fit", &[Play { seconds: 15, ..reports(&json!({"artifacts": [{"name": "model", "uri": "s3://m"}]})) }]),
+        ]),
+    }
+}
+
+// Turns until a metric is good enough, turns that are counted, turns in vain.
+fn loops() -> Scenario {
+    let acc = |acc: f64| reports(&json!({"metrics": {"acc": acc}}));
+    let spec = json!({"stages": [
+        {"name": "data", "image": "x"},
+        {"name": "train", "image": "x", "after": [{"stage": "data"}], "retries": {"limit": 1}, "args": ["${repeat.last.metrics.acc.last ?? 0}"],
+            "repeat": {"until": "repeat.last.metrics.acc.last > 0.8", "max": 5}},
+        {"name": "three", "image": "x", "args": ["${repeat.index}"], "repeat": {"max": 3}},
+        {"name": "vain", "image": "x", "repeat": {"until": "repeat.last.metrics.acc.last > 0.8", "max": 2}},
+        {"name": "report", "image": "x", "args": ["${stages.train.metrics.acc.last}"]},
+    ]});
+    Scenario {
+        name: "loops",
+        deeds: vec![(0, pipeline(&spec))],
+        script: script(&[
+            ("train-0", &[acc(0.5)]),
+            ("train-1", &[ends(1), acc(0.7)]),
+            ("train-2", &[acc(0.9)]),
+            ("vain", &[acc(0.5)]),
+        ]),
+    }
+}
+
+fn run_by_hand(name: &str, spec: &Value) -> Deed {
+    Deed::Apply(json!({"kind": "PipelineRun", "metadata": {"name": name}, "spec": spec}))
+}
+
+// A run fails, and another one goes on from it: what completed is not done again.
+fn resumed() -> Scenario {
+    let spec = json!({"params": {"lr": 1}, "stages": [
+        {"name": "prepare", "image": "x"},
+        {"name": "many", "image": "x", "count": 3, "after": [{"stage": "prepare"}]},
+        {"name": "train", "image": "x", "after": [{"stage": "prepare"}], "params": {"lr": "${pipeline.params.lr}"},
+            "args": ["${stages.prepare.artifacts.data.uri}"]},
+        {"name": "report", "image": "x", "args": ["${stages.train.metrics.acc.last}", "${= size(stages.many.members)}"]},
+    ]});
+    Scenario {
+        name: "a run that goes on where another one failed",
+        deeds: vec![
+            (0, pipeline(&spec)),
+            // Before the first has ended: it waits.
+            (8, run_by_hand("again", &json!({"pipeline": "digits", "resumeOf": "digits-1", "params": {"lr": 2}}))),
+            (300, run_by_hand("part", &json!({"pipeline": "digits", "only": ["train"]}))),
+        ],
+        script: script(&[
+            ("prepare", &[reports(&json!({"artifacts": [{"name": "data", "uri": "s3://d"}]}))]),
+            ("digits-1-many-1-*", &[ends(1)]),
+            ("digits-1-train-*", &[ends(1)]),
+            ("train", &[reports(&json!({"metrics": {"acc": 0.9}}))]),
+        ]),
+    }
+}
+
+// The run's deadline ends what runs and what has not started; the stages of the end run after it.
+fn overdue() -> Scenario {
+    let spec = json!({"timeouts": {"run": "20s"}, "stages": [
+        {"name": "quick", "image": "x"},
+        {"name": "slow", "image": "x"},
+        {"name": "later", "image": "x", "after": [{"stage": "slow"}]},
+        {"name": "many", "image": "x", "count": 9, "maxParallel": 1},
+    ], "finally": [{"name": "tell", "image": "x", "args": ["${pipeline.phase}", "${stages.slow.phase}"]}]});
+    let long = |seconds| Play { seconds, ..Play::default() };
+    Scenario {
+        name: "a run that takes too long",
+        deeds: vec![(0, pipeline(&spec))],
+        script: script(&[("slow", &[long(500)]), ("many", &[long(300)]), ("tell", &[long(60)])]),
+    }
+}
+
 pub fn all() -> Vec<Scenario> {
     vec![
         Scenario { name: "a diamond", deeds: vec![(0, pipeline(&diamond_on_conditions()))], script: diamond_script() },
@@ -129,6 +231,11 @@ pub fn all() -> Vec<Scenario> {
         two_revisions(),
         handled(None),
         fan_out(),
+        nested(None),
+        nested(Some(25)),
+        loops(),
+        resumed(),
+        overdue(),
         handled(Some(25)),
         Scenario {
             name: "an experiment is deleted mid-run",

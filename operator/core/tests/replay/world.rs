@@ -319,7 +319,9 @@ impl World {
                     stage.phase,
                     known(stage.reason),
                     stage.message.as_ref().filter(|_| !told_of(stage)),
-                    stage.members
+                    stage.members,
+                    stage.run,
+                    stage.turn
                 ])
             };
             let stages: Vec<_> = status.stages.iter().map(stage).collect();

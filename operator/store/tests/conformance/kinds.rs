@@ -23,6 +23,8 @@ pub struct Kind {
     pub endpoint: Option<String>,
     /// Objects of the check that needs many. More than one page of a listing everywhere.
     pub many: usize,
+    /// Whether a backslash in a name stays one: Azure makes a slash of it.
+    pub backslashes: bool,
     _server: Option<Server>,
 }
 
@@ -31,7 +33,7 @@ pub fn file_system() -> Option<Kind> {
     let scratch = tempfile::tempdir().unwrap();
     let url = format!("file://{}/the store", scratch.path().display());
     let spec = StoreSpec { url, ..StoreSpec::default() };
-    Some(Kind { spec, scratch, endpoint: None, many: 10_000, _server: None })
+    Some(Kind { spec, scratch, endpoint: None, many: 10_000, backslashes: true, _server: None })
 }
 
 /// The built-in store, as a program of its own.
@@ -40,7 +42,14 @@ pub fn built_in() -> Option<Kind> {
     let server = Server::start(&scratch.path().join("server"), &[]);
     let keys = namespace("a");
     let spec = s3(&server.s3, "s3://cultivar/a/of the suite", &keys.access_key_id, &keys.secret_access_key);
-    Some(Kind { spec, scratch, endpoint: Some(server.s3.clone()), many: 10_000, _server: Some(server) })
+    Some(Kind {
+        spec,
+        scratch,
+        endpoint: Some(server.s3.clone()),
+        many: 10_000,
+        backslashes: true,
+        _server: Some(server),
+    })
 }
 
 /// moto, an S3 that is not ours, on a Python that has it, named by CULTIVAR_TEST_PYTHON; without one nothing is tested
@@ -65,7 +74,7 @@ fn below_moto(server: &OnceLock<Moto>, manner: &str) -> Option<Kind> {
     let url = format!("s3://suite/of the suite/{}", NEXT.fetch_add(1, Ordering::Relaxed));
     let spec = s3(&moto.endpoint, &url, &moto.id, &moto.secret);
     let scratch = tempfile::tempdir().unwrap();
-    Some(Kind { spec, scratch, endpoint: Some(moto.endpoint.clone()), many: 2_100, _server: None })
+    Some(Kind { spec, scratch, endpoint: Some(moto.endpoint.clone()), many: 2_100, backslashes: true, _server: None })
 }
 
 /// A running moto. It ends when its standard input does: with this process, however that ends.
@@ -108,6 +117,12 @@ fn s3(endpoint: &str, url: &str, id: &str, secret: &str) -> StoreSpec {
 }
 
 impl Kind {
+    /// One that is reached by this.
+    pub fn of(spec: StoreSpec, many: usize) -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        Self { spec, scratch, endpoint: None, many, backslashes: true, _server: None }
+    }
+
     /// Opens it.
     pub fn open(&self) -> Store {
         self.open_with(&[])

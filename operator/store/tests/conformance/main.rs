@@ -4,6 +4,7 @@
 //! them. What differs from kind to kind stands in `kinds`.
 
 mod checks;
+mod clouds;
 mod kinds;
 mod network;
 mod proxy;
@@ -16,12 +17,18 @@ macro_rules! suite {
         mod $kind {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $check() {
-                if let Some(kind) = crate::kinds::$kind() {
+                if let Some(kind) = crate::open::$kind() {
                     crate::$room::$check(&kind).await;
                 }
             })*
         }
     };
+}
+
+// Every kind, by its name.
+mod open {
+    pub use crate::clouds::azure;
+    pub use crate::kinds::{built_in, file_system, guarded_moto, moto};
 }
 
 // What holds for any store.
@@ -59,6 +66,7 @@ macro_rules! service {
 }
 
 any_store!(file_system);
-service!(built_in, network::wrong_credentials);
+service!(built_in, network::wrong_credentials, checks::a_gibibyte);
 service!(moto);
 suite!(guarded_moto: network::wrong_credentials);
+any_store!(azure, clouds::there_and_back, clouds::a_wrong_account_key);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::equipment::{Unequipped, equipment};
 use super::judge::{End, Standing, judge, vanished};
 use super::queueing::{self, Leave};
-use super::{Snapshot, end, fail, gang, leftovers, report, result, times, wait};
+use super::{Snapshot, end, fail, gang, kueue, leftovers, report, result, times, wait};
 use crate::clone;
 use crate::decide::queue::Eviction;
 use crate::decide::{Action, Event, Plan, Urgency};
@@ -90,15 +90,23 @@ fn begin(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, number: u32) {
         Err(Unequipped::Never(reason, message)) => return fail(snapshot, plan, reason, message),
         Err(Unequipped::Waits(message)) => return wait_for_store(snapshot, plan, message),
     };
-    let placement = match queueing::leave(snapshot, plan, number, &template, equipment.as_ref()) {
-        Leave::Start(placement) => placement,
-        Leave::Wait => return,
+    let of_kueue = kueue::local_queue(&template).map(str::to_owned);
+    let placement = match &of_kueue {
+        Some(queue) if !kueue::may_offer(snapshot, plan, queue) => return,
+        Some(_) => None,
+        None => match queueing::leave(snapshot, plan, number, &template, equipment.as_ref()) {
+            Leave::Start(placement) => placement,
+            Leave::Wait => return,
+        },
     };
     if leftovers::are_deleted(&template) && !leftovers::is_held(&snapshot.experiment.meta) {
         plan.actions.push(Action::HoldForArtifacts);
     }
     plan.actions.push(Action::StartAttempt { number, template, equipment, placement });
     record(snapshot, plan, number);
+    if let Some(queue) = of_kueue {
+        return kueue::offered(snapshot, plan, &queue);
+    }
     plan.status.phase = Phase::Starting;
     plan.status.reason = None;
     plan.status.message = None;
@@ -148,7 +156,18 @@ fn record(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, number: u32) {
 }
 
 fn follow(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, number: u32) {
-    let pods = snapshot.pods_of(number);
+    let mut pods = snapshot.pods_of(number);
+    let template = plan.status.template.as_ref();
+    let of_kueue = template.and_then(|template| kueue::local_queue(template)).map(str::to_owned);
+    if let Some(queue) = of_kueue {
+        let job = snapshot.job(number);
+        let Some(counted) = kueue::pods_that_count(job, pods) else { return };
+        if kueue::is_suspended(job) && counted.is_empty() {
+            return kueue::suspended(snapshot, plan, &queue);
+        }
+        kueue::admitted(plan);
+        pods = counted;
+    }
     let first = pods.iter().find(|pod| pod.worker == 0);
     if let (Some(pod), Some(attempt)) = (first, plan.status.attempts.last_mut()) {
         attempt.node = pod.node.clone().or(attempt.node.take());
@@ -183,6 +202,9 @@ fn follow(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, number: u32) {
 fn starting(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, timeout: Reason, waits: Reason, message: &str) {
     let attempt = plan.status.attempts.last();
     let created = attempt.and_then(|attempt| time::read(attempt.created_at.as_deref())).unwrap_or(snapshot.now);
+    // A Job that was suspended starts when that ends.
+    let started = attempt.and_then(|attempt| snapshot.job(attempt.number)?.started);
+    let created = started.map_or(created, |started| started.max(created));
     let deadline = time::after(created, timeouts(plan).start);
     if snapshot.now < deadline {
         plan.status.phase = Phase::Starting;
@@ -223,7 +245,7 @@ fn running(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, since: jiff::
 
 // Records the end of an attempt whose time is over before anything is stopped: a crash in between must not
 // make a deleted pod of it, which would spend another budget. The next pass stops what still runs.
-fn give_up(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, end: End) {
+pub fn give_up(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, end: End) {
     finish(snapshot, plan, end);
     plan.urge(Urgency::First);
     plan.wake(snapshot.now);
@@ -330,7 +352,7 @@ fn pin_image(plan: &mut Plan<ExperimentStatus>) {
     let literal = !image.contains('@') && !image.contains("${");
     if literal && repository(image) == repository(reference) {
         template["image"] = Value::String(reference.to_owned());
-        plan.status.digest = Some(clone::digest(template));
+        plan.status.digest = Some(clone::digest_of_template(template));
     }
 }
 
@@ -340,7 +362,7 @@ pub fn pin_source(plan: &mut Plan<ExperimentStatus>, reported: &result::RunResul
     if let (Some(commit), Some(template)) = (commit, plan.status.template.as_mut())
         && source::pin(template, commit)
     {
-        plan.status.digest = Some(clone::digest(template));
+        plan.status.digest = Some(clone::digest_of_template(template));
     }
 }
 

@@ -8,6 +8,7 @@ mod ended;
 mod equipment;
 mod gang;
 mod judge;
+mod kueue;
 pub mod leftovers;
 mod publish;
 mod pursue;
@@ -116,7 +117,10 @@ pub fn decide(snapshot: &Snapshot) -> Plan<ExperimentStatus> {
         leftovers::clean_up(snapshot, &mut plan);
         return plan;
     }
-    plan.status.observed_generation = Some(snapshot.experiment.meta.generation);
+    let seen = plan.status.observed_generation.replace(snapshot.experiment.meta.generation);
+    if queueing::is_outside(&plan.status) && seen != plan.status.observed_generation {
+        plan.status.template = None;
+    }
     if plan.status.phase.is_terminal() {
         ended::tend(snapshot, &mut plan);
         publish::publish(snapshot, &mut plan);
@@ -231,7 +235,7 @@ fn frozen(
     template: serde_json::Value,
     cloned_from: Option<ClonedFrom>,
 ) {
-    plan.status.digest = Some(clone::digest(&template));
+    plan.status.digest = Some(clone::digest_of_template(&template));
     plan.status.template = Some(template);
     plan.status.cloned_from = cloned_from;
     plan.status.phase = Phase::Starting;

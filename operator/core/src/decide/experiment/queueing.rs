@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{Snapshot, fail, times, wait};
 use crate::decide::queue::{Ask, Bearer, Eviction, Wait};
-use crate::decide::{Action, Plan};
+use crate::decide::{Action, Plan, Urgency};
 use crate::domain::queue::PodDefaults;
 use crate::domain::{Equipment, ExperimentRecord, Placement, settings, time};
 use crate::render;
@@ -26,8 +26,12 @@ pub struct Queueing {
     pub wait: Option<Wait>,
     /// The attempt that must end.
     pub eviction: Option<Eviction>,
+    /// Whether its queue takes only so many that wait.
+    pub bounded: bool,
     /// What its queue adds to its pods.
     pub pod: Option<Arc<PodDefaults>>,
+    /// What Kueue says of its Job, where Kueue admits it.
+    pub kueue: Option<String>,
     /// Longest that its queue lets a program run.
     pub max_runtime: Option<Duration>,
 }
@@ -52,9 +56,9 @@ pub fn leave(
     if snapshot.queueing.off || !snapshot.queueing.queues && named.is_none() {
         return Leave::Start(None);
     }
-    if let Some((attempt, placement)) = &snapshot.queueing.admission
-        && *attempt == number
-    {
+    let admission = snapshot.queueing.admission.as_ref().filter(|(attempt, _)| *attempt == number);
+    let was_outside = is_outside(&plan.status);
+    if let Some((_, placement)) = admission.filter(|_| !was_outside) {
         let standing = plan.status.queue.get_or_insert_default();
         standing.name = Some(placement.queue.to_string());
         standing.flavor = (!placement.flavor.is_empty()).then(|| placement.flavor.to_string());
@@ -67,7 +71,21 @@ pub fn leave(
         Ok((amounts, pod)) => {
             let now = time::stamp(snapshot.now);
             let first = times(plan).queued.get_or_insert_with(|| now.clone()).clone();
-            let since = stand(plan, named, snapshot.queueing.wait.as_ref(), now);
+            let told = snapshot.queueing.wait.as_ref();
+            // Who was there before keeps its place, and so does who ran and asks again.
+            let placed = number > 1 || plan.status.phase == Phase::Queued;
+            let phase = match told {
+                Some(told) if told.reason == Reason::QueueFull && !placed => Phase::Pending,
+                // Not known yet: it is what it was.
+                None if snapshot.queueing.bounded && admission.is_none() && !placed => plan.status.phase,
+                _ => Phase::Queued,
+            };
+            let since = stand(plan, phase, named, told, now);
+            if was_outside && phase == Phase::Queued {
+                // Until this is stored its spec may change, and what is frozen would not be what it says.
+                plan.urge(Urgency::First);
+                plan.wake(snapshot.now);
+            }
             let limit = settings::timeouts(template).queue;
             let deadline = limit.and_then(|limit| Some(time::after(time::read(Some(&since))?, limit)));
             if let Some(deadline) = deadline {
@@ -84,6 +102,7 @@ pub fn leave(
                 priority: priority(&snapshot.experiment.spec),
                 since: time::read(Some(&first)).unwrap_or(snapshot.now),
                 asked: time::read(Some(&since)).unwrap_or(snapshot.now),
+                placed,
                 amounts,
                 pod,
                 limit: shorter(settings::timeouts(template).run, snapshot.queueing.max_runtime),
@@ -93,10 +112,22 @@ pub fn leave(
     Leave::Wait
 }
 
+/// Whether it waits for a place in a full queue: nothing of it has started, so what its spec says still counts.
+#[must_use]
+pub fn is_outside(status: &ExperimentStatus) -> bool {
+    status.phase == Phase::Pending && status.template.is_some()
+}
+
 // Says where it stands, and returns since when it waits.
-fn stand(plan: &mut Plan<ExperimentStatus>, named: Option<&str>, told: Option<&Wait>, now: String) -> String {
-    let waited = plan.status.phase == Phase::Queued;
-    plan.status.phase = Phase::Queued;
+fn stand(
+    plan: &mut Plan<ExperimentStatus>,
+    phase: Phase,
+    named: Option<&str>,
+    told: Option<&Wait>,
+    now: String,
+) -> String {
+    let waited = plan.status.phase == phase;
+    plan.status.phase = phase;
     let queue = told.and_then(|told| told.queue.as_deref()).or(named).map(str::to_owned);
     let known = plan.status.queue.as_ref().and_then(|standing| standing.position);
     let position = told.and_then(|told| told.position).or(known.filter(|_| waited));

@@ -82,7 +82,7 @@ fn read(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, source: &RecordS
             .problems
             .push(format!("artifacts that were not checked, without a digest or in another store: {names}"));
     }
-    plan.status.digest = Some(clone::digest(&record.template));
+    plan.status.digest = Some(clone::digest_of_template(&record.template));
     plan.status.template = Some(record.template);
     attempts::pin_source(plan, &reported);
     report::keep(snapshot, plan, reported);

@@ -5,15 +5,29 @@
 //! holds.
 
 use cultivar_crds::{ExperimentStatus, Phase, Reason, StageStatus, Until};
+use jiff::Timestamp;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use super::child::Child;
 use super::matrix::Coordinates;
+use super::repeat::named;
 use super::texts::as_texts;
 use super::{FrozenPipeline, FrozenStage, Snapshot, Verdict, fan_out, stops, values};
 use crate::decide::{Action, NewStage};
-use crate::domain::{ExperimentRecord, Member, names, text};
+use crate::domain::{Member, names, text};
 use crate::refs::{FieldPath, Head, Insert, Names, PathRef, Scope, Segment, eval_bool, resolve};
+
+/// What an experiment or nested run is made for.
+pub(super) enum Place<'p> {
+    /// The stage itself.
+    Alone,
+    /// A member of its fan-out: its coordinates, and the value of `matrix`.
+    Member(&'p Coordinates, &'p Value),
+    /// A turn of its loop: the value of `repeat`.
+    Turn(&'p Value),
+}
 
 /// Where every stage stands.
 pub struct Board<'a> {
@@ -30,6 +44,12 @@ pub struct Board<'a> {
     pub stopping: bool,
     /// How many more experiments `maxParallel` allows; nothing: as many as there are.
     pub(super) room: Option<usize>,
+    /// When to look again at what is being read.
+    pub(super) wake: Option<Timestamp>,
+    /// Whether nothing starts for the time being.
+    suspended: bool,
+    /// Whether the run's deadline ends it, and not a person.
+    is_overdue: bool,
 }
 
 impl<'a> Board<'a> {
@@ -37,7 +57,14 @@ impl<'a> Board<'a> {
     pub fn new(snapshot: &'a Snapshot, pipeline: &'a FrozenPipeline, cancel: bool) -> Self {
         let about = values::pipeline(snapshot, pipeline);
         let (states, actions) = (BTreeMap::new(), Vec::new());
-        Self { snapshot, pipeline, cancel, about, states, actions, stopping: false, room: None }
+        let suspended = super::is_suspended(snapshot);
+        let (stopping, room, is_overdue, wake) = (false, None, false, None);
+        Self { snapshot, pipeline, cancel, about, states, actions, stopping, room, wake, suspended, is_overdue }
+    }
+
+    /// What does not start does not for the run's deadline.
+    pub fn overdue(self) -> Self {
+        Self { is_overdue: true, ..self }
     }
 
     /// Finds where every stage stands; starts what can start, ends what must end.
@@ -63,8 +90,11 @@ impl<'a> Board<'a> {
     fn round(&mut self) {
         self.states.clear();
         self.actions.clear();
-        let live = self.snapshot.experiments.values().filter(|experiment| !experiment.status.phase.is_terminal());
+        let live = self.snapshot.children.values().filter(|child| !child.has_ended());
         self.room = self.pipeline.max_parallel.map(|most| (most as usize).saturating_sub(live.count()));
+        if self.suspended {
+            self.room = Some(0);
+        }
         for stage in &self.pipeline.stages {
             if let Some(state) = self.observed(stage) {
                 self.states.insert(stage.name.clone(), state);
@@ -100,11 +130,13 @@ impl<'a> Board<'a> {
         self.about["message"] = verdict.message.clone().into();
         // They run whatever has happened to the others.
         (self.cancel, self.stopping) = (false, false);
+        if self.suspended && self.pipeline.max_parallel.is_none() {
+            self.room = None;
+        }
         for stage in &self.pipeline.finally {
-            let state = match (self.observed(stage), &stage.fan_out) {
-                (Some(state), _) => state,
-                (None, Some(fan_out)) if self.has_begun(stage) => self.fan_out(stage, fan_out),
-                (None, _) => self.start(stage),
+            let state = match self.observed(stage) {
+                Some(state) => state,
+                None => self.go_on(stage).unwrap_or_else(|| self.start(stage)),
             };
             self.states.insert(stage.name.clone(), state);
         }
@@ -115,10 +147,34 @@ impl<'a> Board<'a> {
         self.snapshot.run.status.stages.iter().find(|recorded| recorded.name == stage.name)
     }
 
+    /// The members of a stage's fan-out, or the turns of its loop, that are there.
+    pub(super) fn children_of(&self, stage: &FrozenStage) -> impl Iterator<Item = (u32, &'a Child)> + use<'a> {
+        let any = Member::of(&stage.name, 0)..=Member::of(&stage.name, u32::MAX);
+        self.snapshot.children.range(any).filter_map(|(member, child)| Some((member.index?, child)))
+    }
+
+    /// Whether all have ended that a stage was started after: after a crash what was started may be known before that.
+    pub(super) fn may_go_on(&self, stage: &FrozenStage) -> bool {
+        stage.needs.iter().all(|need| self.states.get(need).is_some_and(|state| state.phase.is_terminal()))
+    }
+
+    // A fan-out or a loop that has begun.
+    fn go_on(&mut self, stage: &FrozenStage) -> Option<StageStatus> {
+        let recorded = self.recorded(stage).is_some_and(|state| state.members.is_some() || state.turn.is_some());
+        if !recorded && self.children_of(stage).next().is_none() {
+            return None;
+        }
+        match (&stage.fan_out, &stage.repeat) {
+            (Some(fan_out), _) => Some(self.fan_out(stage, fan_out)),
+            (None, Some(repeat)) => Some(self.repeat(stage, repeat)),
+            (None, None) => None,
+        }
+    }
+
     fn observed(&mut self, stage: &FrozenStage) -> Option<StageStatus> {
         let member = Member::stage(&stage.name);
-        if let Some(experiment) = self.snapshot.experiments.get(&member) {
-            return Some(summary(stage, experiment));
+        if let Some(child) = self.snapshot.children.get(&member) {
+            return Some(summary(stage, child));
         }
         let recorded = self.recorded(stage)?;
         if recorded.phase.is_terminal() {
@@ -126,25 +182,27 @@ impl<'a> Board<'a> {
             // reads what is deleted by now must not be asked again.
             return Some(recorded.clone());
         }
-        recorded.experiment.as_ref()?;
+        if recorded.turn.is_some() {
+            return None;
+        }
+        let nested = recorded.run.is_some();
+        let name = recorded.experiment.as_ref().or(recorded.run.as_ref())?;
         if self.snapshot.confirmed_gone.contains(&member) {
-            let message = format!(
-                "experiment {} was deleted before it ended",
-                recorded.experiment.as_deref().unwrap_or_default()
-            );
+            let what = if nested { "run" } else { "experiment" };
+            let message = format!("{what} {name} was deleted before it ended");
             return Some(StageStatus {
                 experiment: recorded.experiment.clone(),
+                run: recorded.run.clone(),
                 ..failed(&stage.name, Reason::ExperimentDeleted, message)
             });
         }
-        let experiment = recorded.experiment.clone().unwrap_or_default();
-        self.actions.push(Action::ConfirmStage { member, experiment });
+        self.actions.push(Action::ConfirmStage { member, experiment: name.clone(), nested });
         Some(recorded.clone())
     }
 
     fn settle(&mut self, stage: &FrozenStage) -> StageStatus {
-        if let Some(fan_out) = stage.fan_out.as_ref().filter(|_| self.has_begun(stage)) {
-            return self.fan_out(stage, fan_out);
+        if let Some(state) = self.go_on(stage) {
+            return state;
         }
         let needed = || stage.needs.iter().filter_map(|need| self.states.get(need));
         // A stage that ends because the run is being stopped is no cause: what becomes of those that need it
@@ -157,12 +215,7 @@ impl<'a> Board<'a> {
             return skipped_for(&stage.name, cause, stage.until(&cause.name));
         }
         if self.cancel {
-            return state(
-                &stage.name,
-                Phase::Cancelled,
-                Reason::Cancelled,
-                "the run was cancelled before the stage started",
-            );
+            return self.ended_with_the_run(&stage.name, "started");
         }
         if self.stopping {
             return state(
@@ -188,16 +241,15 @@ impl<'a> Board<'a> {
     fn start(&mut self, stage: &FrozenStage) -> StageStatus {
         let member = Member::stage(&stage.name);
         if let Some(refusal) = self.snapshot.refusals.get(&member) {
-            return failed(
-                &stage.name,
-                Reason::InvalidTemplate,
-                format!("the API server refuses the experiment: {refusal}"),
-            );
+            return failed(&stage.name, Reason::InvalidTemplate, format!("the API server refuses it: {refusal}"));
         }
         if self.room == Some(0) && stage.when.is_none() && stage.fan_out.is_none() {
             return self.waits_for_room(&stage.name);
         }
-        let known = self.known_to(stage);
+        let known = match self.readable_by(stage) {
+            Ok(known) => known,
+            Err(state) => return *state,
+        };
         if !stage.when.as_deref().is_some_and(fan_out::reads_coordinates) {
             match self.is_wanted(stage, &self.names(&known)) {
                 Err(words) => return failed(&stage.name, Reason::ReferenceUnresolved, words),
@@ -219,18 +271,27 @@ impl<'a> Board<'a> {
         if self.room == Some(0) {
             return self.waits_for_room(&stage.name);
         }
-        match self.create(stage, &known, member, None) {
-            Err(words) => failed(&stage.name, Reason::ReferenceUnresolved, words),
-            Ok(experiment) => StageStatus {
-                name: stage.name.clone(),
-                phase: Phase::Pending,
-                experiment: Some(experiment),
-                ..StageStatus::default()
-            },
+        if let Some(repeat) = &stage.repeat {
+            return self.repeat(stage, repeat);
         }
+        let made = self.create(stage, &known, member, &Place::Alone);
+        made.unwrap_or_else(|words| failed(&stage.name, Reason::ReferenceUnresolved, words))
+    }
+
+    /// A stage that had not `started`, or not ended, when the run was ended.
+    pub(super) fn ended_with_the_run(&self, stage: &str, started: &str) -> StageStatus {
+        let (reason, why) = match self.is_overdue {
+            true => (Reason::DeadlineExceeded, "the run's deadline passed"),
+            false => (Reason::Cancelled, "the run was cancelled"),
+        };
+        state(stage, Phase::Cancelled, reason, format!("{why} before the stage {started}"))
     }
 
     pub(super) fn waits_for_room(&self, stage: &str) -> StageStatus {
+        if self.suspended {
+            let words = "spec.suspend of the run is true: nothing starts until it is false";
+            return state(stage, Phase::Pending, Reason::Suspended, words);
+        }
         let most = self.pipeline.max_parallel.unwrap_or_default();
         let words = format!("{most} experiments of the run have not ended, and maxParallel allows no more");
         state(stage, Phase::Pending, Reason::WaitingForMaxParallel, words)
@@ -242,38 +303,48 @@ impl<'a> Board<'a> {
         wanted.map_err(|error| format!("when: {error}"))
     }
 
-    /// Has the experiment of a stage, or of a member of its fan-out, made; returns its name.
+    /// Has the experiment or the nested run made that stands for a stage, a member of its fan-out or a turn of its loop.
     pub(super) fn create(
         &mut self,
         stage: &FrozenStage,
         known: &Value,
         member: Member,
-        place: Option<(&Coordinates, &Value)>,
-    ) -> Result<String, String> {
+        place: &Place<'_>,
+    ) -> Result<StageStatus, String> {
         let at = FieldPath::of("stages").key(&stage.name);
-        let spec = match place {
-            None => resolve(&stage.template, &at, Scope::Outer, &self.names(known), Insert::Escaped),
-            Some((coordinates, matrix)) => {
-                let names = self.names(known).with(Head::Matrix, matrix);
-                resolve(&at_place(stage, coordinates), &at, Scope::Outer, &names, Insert::Escaped)
-            }
+        let (template, coordinates) = match place {
+            Place::Member(coordinates, _) => (Cow::Owned(at_place(stage, coordinates)), Some((*coordinates).clone())),
+            Place::Alone | Place::Turn(_) => (Cow::Borrowed(&stage.template), None),
         };
-        let spec = spec.map_err(|errors| {
-            let words: Vec<String> = errors.iter().map(ToString::to_string).collect();
-            text::some_of(&words, 4)
-        })?;
+        let names = match place {
+            Place::Alone => self.names(known),
+            Place::Member(_, matrix) => self.names(known).with(Head::Matrix, matrix),
+            Place::Turn(turn) => self.names(known).with(Head::Repeat, turn),
+        };
         let name = self.experiment_of(&member);
-        let pipeline = self.snapshot.run.spec.get("pipeline").and_then(Value::as_str).unwrap_or_default();
-        self.actions.push(Action::CreateStage(Box::new(NewStage {
-            name: name.clone(),
-            member,
-            coordinates: place.map(|(coordinates, _)| coordinates.clone()),
-            pipeline: pipeline.to_owned(),
-            spec: with_priority(as_texts(spec), self.pipeline.priority),
-            cloned_from: stage.cloned_from.clone(),
-        })));
+        let made = StageStatus { name: stage.name.clone(), phase: Phase::Pending, ..StageStatus::default() };
+        let (action, made) = if let Some(nested) = &stage.nested {
+            let action = self.create_nested(nested, &template, &at, &member, &names)?;
+            (action, StageStatus { run: Some(name), ..made })
+        } else {
+            let spec = resolve(&template, &at, Scope::Outer, &names, Insert::Escaped).map_err(|errors| {
+                let words: Vec<String> = errors.iter().map(ToString::to_string).collect();
+                text::some_of(&words, 4)
+            })?;
+            let pipeline = self.snapshot.run.spec.get("pipeline").and_then(Value::as_str).unwrap_or_default();
+            let action = Action::CreateStage(Box::new(NewStage {
+                name: name.clone(),
+                member,
+                coordinates,
+                pipeline: pipeline.to_owned(),
+                spec: with_priority(as_texts(spec), self.pipeline.priority),
+                cloned_from: stage.cloned_from.clone(),
+            }));
+            (action, StageStatus { experiment: Some(name), ..made })
+        };
+        self.actions.push(action);
         self.room = self.room.map(|room| room.saturating_sub(1));
-        Ok(name)
+        Ok(made)
     }
 
     /// The name of a member's experiment.
@@ -313,15 +384,10 @@ fn with_priority(mut spec: Value, priority: Option<i32>) -> Value {
     spec
 }
 
-/// Whether an experiment was asked to end already, or goes anyway.
-pub(super) fn asked_to_end(experiment: &ExperimentRecord) -> bool {
-    experiment.meta.deleting || experiment.spec.get("cancel").and_then(Value::as_bool).unwrap_or(false)
-}
-
-/// Asks every experiment of the run that has not ended, and was not asked yet, to end, but for the stages that are spared.
+/// Asks every experiment and nested run of the run that has not ended, and was not asked yet, to end, but for the stages that are spared.
 pub fn stragglers(snapshot: &Snapshot, spared: &[&str]) -> Vec<Action> {
-    let asked_for = snapshot.experiments.iter().filter(|(member, _)| !spared.contains(&member.stage.as_str()));
-    let live = asked_for.filter(|(_, experiment)| !experiment.status.phase.is_terminal() && !asked_to_end(experiment));
+    let asked_for = snapshot.children.iter().filter(|(member, _)| !spared.contains(&member.stage.as_str()));
+    let live = asked_for.filter(|(_, child)| !child.has_ended() && !child.is_asked_to_end());
     // One whose end the run has recorded is about to record it itself: the two are written side by side, and
     // a crash in between must not cancel what has completed.
     let counted = |member: &Member| {
@@ -332,7 +398,7 @@ pub fn stragglers(snapshot: &Snapshot, spared: &[&str]) -> Vec<Action> {
         })
     };
     let live = live.filter(|(member, _)| !counted(member));
-    live.map(|(_, experiment)| Action::CancelExperiment { name: experiment.meta.name.clone() }).collect()
+    live.map(|(_, child)| child.cancel()).collect()
 }
 
 /// How an experiment stands, as its run tells it: phase, reason and message.
@@ -349,16 +415,10 @@ pub fn standing(status: &ExperimentStatus) -> (Phase, Option<Reason>, Option<&st
     }
 }
 
-fn summary(stage: &FrozenStage, experiment: &ExperimentRecord) -> StageStatus {
-    let (phase, reason, message) = standing(&experiment.status);
-    StageStatus {
-        name: stage.name.clone(),
-        phase,
-        experiment: Some(experiment.meta.name.clone()),
-        reason,
-        message: message.map(str::to_owned),
-        ..StageStatus::default()
-    }
+fn summary(stage: &FrozenStage, child: &Child) -> StageStatus {
+    let (phase, reason, message) = child.standing();
+    let message = message.map(str::to_owned);
+    named(StageStatus { name: stage.name.clone(), phase, reason, message, ..StageStatus::default() }, child)
 }
 
 pub(super) fn state(stage: &str, phase: Phase, reason: Reason, message: impl Into<String>) -> StageStatus {

@@ -6,13 +6,13 @@
 use cultivar_crds::{MemberEnds, MembersStatus, Phase, Reason, StageStatus};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use super::board::{Board, asked_to_end, failed, standing, state};
+use super::board::{Board, Place, failed, state};
+use super::child::Child;
 use super::matrix::{Coordinates, FanOut};
 use super::{FrozenStage, values};
 use crate::decide::Action;
-use crate::domain::{ExperimentRecord, Member, ranges, text};
+use crate::domain::{Member, ranges, text};
 use crate::refs::{Expression, Head};
 
 /// Members that are there at once where `maxParallel` does not say.
@@ -25,20 +25,17 @@ struct Members<'a> {
     stage: &'a FrozenStage,
     fan_out: &'a FanOut,
     recorded: MembersStatus,
-    /// Their experiments.
-    known: BTreeMap<u32, Arc<ExperimentRecord>>,
+    /// Those that are there.
+    known: BTreeMap<u32, Child>,
     /// Those that have ended.
     ends: BTreeMap<u32, Phase>,
 }
 
 impl Members<'_> {
     // One whose end is recorded here is about to record it itself.
-    fn live(&self) -> impl Iterator<Item = (u32, &Arc<ExperimentRecord>)> {
-        let live = self
-            .known
-            .iter()
-            .filter(|(index, experiment)| !experiment.status.phase.is_terminal() && !self.ends.contains_key(index));
-        live.map(|(index, experiment)| (*index, experiment))
+    fn live(&self) -> impl Iterator<Item = &Child> {
+        let live = self.known.iter().filter(|(index, child)| !child.has_ended() && !self.ends.contains_key(index));
+        live.map(|(_, child)| child)
     }
 
     fn count(&self, phase: Phase) -> u32 {
@@ -89,7 +86,7 @@ impl Members<'_> {
     fn failures(&self) -> String {
         let bad = self.ends.iter().filter(|(_, end)| matches!(end, Phase::Failed | Phase::Cancelled));
         let told = bad.filter_map(|(index, end)| {
-            let reason = self.known.get(index)?.status.reason;
+            let reason = self.known.get(index)?.reason();
             let reason = reason.map_or_else(|| end.as_str().to_owned(), |reason| reason.to_string());
             Some(format!("{} ({reason})", Member::of(&self.stage.name, *index)))
         });
@@ -100,25 +97,15 @@ impl Members<'_> {
 }
 
 impl Board<'_> {
-    /// Whether members of a stage have been made, or are recorded.
-    pub(super) fn has_begun(&self, stage: &FrozenStage) -> bool {
-        let any = Member::of(&stage.name, 0)..=Member::of(&stage.name, u32::MAX);
-        self.recorded(stage).is_some_and(|recorded| recorded.members.is_some())
-            || self.snapshot.experiments.range(any).next().is_some()
-    }
-
     fn members_of<'s>(&self, stage: &'s FrozenStage, fan_out: &'s FanOut) -> Members<'s> {
-        let any = Member::of(&stage.name, 0)..=Member::of(&stage.name, u32::MAX);
-        let known = self.snapshot.experiments.range(any);
-        let known = known.filter_map(|(member, experiment)| Some((member.index?, Arc::clone(experiment)))).collect();
+        let known: BTreeMap<u32, Child> =
+            self.children_of(stage).map(|(index, child)| (index, child.clone())).collect();
         let recorded = self.recorded(stage).and_then(|recorded| recorded.members.clone()).unwrap_or_default();
-        let mut members = Members { stage, fan_out, ends: values::ends(&recorded), recorded, known };
-        for (index, experiment) in &members.known {
-            if experiment.status.phase.is_terminal() {
-                members.ends.entry(*index).or_insert(experiment.status.phase);
-            }
+        let mut ends = values::ends(&recorded);
+        for (index, child) in known.iter().filter(|(_, child)| child.has_ended()) {
+            ends.entry(*index).or_insert(child.phase());
         }
-        members
+        Members { stage, fan_out, recorded, known, ends }
     }
 
     /// Moves a fan-out on whose stage may run.
@@ -135,11 +122,20 @@ impl Board<'_> {
             let status = members.status();
             return StageStatus { members: Some(status.clone()), ..self.underway(&members, &status) };
         }
-        if open {
-            match self.coordinates(stage, fan_out) {
+        let known = match open.then(|| self.readable_by(stage)) {
+            Some(Err(state)) if members.known.is_empty() && members.ends.is_empty() => return *state,
+            Some(Err(_)) => {
+                let status = members.status();
+                return StageStatus { members: Some(status.clone()), ..self.underway(&members, &status) };
+            }
+            Some(Ok(known)) => Some(known),
+            None => None,
+        };
+        if let Some(known) = &known {
+            match fan_out.members(&self.names(known)) {
                 Ok(coordinates) => {
                     members.recorded.total = u32::try_from(coordinates.len()).unwrap_or(u32::MAX);
-                    self.start_members(&mut members, &coordinates);
+                    self.start_members(&mut members, &coordinates, known);
                 }
                 Err(words) if members.known.is_empty() && members.ends.is_empty() => {
                     return failed(&stage.name, Reason::ReferenceUnresolved, words);
@@ -152,11 +148,6 @@ impl Board<'_> {
             self.end_all(&members);
         }
         self.conclude(&members)
-    }
-
-    fn coordinates(&self, stage: &FrozenStage, fan_out: &FanOut) -> Result<Vec<Coordinates>, String> {
-        let known = self.known_to(stage);
-        fan_out.members(&self.names(&known))
     }
 
     // Whether no more members are started, and those that are not have ended with that.
@@ -172,10 +163,9 @@ impl Board<'_> {
     }
 
     // In the order of their indexes, as far as there is room.
-    fn start_members(&mut self, members: &mut Members<'_>, all: &[Coordinates]) {
+    fn start_members(&mut self, members: &mut Members<'_>, all: &[Coordinates], known: &Value) {
         let stage = members.stage;
         let (gives_up, mut room) = (self.gives_up(members), self.room_for(members));
-        let known = self.known_to(stage);
         let reads_coordinates = stage.when.as_deref().is_some_and(reads_coordinates);
         for (index, coordinates) in (0_u32..).zip(all).skip(members.recorded.started as usize) {
             if !members.known.contains_key(&index) && !members.ends.contains_key(&index) {
@@ -185,7 +175,7 @@ impl Board<'_> {
                     break;
                 } else {
                     let member = Member::of(&stage.name, index);
-                    match self.start_member(stage, &known, member, coordinates, reads_coordinates) {
+                    match self.start_member(stage, known, member, coordinates, reads_coordinates) {
                         Ok(true) => room -= 1,
                         Ok(false) => drop(members.ends.insert(index, Phase::Skipped)),
                         Err(words) => members.problem(index, &words),
@@ -206,7 +196,7 @@ impl Board<'_> {
         reads_coordinates: bool,
     ) -> Result<bool, String> {
         if let Some(refusal) = self.snapshot.refusals.get(&member) {
-            return Err(format!("the API server refuses the experiment: {refusal}"));
+            return Err(format!("the API server refuses it: {refusal}"));
         }
         let mut matrix = coordinates.clone();
         matrix.insert("index".to_owned(), member.index.into());
@@ -214,7 +204,7 @@ impl Board<'_> {
         if reads_coordinates && !self.is_wanted(stage, &self.names(known).with(Head::Matrix, &matrix))? {
             return Ok(false);
         }
-        self.create(stage, known, member, Some((coordinates, &matrix)))?;
+        self.create(stage, known, member, &Place::Member(coordinates, &matrix))?;
         Ok(true)
     }
 
@@ -227,18 +217,18 @@ impl Board<'_> {
         for index in lost {
             let member = Member::of(&members.stage.name, index);
             if self.snapshot.confirmed_gone.contains(&member) {
-                members.problem(index, "its experiment was deleted before it ended");
+                members.problem(index, "it was deleted before it ended");
             } else {
                 let experiment = self.experiment_of(&member);
-                self.actions.push(Action::ConfirmStage { member, experiment });
+                let nested = members.stage.nested.is_some();
+                self.actions.push(Action::ConfirmStage { member, experiment, nested });
             }
         }
     }
 
     fn end_all(&mut self, members: &Members<'_>) {
-        let live = members.live().filter(|(_, experiment)| !asked_to_end(experiment));
-        let names = live.map(|(_, experiment)| experiment.meta.name.clone());
-        self.actions.extend(names.map(|name| Action::CancelExperiment { name }));
+        let live = members.live().filter(|child| !child.is_asked_to_end());
+        self.actions.extend(live.map(Child::cancel));
     }
 
     fn conclude(&self, members: &Members<'_>) -> StageStatus {
@@ -252,7 +242,7 @@ impl Board<'_> {
             return with(self.underway(members, &status));
         }
         if self.cancel && status.cancelled > 0 {
-            return with(state(name, Phase::Cancelled, Reason::Cancelled, "the run was cancelled"));
+            return with(self.ended_with_the_run(name, "ended"));
         }
         if members.has_failed() {
             return with(failed(name, Reason::MemberFailed, members.failures()));
@@ -269,7 +259,7 @@ impl Board<'_> {
         if members.has_failed() {
             return state(name, Phase::Running, Reason::MemberFailed, members.failures());
         }
-        let mut told = members.live().map(|(_, experiment)| standing(&experiment.status));
+        let mut told = members.live().map(Child::standing);
         let first = told.next();
         match first {
             // All of them wait: the first one says for what.

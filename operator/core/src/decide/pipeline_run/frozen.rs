@@ -1,13 +1,14 @@
 //! The frozen pipeline: what a run executes, resolved once and stored in its status as JSON.
 
 use cultivar_crds::schema::MAX_FROZEN_PIPELINE;
-use cultivar_crds::{ClonedFrom, OnFailure, Reason, Until};
+use cultivar_crds::{ClonedFrom, OnFailure, Reason, Repeat, Until};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::FanOut;
+use super::nested::Nested;
 use crate::clone;
 use crate::dag;
 use crate::decide::freeze::{self, Effective, Frozen, Query, Sources};
@@ -34,6 +35,9 @@ pub struct FrozenPipeline {
     /// Priority of the stages in their queues.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<i32>,
+    /// How long the run may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_timeout: Option<String>,
     /// How many experiments are there at once that have not ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_parallel: Option<u32>,
@@ -54,6 +58,12 @@ pub struct FrozenStage {
     /// CEL; false skips the stage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<String>,
+    /// The pipeline that it runs; its template has params alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nested: Option<Nested>,
+    /// What makes turns of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeat: Option<Repeat>,
     /// What makes many experiments of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fan_out: Option<FanOut>,
@@ -96,23 +106,71 @@ pub fn template_timeout(spec: &Value) -> Duration {
     longest.unwrap_or_else(|| settings::timeouts(&Value::Null).template)
 }
 
+// One of the two admits a stage: what it says itself, else what its pipeline says, else what its source said.
+fn admitted_by(pipeline: &Value, stage: &Value, template: &mut Value) {
+    if stage.get("queue").or(stage.get("admission")).is_some() {
+        return;
+    }
+    for (said, other) in [("queue", "admission"), ("admission", "queue")] {
+        if let (Some(value), Some(template)) = (pipeline.get(said), template.as_object_mut()) {
+            template.insert(said.to_owned(), value.clone());
+            template.remove(other);
+        }
+    }
+}
+
+// The stages of `only` and all that they need; nothing: all of them.
+fn wanted(spec: &Value, run: &Value) -> Option<BTreeSet<String>> {
+    let only = run.get("only")?.as_array()?;
+    let mut open: Vec<String> = only.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect();
+    let mut wanted = BTreeSet::new();
+    while let Some(name) = open.pop() {
+        let stage = dag::all(spec).find(|stage| stage["name"] == name.as_str());
+        open.extend(
+            stage.into_iter().flat_map(|stage| dag::needs(stage).into_keys()).filter(|need| !wanted.contains(need)),
+        );
+        wanted.insert(name);
+    }
+    Some(wanted)
+}
+
+fn is_in(wanted: Option<&BTreeSet<String>>, stage: &Value) -> bool {
+    wanted.is_none_or(|wanted| stage.get("name").and_then(Value::as_str).is_some_and(|name| wanted.contains(name)))
+}
+
+// Without those that read stages which do not run.
+fn outputs(spec: &Value, wanted: Option<&BTreeSet<String>>) -> Map<String, Value> {
+    let reads = |value: &Value| dag::needs(&json!({"outputs": value})).into_keys().collect::<Vec<_>>();
+    let all = crate::decide::object(spec.get("outputs")).into_iter();
+    all.filter(|(_, value)| wanted.is_none_or(|wanted| reads(value).iter().all(|stage| wanted.contains(stage))))
+        .collect()
+}
+
 /// Freezes an accepted pipeline for a run, as JSON.
 pub fn freeze(pipeline: &PipelineRecord, run: &Value, sources: &Sources) -> Frozen<Value> {
     let spec = &pipeline.spec;
     let mut stages = Vec::new();
-    for stage in dag::all(spec) {
+    let wanted = wanted(spec, run);
+    for stage in dag::all(spec).filter(|stage| is_in(wanted.as_ref(), stage)) {
         let name = stage.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
-        match freeze::freeze(stage, sources, Some(&pipeline.meta.name)) {
+        let nested = Nested::of(stage);
+        let frozen = match &nested {
+            Some(_) => Frozen::Ready(Effective { template: json!({"params": stage.get("params")}), cloned_from: None }),
+            None => freeze::freeze(stage, sources, Some(&pipeline.meta.name)),
+        };
+        match frozen {
             Frozen::Ready(Effective { mut template, cloned_from }) => {
                 // Of this pipeline, and not of the one in which its source ran.
-                if let Some(queue) = spec.get("queue").filter(|_| stage.get("queue").is_none()) {
-                    template["queue"] = queue.clone();
+                if nested.is_none() {
+                    admitted_by(spec, stage, &mut template);
                 }
                 let needs = dag::needs(stage);
                 stages.push(FrozenStage {
                     needs: needs.keys().cloned().collect(),
                     until: needs.into_iter().filter(|(_, until)| *until != Until::default()).collect(),
                     when: stage.get("when").and_then(Value::as_str).map(str::to_owned),
+                    nested,
+                    repeat: stage.get("repeat").and_then(|repeat| Repeat::deserialize(repeat).ok()),
                     fan_out: FanOut::of(stage),
                     name,
                     template,
@@ -127,16 +185,17 @@ pub fn freeze(pipeline: &PipelineRecord, run: &Value, sources: &Sources) -> Froz
             }
         }
     }
-    let last = spec.get("finally").and_then(Value::as_array).map_or(0, Vec::len);
+    let last = spec.get("finally").and_then(Value::as_array).filter(|_| wanted.is_none()).map_or(0, Vec::len);
     let finally = stages.split_off(stages.len() - last);
     let on_failure = spec.get("onFailure").and_then(|value| OnFailure::deserialize(value).ok());
     let frozen = FrozenPipeline {
         params: super::params(spec, run),
         stages,
         finally,
-        outputs: crate::decide::object(spec.get("outputs")),
+        outputs: outputs(spec, wanted.as_ref()),
         on_failure: on_failure.unwrap_or_default(),
         priority: spec.get("priority").and_then(Value::as_i64).and_then(|priority| i32::try_from(priority).ok()),
+        run_timeout: spec.pointer("/timeouts/run").and_then(Value::as_str).map(str::to_owned),
         max_parallel: spec.get("maxParallel").and_then(|most| u32::deserialize(most).ok()),
     };
     let frozen = serde_json::to_value(&frozen).unwrap_or(Value::Null);

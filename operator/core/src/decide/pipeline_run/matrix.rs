@@ -64,7 +64,11 @@ impl FanOut {
     }
 }
 
-fn read(value: &Value, at: &FieldPath, names: &Names<'_>) -> Result<Value, String> {
+/// A value with its references resolved, for good: data is not escaped.
+///
+/// # Errors
+/// What is wrong with them, in words.
+pub(super) fn read(value: &Value, at: &FieldPath, names: &Names<'_>) -> Result<Value, String> {
     // An expression without a name, such as range(5), is of the own scope, whatever it is for.
     let outer = resolve(value, at, Scope::Outer, names, Insert::Escaped);
     outer.and_then(|value| resolve(&value, at, Scope::Own, &Names::new(), Insert::Plain)).map_err(|errors| {

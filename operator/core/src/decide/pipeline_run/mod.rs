@@ -4,15 +4,24 @@
 //! that nothing that changes outside changes the run.
 
 mod board;
+mod child;
+mod contents;
 mod fan_out;
 mod frozen;
 mod matrix;
+mod nested;
+mod repeat;
+mod resume;
 mod texts;
+mod turn;
 mod values;
+mod verdict;
 
 pub use board::standing;
+pub use child::Child;
 pub use frozen::{FrozenPipeline, FrozenStage, queries};
 pub use matrix::{Coordinates, FanOut};
+pub use resume::take_over;
 
 use cultivar_crds::{OnFailure, Phase, PipelineRunStatus, Reason, StageStatus, labels};
 use jiff::Timestamp;
@@ -20,18 +29,16 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::freeze::{Frozen, Sources};
-use super::pipeline::{digest, order, revision};
+use super::pipeline::digest;
 use super::{Event, Plan, Urgency};
 use crate::domain::conditions::{Conditions, kind};
-use crate::domain::{ExperimentRecord, Member, PipelineRecord, RunRecord, settings, text, time};
-use crate::refs::{FieldPath, Head, Insert, Names, Scope, resolve};
+use crate::domain::{Errands, Member, PipelineRecord, RunRecord, Stores, settings, text, time};
 use crate::validate;
 use board::Board;
-
-/// Most bytes of a run's outputs as JSON: the status holds the frozen pipeline too.
-const MAX_OUTPUTS: usize = 64 * 1024;
+use verdict::{Ending, Verdict, conclude, verdict};
 
 /// Everything that deciding about one run looks at.
 #[derive(Clone, Debug, Default)]
@@ -42,13 +49,20 @@ pub struct Snapshot {
     pub pipeline: Option<Arc<PipelineRecord>>,
     /// What the stages' `from` may mean; needed until the run is frozen.
     pub sources: Sources,
+    /// The run that this one resumes.
+    pub resumed: Option<Arc<RunRecord>>,
     /// The other runs of the pipeline.
     pub siblings: Vec<Arc<RunRecord>>,
-    /// The run's experiments, by what they stand for.
-    pub experiments: BTreeMap<Member, Arc<ExperimentRecord>>,
-    /// Those whose experiment, recorded before, the API server itself says is gone.
+    /// The run's experiments and nested runs, by what they stand for; of a run that it resumes those that completed: see
+    /// [`take_over`].
+    pub children: BTreeMap<Member, Child>,
+    /// Those that, recorded before, the API server itself says are gone.
     pub confirmed_gone: BTreeSet<Member>,
-    /// Why the API server would not take an experiment.
+    /// The stores of the namespace, and the operator's own.
+    pub stores: Stores,
+    /// How what was read for the run went so far.
+    pub errands: Errands,
+    /// Why the API server would not take one.
     pub refusals: BTreeMap<Member, String>,
     /// The time.
     pub now: Timestamp,
@@ -73,11 +87,12 @@ pub fn decide(snapshot: &Snapshot) -> Plan<PipelineRunStatus> {
 }
 
 fn live(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
-    let cancel = snapshot.run.spec.get("cancel").and_then(Value::as_bool).unwrap_or(false);
+    let ending = asked_to_end(snapshot);
     // Stages are made before the status that says so is stored: a crash in between unstarts nothing.
-    let started = plan.status.started_at.is_some() || !snapshot.experiments.is_empty();
-    if cancel && !started {
-        return end(snapshot, plan, Phase::Cancelled, Some(Reason::Cancelled), "cancel was asked for");
+    let own = |child: &Child| child.meta().is_owned_by(&snapshot.run.meta.uid);
+    let started = plan.status.started_at.is_some() || snapshot.children.values().any(own);
+    if let Some(ending) = ending.as_ref().filter(|_| !started) {
+        return end(snapshot, plan, ending.phase, Some(ending.reason), ending.message.clone());
     }
     let Some(frozen) = &plan.status.pipeline_spec else {
         return freeze(snapshot, plan);
@@ -86,11 +101,37 @@ fn live(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
         Ok(pipeline) => pipeline,
         Err(error) => return fail(snapshot, plan, Reason::Invalid, format!("status.pipelineSpec: {error}")),
     };
-    if !started && !is_its_turn(snapshot, plan) {
+    if !started && !may_begin(snapshot, plan) {
         return;
     }
     begin(snapshot, plan);
-    advance(snapshot, plan, &pipeline, cancel);
+    advance(snapshot, plan, &pipeline, ending);
+}
+
+// Whoever asks for the end of a run, or takes its place.
+fn asked_to_end(snapshot: &Snapshot) -> Option<Ending> {
+    if snapshot.run.spec.get("cancel").and_then(Value::as_bool).unwrap_or(false) {
+        let message = "cancel was asked for".to_owned();
+        return Some(Ending { phase: Phase::Cancelled, reason: Reason::Cancelled, message });
+    }
+    let newer = turn::replaced_by(snapshot)?;
+    let message = format!("run {} is newer, and concurrencyPolicy is Replace", newer.meta.name);
+    Some(Ending { phase: Phase::Cancelled, reason: Reason::Superseded, message })
+}
+
+fn is_suspended(snapshot: &Snapshot) -> bool {
+    snapshot.run.spec.get("suspend").and_then(Value::as_bool).unwrap_or(false)
+}
+
+// A suspended run keeps its place in the line, and does not begin.
+fn may_begin(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) -> bool {
+    let its_turn = turn::is_its_turn(snapshot, plan);
+    if its_turn && is_suspended(snapshot) {
+        plan.status.phase = Phase::Pending;
+        plan.status.reason = Some(Reason::Suspended);
+        plan.status.message = Some("spec.suspend is true: nothing starts until it is false".to_owned());
+    }
+    its_turn && !is_suspended(snapshot)
 }
 
 fn begin(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
@@ -103,6 +144,17 @@ fn begin(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
 }
 
 fn freeze(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
+    if let Some(of) = snapshot.run.spec.get("resumeOf").and_then(Value::as_str) {
+        return match resume::freeze(snapshot, of) {
+            Frozen::Ready(old) => {
+                plan.status.pipeline_digest = old.pipeline_digest;
+                plan.status.pipeline_generation = old.pipeline_generation;
+                frozen_as(snapshot, plan, old.pipeline_spec);
+            }
+            Frozen::Waiting { reason, message } => wait(snapshot, plan, reason, message),
+            Frozen::Refused { reason, message } => fail(snapshot, plan, reason, message),
+        };
+    }
     let Some(pipeline) = &snapshot.pipeline else {
         let name = snapshot.run.spec.get("pipeline").and_then(Value::as_str).unwrap_or_default();
         return wait(
@@ -114,6 +166,11 @@ fn freeze(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
     };
     let now_digest = digest(&pipeline.spec);
     let made_for = snapshot.run.meta.annotations.get(labels::PIPELINE_DIGEST);
+    if let Some(pinned) = made_for.filter(|pinned| snapshot.run.meta.is_nested() && **pinned != now_digest) {
+        let message =
+            format!("the stage is pinned to {pinned}, and pipeline {} is {now_digest} now", pipeline.meta.name);
+        return fail(snapshot, plan, Reason::Superseded, message);
+    }
     if made_for.is_some_and(|made_for| *made_for != now_digest) {
         return end(
             snapshot,
@@ -133,74 +190,56 @@ fn freeze(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
     }
     match frozen::freeze(pipeline, &snapshot.run.spec, &snapshot.sources) {
         Frozen::Ready(frozen) => {
-            plan.status.pipeline_spec = Some(frozen);
             plan.status.pipeline_digest = Some(now_digest);
             plan.status.pipeline_generation = Some(pipeline.meta.generation);
-            (plan.status.reason, plan.status.message) = (None, None);
-            // One write says that it is frozen and that it begins, where nothing stands before it.
-            if is_its_turn(snapshot, plan) {
-                begin(snapshot, plan);
-            }
-            plan.urge(Urgency::First);
-            // Where that status turns out to be stored already, the next step follows at once.
-            plan.wake(snapshot.now);
+            frozen_as(snapshot, plan, Some(frozen));
         }
         Frozen::Waiting { reason, message } => wait(snapshot, plan, reason, message),
         Frozen::Refused { reason, message } => fail(snapshot, plan, reason, message),
     }
 }
 
-// One run of a pipeline at a time. Of the runs that the pipeline made only the newest waits; runs made
-// by hand have parameters of their own and wait in line.
-fn is_its_turn(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) -> bool {
-    let mine = order(&snapshot.run);
-    let unfinished = |run: &&Arc<RunRecord>| !run.status.phase.is_terminal() && !run.meta.deleting;
-    let earlier = snapshot
-        .siblings
-        .iter()
-        .filter(unfinished)
-        .filter(|run| run.status.started_at.is_some() || order(run) < mine)
-        // The one directly before: it stays the same until it is this run's turn, so a long line is not
-        // written anew each time its head ends.
-        .max_by_key(|run| (order(run) < mine, order(run)));
-    let Some(earlier) = earlier else { return true };
-    let newer = snapshot
-        .siblings
-        .iter()
-        .filter(unfinished)
-        .filter(|run| revision(run).is_some() && order(run) > mine)
-        .max_by_key(|run| order(run));
-    if let (Some(newer), Some(_)) = (newer, revision(&snapshot.run)) {
-        end(
-            snapshot,
-            plan,
-            Phase::Cancelled,
-            Some(Reason::Superseded),
-            format!("run {} is newer and takes the place", newer.meta.name),
-        );
-        return false;
+fn frozen_as(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>, frozen: Option<Value>) {
+    plan.status.pipeline_spec = frozen;
+    (plan.status.reason, plan.status.message) = (None, None);
+    // One write says that it is frozen and that it begins, where nothing stands before it.
+    if may_begin(snapshot, plan) {
+        begin(snapshot, plan);
     }
-    plan.status.phase = Phase::Pending;
-    plan.status.reason = Some(Reason::WaitingForRun);
-    plan.status.message = Some(format!("run {} of the same pipeline has not ended", earlier.meta.name));
-    false
+    plan.urge(Urgency::First);
+    // Where that status turns out to be stored already, the next step follows at once.
+    plan.wake(snapshot.now);
 }
 
-fn advance(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>, pipeline: &FrozenPipeline, cancel: bool) {
-    let mut board = Board::new(snapshot, pipeline, cancel).play();
+fn advance(
+    snapshot: &Snapshot,
+    plan: &mut Plan<PipelineRunStatus>,
+    pipeline: &FrozenPipeline,
+    mut ending: Option<Ending>,
+) {
     let all_ended = |stages: &[FrozenStage], board: &Board<'_>| {
         stages.iter().all(|stage| board.states.get(&stage.name).is_some_and(|state| state.phase.is_terminal()))
     };
-    let verdict = all_ended(&pipeline.stages, &board).then(|| verdict(snapshot, pipeline, &board, cancel));
+    let mut board = Board::new(snapshot, pipeline, ending.is_some()).play();
+    if let Some(deadline) = deadline(pipeline, plan).filter(|_| ending.is_none()) {
+        if snapshot.now < deadline.moment {
+            plan.wake(deadline.moment);
+        } else if !(all_ended(&pipeline.stages, &board) && ended_before(snapshot, deadline.moment)) {
+            ending = Some(deadline.ending());
+            board = Board::new(snapshot, pipeline, true).overdue().play();
+        }
+    }
+    let verdict = all_ended(&pipeline.stages, &board).then(|| verdict(snapshot, pipeline, &board, ending.as_ref()));
+    let stopping = ending.is_some() || board.stopping;
     if let Some(verdict) = &verdict {
         board.finish(verdict);
     }
     let ended = board.states.values().filter(|state| state.phase.is_terminal()).count();
     plan.status.progress = Some(format!("{ended}/{}", pipeline.all().count()));
     plan.status.stages = pipeline.all().filter_map(|stage| board.states.get(&stage.name).cloned()).collect();
-    let stopping = cancel || board.stopping;
     let over = all_ended(&pipeline.finally, &board);
     plan.actions.extend(std::mem::take(&mut board.actions));
+    board.wake.into_iter().for_each(|moment| plan.wake(moment));
     match verdict {
         Some(verdict) if over => conclude(snapshot, plan, pipeline, verdict),
         Some(_) => {
@@ -208,80 +247,47 @@ fn advance(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>, pipeline: &F
             plan.status.message = Some("every stage has ended; those of finally run".to_owned());
         }
         None => {
-            plan.status.reason = stopping.then_some(Reason::Stopping);
-            plan.status.message = stopping.then(|| "the stages that run are being stopped".to_owned());
+            (plan.status.reason, plan.status.message) = match (stopping, is_suspended(snapshot)) {
+                (true, _) => (Some(Reason::Stopping), Some("the stages that run are being stopped".to_owned())),
+                (false, true) => {
+                    (Some(Reason::Suspended), Some("no stage starts until spec.suspend is false".to_owned()))
+                }
+                (false, false) => (None, None),
+            };
         }
     }
 }
 
-/// How a run ends, from its stages but for those of `finally`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Verdict {
-    phase: Phase,
-    reason: Option<Reason>,
-    message: String,
-    outputs: Option<Value>,
+/// When a run has run for too long.
+struct Deadline {
+    moment: Timestamp,
+    longest: Duration,
 }
 
-fn verdict(snapshot: &Snapshot, pipeline: &FrozenPipeline, board: &Board<'_>, cancel: bool) -> Verdict {
-    let ends = |phase, reason, message: String| Verdict { phase, reason: Some(reason), message, outputs: None };
-    if cancel {
-        return ends(Phase::Cancelled, Reason::Cancelled, "cancel was asked for".to_owned());
-    }
-    let has_completed =
-        |stage: &FrozenStage| board.states.get(&stage.name).is_some_and(|state| state.phase == Phase::Completed);
-    // A failure that another stage waited for, and dealt with.
-    let is_handled = |stage: &str| pipeline.handlers(stage).any(has_completed);
-    let failed: Vec<String> = pipeline
-        .stages
-        .iter()
-        .filter_map(|stage| board.states.get(&stage.name))
-        .filter(|stage| matches!(stage.phase, Phase::Failed | Phase::Cancelled) && !is_handled(&stage.name))
-        .map(in_words)
-        .collect();
-    if !failed.is_empty() {
-        return ends(Phase::Failed, Reason::StageFailed, text::some_of(&failed, 4));
-    }
-    let about = values::pipeline(snapshot, pipeline);
-    let stages = values::stages(snapshot, pipeline.stages.iter(), &board.states);
-    let scope = Names::new().with(Head::Pipeline, &about).with(Head::Stages, &stages);
-    let outputs = Value::Object(pipeline.outputs.clone());
-    match resolve(&outputs, &FieldPath::of("spec").key("outputs"), Scope::Outer, &scope, Insert::Plain) {
-        Ok(outputs) if outputs.to_string().len() > MAX_OUTPUTS => {
-            let message = format!("spec.outputs has more than {MAX_OUTPUTS} bytes: hand on uris, not data");
-            ends(Phase::Failed, Reason::InvalidTemplate, message)
-        }
-        Ok(outputs) => {
-            let outputs = (!pipeline.outputs.is_empty()).then_some(outputs);
-            Verdict { phase: Phase::Completed, reason: None, message: String::new(), outputs }
-        }
-        Err(errors) => {
-            let words: Vec<String> = errors.iter().map(ToString::to_string).collect();
-            ends(Phase::Failed, Reason::ReferenceUnresolved, text::some_of(&words, 4))
-        }
+impl Deadline {
+    fn ending(&self) -> Ending {
+        let message = format!("the run took longer than {}", time::human(self.longest));
+        Ending { phase: Phase::Failed, reason: Reason::DeadlineExceeded, message }
     }
 }
 
-fn in_words(stage: &StageStatus) -> String {
-    let reason = stage.reason.map_or_else(String::new, |reason| format!(" ({reason})"));
-    let message = stage.message.as_deref().unwrap_or_default();
-    format!("stage {} {}{reason}: {message}", stage.name, stage.phase)
+fn deadline(pipeline: &FrozenPipeline, plan: &Plan<PipelineRunStatus>) -> Option<Deadline> {
+    let longest = time::parse_duration(pipeline.run_timeout.as_deref()?).ok()?;
+    let started = time::read(plan.status.started_at.as_deref())?;
+    Some(Deadline { moment: time::after(started, longest), longest })
 }
 
-// What became of the stages of the end is told beside the verdict, and does not change it.
-fn conclude(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>, pipeline: &FrozenPipeline, verdict: Verdict) {
-    let of_the_end = |state: &&StageStatus| pipeline.finally.iter().any(|stage| stage.name == state.name);
-    let failed = |state: &&StageStatus| matches!(state.phase, Phase::Failed | Phase::Cancelled);
-    let unfinished: Vec<String> = plan.status.stages.iter().filter(of_the_end).filter(failed).map(in_words).collect();
-    let mut message = verdict.message;
-    if !unfinished.is_empty() {
-        let words = format!("of finally: {}", text::some_of(&unfinished, 4));
-        let event = Event { warning: true, reason: Reason::StageFailed, message: text::message(words.clone()) };
-        plan.events.push(event);
-        message = if message.is_empty() { words } else { format!("{message}; {words}") };
-    }
-    plan.status.outputs = verdict.outputs;
-    end(snapshot, plan, verdict.phase, verdict.reason, message);
+// A run is late only if something of it ended after the deadline, or was ended for it.
+fn ended_before(snapshot: &Snapshot, deadline: Timestamp) -> bool {
+    let in_time = |child: &Child| child.finished().is_none_or(|finished| finished <= deadline);
+    let given_up =
+        |stage: &StageStatus| stage.phase == Phase::Cancelled && stage.reason == Some(Reason::DeadlineExceeded);
+    let of_the_end = |member: &Member| {
+        let stages = snapshot.run.status.pipeline_spec.as_ref().and_then(|spec| spec["finally"].as_array());
+        stages.into_iter().flatten().any(|stage| stage["name"] == member.stage.as_str())
+    };
+    let mut children = snapshot.children.iter().filter(|(member, _)| !of_the_end(member));
+    children.all(|(_, child)| in_time(child)) && !snapshot.run.status.stages.iter().any(given_up)
 }
 
 fn wait(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>, reason: Reason, message: String) {

@@ -4,11 +4,11 @@
 //! only that somebody reads.
 
 use cultivar_crds::{MembersStatus, Phase, StageStatus};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-use super::{FrozenPipeline, FrozenStage, Snapshot};
-use crate::domain::{ExperimentRecord, Member, ranges};
+use super::{Child, FrozenPipeline, FrozenStage, Snapshot};
+use crate::domain::{Member, ranges};
 
 /// The value of `pipeline`.
 pub fn pipeline(snapshot: &Snapshot, pipeline: &FrozenPipeline) -> Value {
@@ -29,29 +29,21 @@ pub fn stages<'a>(
 
 fn stage_value(snapshot: &Snapshot, stage: &FrozenStage, state: &StageStatus) -> Value {
     if stage.fan_out.is_some() {
-        return fan_out(snapshot, state);
+        return fan_out(snapshot, stage, state);
     }
-    // What has ended without an experiment has a phase too, and nothing else.
-    let known = snapshot.experiments.get(&Member::stage(&stage.name));
-    match known.filter(|experiment| experiment.status.phase.is_terminal()) {
-        Some(experiment) => experiment_value(experiment),
-        None => json!({"phase": state.phase, "metrics": {}, "artifacts": {}}),
-    }
+    let member = match state.turn {
+        Some(turn) => Member::of(&stage.name, turn.saturating_sub(1)),
+        None => Member::stage(&stage.name),
+    };
+    let child = snapshot.children.get(&member).filter(|child| child.has_ended());
+    let mut value = child.map_or_else(|| nothing(stage.nested.is_some()), Child::value);
+    // What has ended without an experiment has a phase too, and nothing else; a loop may end badly after a good turn.
+    value["phase"] = state.phase.as_str().into();
+    value
 }
 
-fn experiment_value(experiment: &ExperimentRecord) -> Value {
-    let status = &experiment.status;
-    let artifacts: Map<String, Value> = status
-        .artifacts
-        .iter()
-        .map(|artifact| (artifact.name.clone(), serde_json::to_value(artifact).unwrap_or_default()))
-        .collect();
-    json!({
-        "experiment": experiment.meta.name,
-        "phase": status.phase,
-        "metrics": status.metrics,
-        "artifacts": artifacts,
-    })
+fn nothing(nested: bool) -> Value {
+    if nested { json!({"outputs": {}}) } else { json!({"metrics": {}, "artifacts": {}}) }
 }
 
 /// How each member has ended, as recorded; by index.
@@ -67,37 +59,39 @@ pub fn ends(recorded: &MembersStatus) -> BTreeMap<u32, Phase> {
     sets.into_iter().flat_map(|(phase, set)| ranges::parse(set, last).map(move |index| (index, phase))).collect()
 }
 
-// `members` has them all; `metrics` and `artifacts` have lists of what those that completed have brought.
-fn fan_out(snapshot: &Snapshot, state: &StageStatus) -> Value {
+// `members` has them all; the rest has lists of what those that completed have brought.
+fn fan_out(snapshot: &Snapshot, stage: &FrozenStage, state: &StageStatus) -> Value {
     let ends = state.members.as_ref().map(ends).unwrap_or_default();
-    let (mut members, mut metrics, mut artifacts) = (Vec::with_capacity(ends.len()), json!({}), json!({}));
+    let mut members = Vec::with_capacity(ends.len());
+    let mut whole = nothing(stage.nested.is_some());
     for (index, phase) in ends {
-        let experiment = snapshot.experiments.get(&Member::of(&state.name, index));
-        let mut member = match experiment {
-            Some(experiment) => experiment_value(experiment),
-            None => json!({"metrics": {}, "artifacts": {}}),
-        };
+        let child = snapshot.children.get(&Member::of(&state.name, index));
+        let mut member = child.map_or_else(|| nothing(stage.nested.is_some()), Child::value);
         if phase == Phase::Completed {
-            gather(&member["metrics"], &mut metrics);
-            gather(&member["artifacts"], &mut artifacts);
+            for (key, depth) in [("metrics", 2), ("artifacts", 2), ("outputs", 1)] {
+                if let (Some(values), Some(lists)) = (member.get(key), whole.get_mut(key)) {
+                    gather(values, lists, depth);
+                }
+            }
         }
         member["index"] = index.into();
         member["phase"] = phase.as_str().into();
-        let params = experiment.and_then(|experiment| experiment.spec.get("params").cloned());
-        member["params"] = params.unwrap_or_else(|| json!({}));
+        member["params"] = child.map_or_else(|| json!({}), Child::params);
         members.push(member);
     }
-    json!({"phase": state.phase, "members": members, "metrics": metrics, "artifacts": artifacts})
+    whole["phase"] = state.phase.as_str().into();
+    whole["members"] = Value::Array(members);
+    whole
 }
 
 // {acc: {max: 1}} into {acc: {max: [0, 1]}}.
-fn gather(values: &Value, lists: &mut Value) {
-    for (name, fields) in values.as_object().into_iter().flatten() {
-        for (field, value) in fields.as_object().into_iter().flatten() {
-            match &mut lists[name][field] {
-                Value::Array(list) => list.push(value.clone()),
-                first => *first = json!([value]),
-            }
+fn gather(values: &Value, lists: &mut Value, depth: usize) {
+    for (name, value) in values.as_object().into_iter().flatten() {
+        let list = &mut lists[name];
+        match list {
+            _ if depth > 1 => gather(value, list, depth - 1),
+            Value::Array(list) => list.push(value.clone()),
+            first => *first = json!([value]),
         }
     }
 }

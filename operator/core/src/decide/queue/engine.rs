@@ -3,6 +3,7 @@
 use cultivar_crds::Reason;
 use cultivar_crds::labels::DEFAULT_QUEUE;
 use jiff::Timestamp;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -10,8 +11,8 @@ use super::ledger::{Group, Ledger};
 use super::model::{Admission, Ask, Bearer, Eviction, Id, Wait};
 use super::nodes::Nodes;
 use crate::domain::Claim;
-use crate::domain::node::Node;
-use crate::domain::queue::{Hold, QueueConfig, Word, selects};
+use crate::domain::node::{Node, Outsider};
+use crate::domain::queue::{Hold, QueueConfig, Word, is_extended, selects};
 
 /// Decides for every queue; see the module.
 #[derive(Clone, Debug, Default)]
@@ -157,6 +158,28 @@ impl Engine {
         }
     }
 
+    /// A pod that no queue admitted holds something of a node, or nothing any more; whether anybody may start for it.
+    pub fn set_outsider(&mut self, name: &str, outsider: Option<Outsider>) -> bool {
+        let room = self.nodes.set_outsider(name, outsider);
+        if room {
+            self.dirty.extend(self.ledger.members.keys().cloned());
+        }
+        room
+    }
+
+    /// The pods that no queue admitted and that hold something of a node.
+    pub fn outsiders(&self) -> impl Iterator<Item = &String> {
+        self.nodes.outsiders()
+    }
+
+    /// The extended resources that queues list: of these it matters what other pods hold.
+    #[must_use]
+    pub fn listed(&self) -> BTreeSet<Word> {
+        let flavors = self.ledger.lines.values().flat_map(|line| &line.config.flavors);
+        let enforced = flavors.filter(|flavor| flavor.node_fit).flat_map(|flavor| flavor.limits.keys());
+        enforced.filter(|resource| is_extended(resource)).cloned().collect()
+    }
+
     /// An experiment wants an attempt started. Asked again it is what it was, unless it has changed.
     pub fn ask(&mut self, id: &Id, ask: Ask, now: Timestamp) {
         if let Some(grant) = self.grants.get(id) {
@@ -165,8 +188,12 @@ impl Engine {
             }
             self.drop_grant(id, now);
         }
-        if self.asks.get(id).is_some_and(|asked| asked.ask == ask) {
-            return;
+        if let Some(asked) = self.asks.get_mut(id) {
+            // That it has its place is what was decided here, and moves nobody.
+            asked.ask.placed |= ask.placed;
+            if asked.ask == (Ask { placed: asked.ask.placed, ..ask.clone() }) {
+                return;
+            }
         }
         self.take_back(id, now);
         self.asks.insert(id.clone(), Asked { ask, queue: None, priority: 0 });
@@ -258,6 +285,7 @@ impl Engine {
         let Some(queue) = asked.queue.take() else { return };
         if let Some(line) = self.ledger.lines.get_mut(&queue) {
             line.pending.remove(id, asked.priority, &asked.ask);
+            line.outside.remove(&(Reverse(asked.priority), asked.ask.since, id.clone()));
             line.promised.remove(id);
             line.fresh.remove(id);
         }
@@ -271,10 +299,20 @@ impl Engine {
         self.fresh.remove(id);
     }
 
+    fn has_place(&self, id: &Id) -> bool {
+        let Some(asked) = self.asks.get(id) else { return false };
+        let line = asked.queue.as_ref().and_then(|queue| self.ledger.lines.get(queue));
+        line.is_some_and(|line| !line.outside.contains(&(Reverse(asked.priority), asked.ask.since, id.clone())))
+    }
+
     fn place_again(&mut self, ids: Vec<Id>, now: Timestamp) {
         for id in ids {
-            // What was promised is decided anew.
+            // What was promised is decided anew; who had a place has one.
+            let placed = self.has_place(&id);
             self.unplace(&id, now);
+            if let Some(asked) = self.asks.get_mut(&id) {
+                asked.ask.placed |= placed;
+            }
             self.place(&id);
         }
     }
@@ -292,7 +330,12 @@ impl Engine {
             Ok(queue) => {
                 let Some(line) = self.ledger.lines.get_mut(&queue) else { return };
                 let priority = asked.ask.priority.min(line.config.max_priority);
-                line.pending.insert(id, priority, &asked.ask);
+                if asked.ask.placed || line.config.max_queued.is_none() {
+                    line.pending.insert(id, priority, &asked.ask);
+                } else {
+                    // The next pass lets in whoever comes first.
+                    line.outside.insert((Reverse(priority), asked.ask.since, id.clone()));
+                }
                 line.fresh.insert(id.clone());
                 self.touch(&queue);
                 if let Some(asked) = self.asks.get_mut(id) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::model::Id;
 use super::pass::Block;
-use super::pending::{Class, Pending};
+use super::pending::{Class, Outside, Pending};
 use crate::domain::Claim;
 use crate::domain::queue::{Amounts, Flavor, Limit, QueueConfig, Word};
 
@@ -63,6 +63,8 @@ pub struct Line {
     recent: BTreeMap<Word, Recent>,
     pub holds: BTreeSet<(Id, u32)>,
     pub pending: Pending,
+    /// Who waits for a place, for the queue has as many waiting as it takes.
+    pub outside: Outside,
     /// Who stopped others and waits until they have ended, and in which flavor.
     pub promised: BTreeMap<Id, Word>,
     /// Who has come since the last pass, and is to hear why it waits.
@@ -72,6 +74,15 @@ pub struct Line {
 }
 
 impl Line {
+    /// Whether one more may wait here. Whoever cannot start as things are (a typo in a run, a node that is not there) takes
+    /// no place: it could keep all the others out for good.
+    pub fn has_place(&self) -> bool {
+        let Some(most) = self.config.max_queued else { return true };
+        let stuck = self.told.iter().filter(|(_, block)| block.is_stuck());
+        let stuck: usize = stuck.map(|((namespace, class), _)| self.pending.of_class(namespace, class).count()).sum();
+        self.pending.len() + self.promised.len() - stuck < most
+    }
+
     pub fn used(&self, place: &Place) -> i64 {
         self.used.get(place).copied().unwrap_or(0)
     }

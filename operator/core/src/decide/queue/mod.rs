@@ -5,7 +5,7 @@
 //! caller, so nothing is decided twice; it keeps no truth of its own: fed anew after a restart it says the same.
 //!
 //! The rules, in the order in which they are asked:
-//! 0. **Nodes** (`nodes`): what no node could take, were it empty, is not admitted and takes nothing.
+//! 0. **Nodes** (`nodes`): what no node could take, were no run of a queue on it, is not admitted and takes nothing.
 //! 1. **Fit** (`ledger`): a run fits if its queue stays within its cap, and its cohort within the sum of all quotas, where
 //!    what a queue reserved counts as used. What it uses beyond its quota is borrowed.
 //! 2. **Order** (`pending`): within a queue by priority, then by what the namespace used of late, then by age. Between

@@ -45,6 +45,8 @@ pub struct Ask {
     pub since: Timestamp,
     /// Since when this attempt waits: later than its age where the experiment has run before.
     pub asked: Timestamp,
+    /// Whether it has its place already, from before: a full queue takes it all the same.
+    pub placed: bool,
     /// What its pods ask for together.
     pub amounts: Amounts,
     /// What each of them asks of a node.

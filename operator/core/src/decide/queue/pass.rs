@@ -32,6 +32,13 @@ pub struct Block {
     pub short: Option<(Word, Word)>,
 }
 
+impl Block {
+    /// Whether it starts only once somebody changes something, not when others end.
+    pub fn is_stuck(&self) -> bool {
+        matches!(self.reason, Reason::ExceedsCap | Reason::NoNodeFits)
+    }
+}
+
 /// The next of a queue, which fits.
 struct Candidate {
     first: First,
@@ -62,6 +69,10 @@ impl Engine {
         for group in std::mem::take(&mut self.dirty) {
             self.timers.retain(|(_, known)| *known != group);
             self.pass_group(&group, now, &mut outcome);
+            // Those were let in meanwhile who take the places of others that turned out to be stuck.
+            while self.has_places(&group) {
+                self.pass_group(&group, now, &mut outcome);
+            }
         }
         // Whoever no queue takes was told when that was found.
         outcome.changed.extend(std::mem::take(&mut self.fresh));
@@ -76,6 +87,7 @@ impl Engine {
         let mut seen: BTreeMap<Word, Seen> = members.iter().map(|name| (Arc::clone(name), Seen::default())).collect();
         self.drain(&members, outcome);
         self.keep_promises(&members, now, outcome);
+        members.iter().for_each(|queue| self.let_in(queue));
         let mut next: BTreeMap<Word, Candidate> = BTreeMap::new();
         for (queue, seen) in &mut seen {
             next.extend(self.next_of(queue, seen, now, outcome).map(|candidate| (Arc::clone(queue), candidate)));
@@ -98,6 +110,23 @@ impl Engine {
         }
         for (queue, seen) in seen {
             self.tell(&queue, seen, outcome);
+        }
+    }
+
+    fn has_places(&self, group: &Group) -> bool {
+        let members = self.ledger.members.get(group).into_iter().flatten();
+        members.filter_map(|name| self.ledger.lines.get(name)).any(|line| !line.outside.is_empty() && line.has_place())
+    }
+
+    // Into a queue that takes only so many: as many of those outside as there are places.
+    fn let_in(&mut self, queue: &Word) {
+        let Some(line) = self.ledger.lines.get_mut(queue) else { return };
+        while line.has_place()
+            && let Some((Reverse(priority), _, id)) = line.outside.pop_first()
+        {
+            let Some(asked) = self.asks.get(&id) else { continue };
+            line.pending.insert(&id, priority, &asked.ask);
+            line.fresh.insert(id);
         }
     }
 
@@ -150,7 +179,9 @@ impl Engine {
             for (id, flavor) in promised {
                 let (Some(claim), Some(asked)) = (self.promise_of(&id), self.asks.get(&id).cloned()) else { continue };
                 let Some(line) = self.ledger.lines.get(queue) else { continue };
-                let flavor = line.config.flavor(&flavor).filter(|_| !stopped).cloned();
+                // Of a node that went meanwhile nothing is kept for anybody.
+                let lands = |flavor: &&Flavor| !stopped && self.nodes.take(flavor, &asked.ask.pod);
+                let flavor = line.config.flavor(&flavor).filter(lands).cloned();
                 self.ledger.count(&id.namespace, &claim, -1, now);
                 let fit = |without: &Without| {
                     let Some(flavor) = &flavor else { return false };
@@ -216,6 +247,7 @@ impl Engine {
         if self.stopped(queue).is_some() {
             return None;
         }
+        self.let_in(queue);
         // Once more from the start whenever somebody was promised a place, and waits in line no more.
         while let Some(first) = self.first_open(queue, seen, now) {
             let class = (Arc::clone(&first.namespace), Arc::clone(&first.class));

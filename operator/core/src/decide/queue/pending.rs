@@ -30,6 +30,9 @@ impl Class {
 /// Its place in the order of its class.
 pub type Turn = (Timestamp, Id);
 
+/// Those who wait for a place, in the order in which they get one: by priority, then by age.
+pub type Outside = BTreeSet<(Reverse<i32>, Timestamp, Id)>;
+
 type Classes = BTreeMap<Arc<Class>, BTreeSet<Turn>>;
 
 /// Everything that waits in a queue.

@@ -25,6 +25,7 @@ impl Engine {
             observed_generation: Some(generation),
             conditions: last.conditions.clone(),
             waiting: u32::try_from(waiting).unwrap_or(u32::MAX),
+            outside: u32::try_from(line.outside.len()).unwrap_or(u32::MAX),
             admitted: u32::try_from(self.admitted(line)).unwrap_or(u32::MAX),
             oldest_wait: self.oldest(line).map(time::stamp),
             usage: self.uses_of(line).into_iter().map(in_words).collect(),
@@ -83,7 +84,8 @@ impl Engine {
     // Who was promised a place waits like everybody else, until those have ended that were stopped for it.
     fn oldest(&self, line: &Line) -> Option<Timestamp> {
         let promised = line.promised.keys().filter_map(|id| Some(self.asks.get(id)?.ask.asked));
-        promised.chain(line.pending.oldest()).min()
+        let outside = line.outside.iter().filter_map(|(_, _, id)| Some(self.asks.get(id)?.ask.asked));
+        promised.chain(line.pending.oldest()).chain(outside).min()
     }
 
     fn admitted(&self, line: &Line) -> usize {

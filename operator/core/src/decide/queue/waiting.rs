@@ -2,6 +2,7 @@
 
 use cultivar_crds::Reason;
 use jiff::Timestamp;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -41,6 +42,10 @@ impl Engine {
         }
         for id in &line.fresh {
             let Some(asked) = self.asks.get(id).filter(|asked| asked.queue.as_ref() == Some(queue)) else { continue };
+            if line.outside.contains(&(Reverse(asked.priority), asked.ask.since, id.clone())) {
+                news.push((id.clone(), full(queue)));
+                continue;
+            }
             let class = (Arc::clone(&id.namespace), Arc::new(Class::of(&asked.ask)));
             let Some((known, block)) = blocked.get_key_value(&class) else { continue };
             let message = messages.entry(known).or_insert_with(|| self.message(line, block, &known.0, &known.1));
@@ -179,6 +184,13 @@ impl Engine {
             held.iter().map(|(amount, id)| format!("{id} ({})", quantity::text(&place.1, *amount))).collect();
         if names.is_empty() { "nobody".to_owned() } else { crate::domain::text::some_of(&names, NAMED) }
     }
+}
+
+fn full(queue: &Word) -> Wait {
+    let message = format!(
+        "queue {queue} has as many waiting as it takes (maxQueued); this one joins when one of them starts or leaves, or when maxQueued is raised"
+    );
+    Wait { queue: Some(Arc::clone(queue)), reason: Reason::QueueFull, message, position: None }
 }
 
 fn wait(queue: &Word, block: &Block, message: &str) -> Wait {

@@ -1,17 +1,27 @@
 //! Python packages that the code asks for, installed with the image's own pip beside those of the image.
 //!
-//! Comes in: a requirements file of the source. Goes out: a folder of the run that Python looks into first.
+//! Comes in: a requirements file of the source. Goes out: a folder of the run that Python looks into first: out of the
+//! store where an earlier run has kept the same, otherwise installed, and then kept.
+
+mod cache;
+mod key;
 
 use super::Failure;
+use cache::Cache;
+use cultivar_data::{Mover, Store};
 use cultivar_protocol::{Reason, RunSpec, Source, last_bytes};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 use tokio::process::Command;
+use tokio::time::timeout;
 
 /// The end of what pip says on a failure, in bytes: so much fits into a message.
 const MAX_WORDS: usize = 600;
+/// How long Python may take to say what it is.
+const ANSWER: Duration = Duration::from_secs(60);
 
 /// Packages of the run.
 #[derive(Debug)]
@@ -20,6 +30,33 @@ pub struct Installed {
     pub folder: PathBuf,
     /// `sha256:…` of the requirements file.
     pub digest: String,
+    /// Whether they were kept by an earlier run.
+    pub cached: Cached,
+    /// What went wrong with keeping them.
+    pub problems: Vec<String>,
+}
+
+/// What the store had of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cached {
+    /// All: nothing was installed.
+    Hit,
+    /// Nothing.
+    Miss,
+    /// It was not asked, for this reason.
+    Not(String),
+}
+
+impl Cached {
+    /// For the record.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match self {
+            Self::Hit => "hit".to_owned(),
+            Self::Miss => "miss".to_owned(),
+            Self::Not(why) => format!("not used: {why}"),
+        }
+    }
 }
 
 impl Installed {
@@ -38,12 +75,14 @@ impl Installed {
     }
 }
 
-/// Installs what a requirements file of the source names.
+/// Installs what a requirements file of the source names, or finds it installed in the store.
 pub async fn install(
     spec: &RunSpec,
     source: &Source,
     requirements: &str,
     command: &[OsString],
+    store: Option<&Store>,
+    mover: &Mover,
 ) -> Result<Installed, Failure> {
     let file = find(source, requirements)?;
     let bytes = std::fs::read(&file).map_err(|error| unavailable(requirements, &error.to_string()))?;
@@ -51,11 +90,84 @@ pub async fn install(
     let scratch = Path::new(&spec.run_dir).join("pip");
     std::fs::create_dir_all(&scratch)
         .map_err(|error| Failure::runner(format!("cannot make the folder {}: {error}", scratch.display())))?;
-    let done = pip(&python(command), &file, &folder, &scratch).await;
+    let pythons = python(command);
+    let mut installed =
+        Installed { folder, digest: cultivar_data::digest_of(&bytes), cached: Cached::Miss, problems: Vec::new() };
+    let cache = match cache(source, &file, &pythons, &scratch, store, mover).await {
+        Ok(cache) => Some(cache),
+        Err(why) => {
+            installed.cached = Cached::Not(why);
+            None
+        }
+    };
+    if let Some(cache) = &cache
+        && cache.fetch(&installed.folder, &mut installed.problems).await
+    {
+        installed.cached = Cached::Hit;
+    }
+    let done = match installed.cached {
+        Cached::Hit => Ok(()),
+        Cached::Miss | Cached::Not(_) => pip(&pythons, &file, &installed.folder, &scratch).await,
+    };
     // What pip leaves there is of no use to anyone.
     let _ = std::fs::remove_dir_all(&scratch);
     done?;
-    Ok(Installed { folder, digest: cultivar_data::digest_of(&bytes) })
+    // The first of several workers keeps them for all.
+    if let Some(cache) = cache.filter(|_| installed.cached == Cached::Miss && spec.worker == 0) {
+        installed.problems.extend(cache.save(&installed.folder).await);
+    }
+    Ok(installed)
+}
+
+// The cache of what is asked for; or why there is none.
+async fn cache<'a>(
+    source: &Source,
+    file: &Path,
+    pythons: &[OsString],
+    scratch: &Path,
+    store: Option<&'a Store>,
+    mover: &'a Mover,
+) -> Result<Cache<'a>, String> {
+    let (Some(store), Some(prefix)) = (store, &source.cache) else { return Err("there is no store".to_owned()) };
+    let top = Path::new(&source.path);
+    for python in pythons {
+        match key::key(file, top, python, scratch).await {
+            Ok(key) => return Ok(Cache::of(store, mover, prefix, &key)),
+            Err(Keyless::NoPython) => {}
+            Err(Keyless::Why(why)) => return Err(why),
+        }
+    }
+    Err("there is no Python".to_owned())
+}
+
+/// Why there is no key.
+enum Keyless {
+    NoPython,
+    Why(String),
+}
+
+impl From<String> for Keyless {
+    fn from(why: String) -> Self {
+        Self::Why(why)
+    }
+}
+
+// What a short question to Python brings.
+async fn python_said(command: &mut Command) -> Result<String, Keyless> {
+    let out = match timeout(ANSWER, command.output()).await {
+        Ok(Ok(out)) => out,
+        Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => return Err(Keyless::NoPython),
+        Ok(Err(error)) => return Err(Keyless::Why(format!("Python does not start: {error}"))),
+        Err(_) => return Err(Keyless::Why(format!("Python says nothing for {} s", ANSWER.as_secs()))),
+    };
+    if !out.status.success() {
+        let words = String::from_utf8_lossy(&out.stderr).into_owned();
+        return Err(Keyless::Why(format!(
+            "Python does not say what it is: {}",
+            last_bytes(words.trim(), MAX_WORDS / 3)
+        )));
+    }
+    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
 // A file of the source, also when links lead to it.
@@ -90,20 +202,27 @@ fn python(command: &[OsString]) -> Vec<OsString> {
     }
 }
 
+// A Python that starts as pip is to.
+fn command(python: &OsStr, scratch: &Path) -> Command {
+    let mut command = Command::new(python);
+    command
+        .env_remove(cultivar_protocol::SPEC_ENV)
+        // The image may have no other folder that can be written to.
+        .env("TMPDIR", scratch)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
 async fn pip(pythons: &[OsString], file: &Path, folder: &Path, scratch: &Path) -> Result<(), Failure> {
     for python in pythons {
-        let mut command = Command::new(python);
+        let mut command = command(python, scratch);
         command
             .args(["-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check", "--no-cache-dir"])
             .arg("--target")
             .arg(folder)
             .arg("-r")
-            .arg(file)
-            .env_remove(cultivar_protocol::SPEC_ENV)
-            // The image may have no other folder that can be written to.
-            .env("TMPDIR", scratch)
-            .stdin(Stdio::null())
-            .kill_on_drop(true);
+            .arg(file);
         // Relative paths in the file are meant from where it lies.
         if let Some(parent) = file.parent() {
             command.current_dir(parent);

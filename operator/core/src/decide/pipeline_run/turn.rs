@@ -1,0 +1,71 @@
+//! Which of a pipeline's runs may begin: its `concurrencyPolicy`.
+//!
+//! Comes in: a run that has not begun, and the other runs of its pipeline. Goes out: whether it is its turn; else the plan says
+//! what it waits for, or how it ended without one.
+
+use cultivar_crds::{ConcurrencyPolicy, Phase, PipelineRunStatus, Reason};
+use serde::Deserialize;
+use std::sync::Arc;
+
+use super::{Snapshot, end};
+use crate::decide::Plan;
+use crate::decide::pipeline::{order, revision};
+use crate::domain::RunRecord;
+
+fn policy(snapshot: &Snapshot) -> ConcurrencyPolicy {
+    let said = snapshot.pipeline.as_ref().and_then(|pipeline| pipeline.spec.get("concurrencyPolicy").cloned());
+    said.and_then(|policy| ConcurrencyPolicy::deserialize(policy).ok()).unwrap_or_default()
+}
+
+fn is_unfinished(run: &RunRecord) -> bool {
+    !run.status.phase.is_terminal() && !run.meta.deleting
+}
+
+/// The run that takes this one's place, where the policy is Replace.
+pub fn replaced_by(snapshot: &Snapshot) -> Option<&RunRecord> {
+    if snapshot.run.meta.is_nested() || policy(snapshot) != ConcurrencyPolicy::Replace {
+        return None;
+    }
+    let mine = order(&snapshot.run);
+    let newer = snapshot.siblings.iter().filter(|run| is_unfinished(run) && order(run) > mine);
+    newer.max_by_key(|run| order(run)).map(AsRef::as_ref)
+}
+
+/// Whether a run may begin. Of the runs that the pipeline made only the newest waits; runs made by hand have parameters of
+/// their own and wait in line.
+pub fn is_its_turn(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) -> bool {
+    let policy = policy(snapshot);
+    // A nested run is part of the one around it, which has its turn.
+    if snapshot.run.meta.is_nested() || policy == ConcurrencyPolicy::Allow {
+        return true;
+    }
+    let mine = order(&snapshot.run);
+    let earlier = snapshot
+        .siblings
+        .iter()
+        .filter(|run| is_unfinished(run))
+        .filter(|run| run.status.started_at.is_some() || order(run) < mine)
+        // The one directly before: it stays the same until it is this run's turn, so a long line is not
+        // written anew each time its head ends.
+        .max_by_key(|run| (order(run) < mine, order(run)));
+    let Some(earlier) = earlier else { return true };
+    if policy == ConcurrencyPolicy::Forbid {
+        let words = format!("run {} has not ended, and concurrencyPolicy is Forbid", earlier.meta.name);
+        end(snapshot, plan, Phase::Cancelled, Some(Reason::RunForbidden), words);
+        return false;
+    }
+    let newer: Option<&Arc<RunRecord>> = snapshot
+        .siblings
+        .iter()
+        .filter(|run| is_unfinished(run) && revision(run).is_some() && order(run) > mine)
+        .max_by_key(|run| order(run));
+    if let (Some(newer), Some(_)) = (newer, revision(&snapshot.run)) {
+        let words = format!("run {} is newer and takes the place", newer.meta.name);
+        end(snapshot, plan, Phase::Cancelled, Some(Reason::Superseded), words);
+        return false;
+    }
+    plan.status.phase = Phase::Pending;
+    plan.status.reason = Some(Reason::WaitingForRun);
+    plan.status.message = Some(format!("run {} of the same pipeline has not ended", earlier.meta.name));
+    false
+}
