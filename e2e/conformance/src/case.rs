@@ -21,8 +21,8 @@ pub struct Case {
     pub objects: Vec<Object>,
     /// Spec of the pipeline, which is called `case`; its run is `case-1`.
     pub pipeline: Value,
-    /// How each attempt plays, the last one again and again; by stage, `<stage>-<index>` for one member of a fan-out, or
-    /// name of an experiment. Whoever is not named ends well.
+    /// How each attempt plays, the last one again and again; by stage, `<stage>-<index>` for one member of a fan-out
+    /// or one turn of a loop, or name of an experiment. Whoever is not named ends well.
     #[serde(default)]
     pub plays: BTreeMap<String, Vec<Play>>,
     /// What the user does, in this order.
@@ -189,12 +189,12 @@ pub struct Verdict {
 }
 
 impl Case {
-    /// Names of the pipeline's stages, those of the end last, and whether each fans out.
+    /// Names of the stages of the pipeline and of those among the objects, and whether each makes several experiments.
     pub fn stages(&self) -> impl Iterator<Item = (&str, bool)> {
-        let lists = ["stages", "finally"].into_iter().filter_map(|list| self.pipeline[list].as_array());
-        lists.flatten().map(|stage| {
-            let fans_out = stage.get("matrix").is_some() || stage.get("count").is_some();
-            (stage["name"].as_str().unwrap_or_default(), fans_out)
+        let inner = self.objects.iter().filter(|object| object.kind == "Pipeline").map(|object| &object.spec);
+        [&self.pipeline].into_iter().chain(inner).flat_map(stages_of).map(|stage| {
+            let several = ["matrix", "count", "repeat"].into_iter().any(|field| stage.get(field).is_some());
+            (stage["name"].as_str().unwrap_or_default(), several)
         })
     }
 
@@ -204,4 +204,9 @@ impl Case {
         let (kind, name) = ("Pipeline".to_owned(), PIPELINE.to_owned());
         Object { kind, name, labels: BTreeMap::new(), spec: self.pipeline.clone() }
     }
+}
+
+/// The stages of a pipeline's spec, those of the end last.
+fn stages_of(spec: &Value) -> impl Iterator<Item = &Value> {
+    ["stages", "finally"].into_iter().filter_map(|list| spec[list].as_array()).flatten()
 }

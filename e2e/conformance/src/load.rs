@@ -84,7 +84,7 @@ fn plays(case: &Case, name: &str) -> bool {
         let index = name.strip_prefix(stage).and_then(|rest| rest.strip_prefix('-'));
         index.is_some_and(|index| index.parse::<u32>().is_ok())
     };
-    case.stages().any(|(stage, fans_out)| stage == name || fans_out && member(stage))
+    case.stages().any(|(stage, several)| stage == name || several && member(stage))
         || case.objects.iter().any(|object| object.kind == "Experiment" && object.name == name)
 }
 
