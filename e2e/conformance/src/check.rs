@@ -152,7 +152,8 @@ impl Seen {
             begun.extend(to_the_second(&experiment["metadata"]["creationTimestamp"]));
             ended.extend(to_the_second(&experiment["status"]["times"]["finished"]));
         }
-        (begun.sort(), ended.sort());
+        begun.sort();
+        ended.sort();
         match (begun.as_slice(), ended.as_slice()) {
             ([first, .., last], [early, .., late]) => Ok([first, last, early, late].map(String::clone)),
             ([only], [end]) => Ok([only, only, end, end].map(String::clone)),

@@ -27,6 +27,9 @@ use libtest_mimic::{Arguments, Trial};
 
 use crate::kit::{Case, World};
 
+/// Cases that are played at once: they mostly wait, for programs that only pretend to run.
+const AT_ONCE: usize = 8;
+
 /// Whether a case may run beside others.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Company {
@@ -122,7 +125,8 @@ fn all() -> Vec<(&'static str, Company, Body)> {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(AT_ONCE);
     if arguments.list {
         return libtest_mimic::run(&arguments, trials(None)).exit_code();
     }

@@ -247,7 +247,7 @@ fn settings(spec: &Value, at: &FieldPath, chosen: &[&[&str]], report: &mut Repor
             // What is wrong with a reference itself is found with all others.
             let own =
                 |(_, found): &(_, Result<Reference, _>)| found.as_ref().is_ok_and(|found| found.scope() == Scope::Own);
-            if scan(&Value::String(text.clone()), &at).iter().any(|found| own(found)) {
+            if scan(&Value::String(text.clone()), &at).iter().any(own) {
                 report.fault(at, "it holds for the program before the program's own names have values: write a duration, or refer to pipeline, stages or matrix");
             }
         } else if let Err(error) = time::parse_duration(text) {
