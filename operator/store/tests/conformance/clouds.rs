@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use cultivar_data::{DataError, Mover, Store, digest_of, walk};
+use cultivar_data::{DataError, Mover, digest_of, walk};
 use cultivar_protocol::StoreSpec;
 
 use crate::checks::object;
