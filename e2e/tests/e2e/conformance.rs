@@ -54,6 +54,10 @@ async fn refused(case: &Case, refusal: String) -> Result<Seen> {
 
 async fn ended(case: &Case) -> Result<Seen> {
     let run = case.wait("PipelineRun", RUN, has_ended).await?;
+    // Those that a deed has made.
+    for other in case.server.list("PipelineRun", &case.namespace, "").await? {
+        case.wait("PipelineRun", &name(&other), has_ended).await?;
+    }
     let mut experiments = Vec::new();
     for experiment in case.server.list("Experiment", &case.namespace, "").await? {
         experiments.push(case.wait("Experiment", &name(&experiment), has_ended).await?);
