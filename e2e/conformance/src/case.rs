@@ -119,8 +119,8 @@ pub struct Deed {
 pub struct Awaited {
     /// A stage, or a member of one; without it the run is meant.
     pub stage: Option<String>,
-    /// The phase of its experiment, or of the run. That a program runs is recorded some seconds late, since writes are
-    /// shared: who waits for Running lets it play for ten.
+    /// The phase of its experiment, or of the run. That a program runs is recorded a moment late, since writes are shared:
+    /// who waits for Running lets it play for five seconds or more.
     pub phase: String,
 }
 

@@ -77,7 +77,12 @@ async fn act(case: &Case, deed: &Deed) -> Result<()> {
         None => drop(case.wait("PipelineRun", RUN, |run| run["status"]["phase"] == phase).await?),
         Some(stage) => {
             let experiment = experiment_of(case, stage).await?;
-            case.wait("Experiment", &experiment, |experiment| experiment["status"]["phase"] == phase).await?;
+            // Under load it may be recorded only at the end that a program has run: its pod is asked.
+            if phase == "Running" {
+                runs(case, &experiment).await?;
+            } else {
+                case.wait("Experiment", &experiment, |experiment| experiment["status"]["phase"] == phase).await?;
+            }
         }
     }
     let cancel = json!({"spec": {"cancel": true}});
@@ -92,6 +97,19 @@ async fn act(case: &Case, deed: &Deed) -> Result<()> {
             case.server.delete("Pod", &case.namespace, &pod).await
         }
         Act::Apply(object) => case.server.apply(&object.manifest(&case.namespace)).await.map(drop),
+    }
+}
+
+async fn runs(case: &Case, experiment: &str) -> Result<()> {
+    let labels = format!("cultivar.dev/experiment={experiment}");
+    let deadline = tokio::time::Instant::now() + crate::kit::SOON;
+    loop {
+        let pods = case.server.list("Pod", &case.namespace, &labels).await?;
+        if pods.iter().any(|pod| pod["status"]["phase"] == "Running") {
+            return Ok(());
+        }
+        ensure!(tokio::time::Instant::now() < deadline, "{experiment} has no pod that runs");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
 }
 
