@@ -6,6 +6,7 @@
 
 mod artifacts;
 mod clones;
+mod conformance;
 mod deaths;
 mod fan_out;
 mod faults;
@@ -25,6 +26,9 @@ use cultivar_e2e::error::Result;
 use libtest_mimic::{Arguments, Trial};
 
 use crate::kit::{Case, World};
+
+/// Cases that are played at once: they mostly wait, for programs that only pretend to run.
+const AT_ONCE: usize = 8;
 
 /// Whether a case may run beside others.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -122,7 +126,8 @@ fn all() -> Vec<(&'static str, Company, Body)> {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(AT_ONCE);
     if arguments.list {
         return libtest_mimic::run(&arguments, trials(None)).exit_code();
     }
@@ -150,5 +155,24 @@ fn trials(world: Option<&Arc<World>>) -> Vec<Trial> {
             world.play(name, company == Company::Alone, body).map_err(|error| error.to_string().into())
         })
     };
-    all().into_iter().map(trial).collect()
+    all().into_iter().map(trial).chain(conformance(world)).collect()
+}
+
+// One trial a file; one that fails where they cannot be read.
+fn conformance(world: Option<&Arc<World>>) -> Vec<Trial> {
+    let cases = match cultivar_conformance::all() {
+        Ok(cases) => cases,
+        Err(error) => return vec![Trial::test("conformance::cases", move || Err(error.into()))],
+    };
+    let trial = |written: cultivar_conformance::Case| {
+        let world = world.cloned();
+        let name = format!("conformance::{}", written.name);
+        Trial::test(name.clone(), move || {
+            let Some(world) = world else { return Ok(()) };
+            let played = world
+                .play(&name, false, move |case| Box::pin(async move { conformance::conforms(case, &written).await }));
+            played.map_err(|error| error.to_string().into())
+        })
+    };
+    cases.into_iter().map(trial).collect()
 }

@@ -167,6 +167,11 @@ impl Cluster {
         format!("{kind}-{name}-{count}")
     }
 
+    /// How many Jobs were made, those that are gone included.
+    pub fn jobs_made(&self) -> usize {
+        self.made.iter().filter(|(what, _)| what.starts_with("Job/")).map(|(_, count)| *count as usize).sum()
+    }
+
     /// Creation times have whole seconds.
     pub fn second(&self) -> Timestamp {
         Timestamp::from_second(self.now.as_second()).expect("a moment")

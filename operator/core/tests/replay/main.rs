@@ -5,6 +5,7 @@
 
 mod checks;
 mod cluster;
+mod conformance;
 mod index;
 mod kubelet;
 mod operator;
