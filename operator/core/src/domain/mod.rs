@@ -1,6 +1,7 @@
 //! The words of the trade as types: slim records of what was observed, names, moments, conditions.
 
 pub mod conditions;
+pub mod cron;
 pub mod data;
 pub mod errand;
 pub mod member;
