@@ -22,5 +22,5 @@ pub use member::Member;
 pub use queue::{Claim, Holding, Placement, QueueConfig};
 pub use records::{
     ContainerState, Disruption, ExperimentRecord, JobRecord, JobState, Meta, Owner, PipelineRecord, PodPhase,
-    PodRecord, Record, RunRecord, Terminated,
+    PodRecord, Record, RunRecord, ScheduleRecord, Terminated,
 };

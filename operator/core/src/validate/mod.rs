@@ -7,9 +7,11 @@ mod fan_out;
 mod loops;
 mod nested;
 mod params;
+mod schedule;
 mod source;
 
 pub use params::run_params;
+pub use schedule::schedule;
 
 use cultivar_crds::{ExperimentSpec, PipelineRunSpec, PipelineSpec};
 use serde::Deserialize;
@@ -160,6 +162,9 @@ pub fn pipeline_run(spec: &Value) -> Report {
     let mut report = Report::default();
     if let Err(error) = PipelineRunSpec::deserialize(spec) {
         report.fault("spec", error);
+    }
+    if let Some(Err(error)) = spec.get("scheduledTime").and_then(Value::as_str).map(time::parse_moment) {
+        report.fault("spec.scheduledTime", error);
     }
     report
 }
