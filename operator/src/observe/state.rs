@@ -7,9 +7,9 @@ use cultivar_core::decide::inputs::{artifact_of, makers};
 use cultivar_core::decide::pipeline_run::standing;
 use cultivar_core::domain::{
     Errand, ExperimentRecord, JobRecord, JobState, Member, Meta, PipelineRecord, PodRecord, Producer, RunRecord,
-    StoreAccess, names,
+    ScheduleRecord, StoreAccess, names,
 };
-use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus, Reason};
+use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus, Reason, ScheduleStatus, labels};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,6 +25,9 @@ pub struct State {
     pub(super) experiments: Store<ExperimentStatus>,
     pub(super) pipelines: Store<PipelineStatus>,
     pub(super) runs: Store<PipelineRunStatus>,
+    pub(super) schedules: Store<ScheduleStatus>,
+    // By pipeline: the schedules that make runs of it.
+    pub(super) schedules_of: HashMap<Name, BTreeSet<String>>,
     pub(super) jobs: HashMap<Name, BTreeMap<String, Arc<JobRecord>>>,
     pub(super) pods: HashMap<Name, BTreeMap<String, Arc<PodRecord>>>,
     // By a run's uid: stage or member of its fan-out → experiment.
@@ -76,6 +79,7 @@ impl State {
             Kind::Experiment => &mut self.experiments,
             Kind::PipelineRun => &mut self.runs,
             Kind::Pipeline => &mut self.pipelines,
+            Kind::Schedule => &mut self.schedules,
         }
     }
 
@@ -181,6 +185,7 @@ impl State {
                     run.filter(|status| !status.phase.is_terminal()).and_then(|run| run.pipeline_spec.as_ref());
                 frozen.map(links::uses_of_stages)
             }
+            Kind::Schedule => None,
         };
         self.uses.set(key, uses.unwrap_or_default());
     }
@@ -194,6 +199,7 @@ impl State {
                 Kind::Experiment => self.experiments.get(&key.place()).is_none_or(|slot| slot.stored.meta.deleting),
                 Kind::Pipeline => self.pipelines.get(&key.place()).is_none_or(|slot| slot.stored.meta.deleting),
                 Kind::PipelineRun => self.runs.get(&key.place()).is_none_or(|slot| slot.stored.meta.deleting),
+                Kind::Schedule => true,
             };
             !going && !is_own
         };
@@ -221,7 +227,7 @@ impl State {
                     links::stages(&slot.stored.spec).any(|stage| links::may_mean(stage, experiment))
                 })
             }
-            Kind::Pipeline => false,
+            Kind::Pipeline | Kind::Schedule => false,
         }
     }
 
@@ -301,6 +307,8 @@ impl State {
         let around = slot.stored.meta.owner.as_ref().filter(|owner| owner.kind == "PipelineRun");
         keys.extend(around.map(|owner| Key::new(Kind::PipelineRun, &key.namespace, &owner.name)));
         keys.extend(self.unfinished_siblings(&key.namespace, pipeline, &key.name));
+        let schedule = slot.stored.meta.label(labels::SCHEDULE);
+        keys.extend(schedule.map(|schedule| Key::new(Kind::Schedule, &key.namespace, schedule)));
         keys
     }
 
@@ -324,9 +332,39 @@ impl State {
         }
         let mut keys = self.links.set(&key, links::of_pipeline(&spec));
         keys.extend(self.unfinished_siblings(&key.namespace, &key.name, ""));
+        keys.extend(self.schedules_of(&key));
         self.note_uses(&key);
         keys.push(key);
         keys
+    }
+
+    fn schedules_of(&self, pipeline: &Key) -> impl Iterator<Item = Key> {
+        let names = self.schedules_of.get(&pipeline.place()).into_iter().flatten();
+        names.map(|name| Key::new(Kind::Schedule, &pipeline.namespace, name))
+    }
+
+    pub(super) fn apply_schedule(&mut self, record: ScheduleRecord) -> Vec<Key> {
+        let key = Key::new(Kind::Schedule, &record.meta.namespace, &record.meta.name);
+        let pipeline = record.spec.get("pipeline").and_then(|name| name.as_str()).unwrap_or_default().to_owned();
+        if self.schedules.get(&key.place()).is_some_and(|slot| slot.stored.meta.uid != record.meta.uid) {
+            self.refusals.remove(&key);
+        }
+        if !self.schedules.apply(record) {
+            return Vec::new();
+        }
+        self.unlink_schedule(&key);
+        self.schedules_of.entry((key.namespace.clone(), pipeline)).or_default().insert(key.name.clone());
+        vec![key]
+    }
+
+    // Few pipelines have schedules: each is asked.
+    fn unlink_schedule(&mut self, key: &Key) {
+        for ((namespace, _), names) in &mut self.schedules_of {
+            if *namespace == key.namespace {
+                names.remove(&key.name);
+            }
+        }
+        self.schedules_of.retain(|_, names| !names.is_empty());
     }
 
     // An experiment that waits for its store waits for this one.
@@ -420,6 +458,11 @@ impl State {
             Kind::Pipeline => {
                 self.pipelines.remove(&place);
                 keys.extend(self.unfinished_siblings(&key.namespace, &key.name, ""));
+                keys.extend(self.schedules_of(key));
+            }
+            Kind::Schedule => {
+                self.schedules.remove(&place);
+                self.unlink_schedule(key);
             }
         }
         keys

@@ -117,7 +117,11 @@ impl Cron {
     /// The first time after `after`.
     #[must_use]
     pub fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
-        if self.hours.star && self.hours.bits.count_ones() == 24 { self.passing(after, zone) } else { self.on_the_clock(after, zone) }
+        if self.hours.star && self.hours.bits.count_ones() == 24 {
+            self.passing(after, zone)
+        } else {
+            self.on_the_clock(after, zone)
+        }
     }
 
     fn is_on(&self, date: Date) -> bool {
@@ -136,7 +140,11 @@ impl Cron {
             if self.is_on(date) {
                 return Some(date);
             }
-            date = if self.months.has(date.month()) { date.tomorrow().ok()? } else { date.last_of_month().tomorrow().ok()? };
+            date = if self.months.has(date.month()) {
+                date.tomorrow().ok()?
+            } else {
+                date.last_of_month().tomorrow().ok()?
+            };
         }
         None
     }
@@ -194,11 +202,15 @@ impl Field {
             if first > last {
                 return Err(format!("the {} {range:?} ends before it begins", self.name));
             }
-            let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<usize>().ok()).flatten();
+            let digits = |text: &str| {
+                text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<usize>().ok()).flatten()
+            };
             let step = match step.map(digits) {
                 None => 1,
                 Some(Some(step)) if step > 0 && step <= usize::from(self.most) => step,
-                Some(_) => return Err(format!("the {} {part:?} has a step that is not within 1-{}", self.name, self.most)),
+                Some(_) => {
+                    return Err(format!("the {} {part:?} has a step that is not within 1-{}", self.name, self.most));
+                }
             };
             set.bits |= (first..=last).step_by(step).fold(0, |bits, number| bits | 1 << number);
         }

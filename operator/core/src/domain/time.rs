@@ -75,7 +75,9 @@ pub fn zone(name: &str) -> Result<TimeZone, String> {
 /// Says what was expected.
 pub fn parse_moment(text: &str) -> Result<Zoned, String> {
     let wrong = |why: &dyn std::fmt::Display| {
-        format!("{text:?} is no moment: write it as 2026-11-25T02:00:00Z or 2026-11-25T02:00:00+01:00[Europe/Berlin] ({why})")
+        format!(
+            "{text:?} is no moment: write it as 2026-11-25T02:00:00Z or 2026-11-25T02:00:00+01:00[Europe/Berlin] ({why})"
+        )
     };
     if Pieces::parse(text).is_ok_and(|pieces| pieces.time_zone_annotation().is_some()) {
         return DateTimeParser::new().parse_zoned_with(&ZONES, text).map_err(|error| wrong(&error));

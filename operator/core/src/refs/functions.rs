@@ -10,8 +10,8 @@ use cel::common::ast::{CallExpr, operators};
 use serde_json::{Number, Value};
 
 use super::error::instead;
-use super::{dates, members};
 use super::path::kind;
+use super::{dates, members};
 
 /// Functions called as `f(x)`, with the fewest and most arguments.
 const GLOBAL: [(&str, usize, usize); 10] = [

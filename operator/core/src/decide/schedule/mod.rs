@@ -175,7 +175,10 @@ fn held(snapshot: &Snapshot, spec: &ScheduleSpec) -> Option<(Reason, String)> {
     }
     let pipeline = snapshot.pipeline.as_ref().filter(|pipeline| !pipeline.meta.deleting);
     let Some(pipeline) = pipeline else {
-        return Some((Reason::PipelineNotFound, format!("pipeline {} does not exist in this namespace", spec.pipeline)));
+        return Some((
+            Reason::PipelineNotFound,
+            format!("pipeline {} does not exist in this namespace", spec.pipeline),
+        ));
     };
     let report = validate::run_params(&pipeline.spec, &json!({"params": spec.params}));
     report.refusal().map(|faults| (Reason::Invalid, faults))

@@ -74,7 +74,9 @@ impl Times {
         let mut newest = VecDeque::with_capacity(keep + 1);
         let mut take = |since: Timestamp| {
             let mut count = 0;
-            for time in self.after(since).take_while(|time| *time <= now).take(usize::try_from(MOST).unwrap_or(usize::MAX)) {
+            for time in
+                self.after(since).take_while(|time| *time <= now).take(usize::try_from(MOST).unwrap_or(usize::MAX))
+            {
                 newest.push_back(time);
                 if newest.len() > keep {
                     newest.pop_front();

@@ -108,8 +108,11 @@ fn expression() -> impl Strategy<Value = String> {
             Just("*".to_owned()),
             (1..=most).prop_map(|step| format!("*/{step}")),
             (least..=most, least..=most).prop_map(|(a, b)| format!("{}-{}", a.min(b), a.max(b))),
-            proptest::collection::vec(least..=most, 1..4)
-                .prop_map(|list| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")),
+            proptest::collection::vec(least..=most, 1..4).prop_map(|list| list
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(",")),
         ]
     };
     (field(0, 59), field(0, 23), field(1, 28), field(1, 12), field(0, 7))
