@@ -104,6 +104,9 @@ fn every_case_of_the_tables() {
         again.schedule.status = Arc::new(plan.status.clone());
         again.runs.extend(made(&plan.actions).map(|new| run(time_of(new), Phase::Running, new.backfill.is_some())));
         let second = decide(&again);
+        if plan.actions.is_empty() && second.status != plan.status {
+            found.push(format!("the second pass gives another status: {:?}", second.status));
+        }
         if made(&second.actions).next().is_some() {
             found.push(format!("the second pass makes {:?}", second.actions));
         }

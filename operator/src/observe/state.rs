@@ -72,6 +72,10 @@ fn recorded(status: &ExperimentStatus) -> Option<u32> {
     status.attempts.iter().filter(|attempt| attempt.finished_at.is_some()).map(|attempt| attempt.number).max()
 }
 
+fn pipeline_of(schedule: &ScheduleRecord) -> String {
+    schedule.spec.get("pipeline").and_then(|name| name.as_str()).unwrap_or_default().to_owned()
+}
+
 impl State {
     /// The store of a kind, for what does not depend on its status.
     pub(super) fn of(&mut self, kind: Kind) -> &mut dyn Tracked {
@@ -345,26 +349,27 @@ impl State {
 
     pub(super) fn apply_schedule(&mut self, record: ScheduleRecord) -> Vec<Key> {
         let key = Key::new(Kind::Schedule, &record.meta.namespace, &record.meta.name);
-        let pipeline = record.spec.get("pipeline").and_then(|name| name.as_str()).unwrap_or_default().to_owned();
-        if self.schedules.get(&key.place()).is_some_and(|slot| slot.stored.meta.uid != record.meta.uid) {
+        let pipeline = pipeline_of(&record);
+        let before = self.schedules.get(&key.place()).map(|slot| Arc::clone(&slot.stored));
+        if before.as_ref().is_some_and(|before| before.meta.uid != record.meta.uid) {
             self.refusals.remove(&key);
         }
         if !self.schedules.apply(record) {
             return Vec::new();
         }
-        self.unlink_schedule(&key);
+        before.iter().for_each(|before| self.unlink_schedule(before));
         self.schedules_of.entry((key.namespace.clone(), pipeline)).or_default().insert(key.name.clone());
         vec![key]
     }
 
-    // Few pipelines have schedules: each is asked.
-    fn unlink_schedule(&mut self, key: &Key) {
-        for ((namespace, _), names) in &mut self.schedules_of {
-            if *namespace == key.namespace {
-                names.remove(&key.name);
+    fn unlink_schedule(&mut self, record: &ScheduleRecord) {
+        let of = (record.meta.namespace.clone(), pipeline_of(record));
+        if let Some(names) = self.schedules_of.get_mut(&of) {
+            names.remove(&record.meta.name);
+            if names.is_empty() {
+                self.schedules_of.remove(&of);
             }
         }
-        self.schedules_of.retain(|_, names| !names.is_empty());
     }
 
     // An experiment that waits for its store waits for this one.
@@ -461,8 +466,8 @@ impl State {
                 keys.extend(self.schedules_of(key));
             }
             Kind::Schedule => {
-                self.schedules.remove(&place);
-                self.unlink_schedule(key);
+                let gone = self.schedules.remove(&place);
+                gone.iter().for_each(|gone| self.unlink_schedule(gone));
             }
         }
         keys

@@ -163,9 +163,7 @@ pub fn pipeline_run(spec: &Value) -> Report {
     if let Err(error) = PipelineRunSpec::deserialize(spec) {
         report.fault("spec", error);
     }
-    if let Some(Err(error)) = spec.get("scheduledTime").and_then(Value::as_str).map(time::parse_moment) {
-        report.fault("spec.scheduledTime", error);
-    }
+    params::scheduled_time(spec, &mut report);
     report
 }
 
