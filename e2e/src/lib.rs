@@ -13,6 +13,7 @@ pub mod exec;
 pub mod image;
 #[cfg(feature = "client")]
 pub mod measure;
+pub mod node;
 pub mod operator;
 pub mod python;
 pub mod tools;

@@ -76,7 +76,7 @@ pub fn all() -> Vec<Rung> {
         Rung { name: "unit", what: "units, tables, properties, replay", needs: Needs::Nothing, run: unit },
         Rung {
             name: "clients",
-            what: "boto3, aws and MLflow against what we serve, the runner against another S3",
+            what: "boto3, aws and MLflow against what we serve, the runner against another S3 and Azure's emulator",
             needs: Needs::Python,
             run: clients,
         },
