@@ -4,10 +4,9 @@ use cultivar_core::decide::experiment::queueing::Queueing;
 use cultivar_core::decide::freeze::{Query, Sources, queries as queries_of};
 use cultivar_core::decide::inputs;
 use cultivar_core::decide::pipeline_run::{Child, queries, take_over};
-use cultivar_core::decide::{experiment, pipeline, pipeline_run, schedule};
+use cultivar_core::decide::{experiment, pipeline, pipeline_run};
 use cultivar_core::domain::{ExperimentRecord, Member, Producer, Record, RunRecord, StoreAccess, Stores};
 use cultivar_crds::artifact_store::DEFAULT_STORE;
-use cultivar_crds::labels;
 use jiff::Timestamp;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,7 +29,7 @@ fn queue_of<'a>(record: &'a ExperimentRecord, template: &'a Value) -> Option<&'a
     standing.or_else(|| template.get("queue").and_then(Value::as_str))
 }
 
-fn place(key: &Key) -> (String, String) {
+pub(super) fn place(key: &Key) -> (String, String) {
     (key.namespace.clone(), key.name.clone())
 }
 
@@ -139,31 +138,6 @@ impl Index {
             pipeline: (**slot.current()).clone(),
             in_use: in_use.collect(),
             runs: runs.clone(),
-            now,
-        };
-        Some(View { snapshot, stored: Arc::clone(&slot.stored) })
-    }
-}
-
-impl Index {
-    /// A schedule, or nothing if it is gone.
-    pub fn schedule(
-        &self,
-        key: &Key,
-        now: Timestamp,
-    ) -> Option<View<schedule::Snapshot, cultivar_crds::ScheduleStatus>> {
-        let state = self.lock();
-        let slot = state.schedules.get(&place(key))?;
-        let pipeline = slot.stored.spec.get("pipeline").and_then(Value::as_str).unwrap_or_default();
-        let of = (key.namespace.clone(), pipeline.to_owned());
-        let runs = state.runs_of.get(&of).into_iter().flatten();
-        let runs = runs.filter_map(|name| state.runs.get(&(key.namespace.clone(), name.clone())));
-        let runs = runs.filter(|slot| slot.stored.meta.label(labels::SCHEDULE) == Some(&key.name));
-        let snapshot = schedule::Snapshot {
-            schedule: (**slot.current()).clone(),
-            pipeline: state.pipelines.get(&of).map(|slot| Arc::clone(slot.current())),
-            runs: runs.map(|slot| Arc::clone(slot.current())).collect(),
-            refusal: state.refusals.get(key).cloned(),
             now,
         };
         Some(View { snapshot, stored: Arc::clone(&slot.stored) })

@@ -7,7 +7,7 @@ use cultivar_core::decide::inputs::{artifact_of, makers};
 use cultivar_core::decide::pipeline_run::standing;
 use cultivar_core::domain::{
     Errand, ExperimentRecord, JobRecord, JobState, Member, Meta, PipelineRecord, PodRecord, Producer, RunRecord,
-    ScheduleRecord, StoreAccess, names,
+    StoreAccess, names,
 };
 use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus, Reason, ScheduleStatus, labels};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -70,10 +70,6 @@ fn position(run: &RunRecord) -> (String, bool, bool, Option<(Phase, Option<Strin
 // The newest attempt whose end is recorded.
 fn recorded(status: &ExperimentStatus) -> Option<u32> {
     status.attempts.iter().filter(|attempt| attempt.finished_at.is_some()).map(|attempt| attempt.number).max()
-}
-
-fn pipeline_of(schedule: &ScheduleRecord) -> String {
-    schedule.spec.get("pipeline").and_then(|name| name.as_str()).unwrap_or_default().to_owned()
 }
 
 impl State {
@@ -340,36 +336,6 @@ impl State {
         self.note_uses(&key);
         keys.push(key);
         keys
-    }
-
-    fn schedules_of(&self, pipeline: &Key) -> impl Iterator<Item = Key> {
-        let names = self.schedules_of.get(&pipeline.place()).into_iter().flatten();
-        names.map(|name| Key::new(Kind::Schedule, &pipeline.namespace, name))
-    }
-
-    pub(super) fn apply_schedule(&mut self, record: ScheduleRecord) -> Vec<Key> {
-        let key = Key::new(Kind::Schedule, &record.meta.namespace, &record.meta.name);
-        let pipeline = pipeline_of(&record);
-        let before = self.schedules.get(&key.place()).map(|slot| Arc::clone(&slot.stored));
-        if before.as_ref().is_some_and(|before| before.meta.uid != record.meta.uid) {
-            self.refusals.remove(&key);
-        }
-        if !self.schedules.apply(record) {
-            return Vec::new();
-        }
-        before.iter().for_each(|before| self.unlink_schedule(before));
-        self.schedules_of.entry((key.namespace.clone(), pipeline)).or_default().insert(key.name.clone());
-        vec![key]
-    }
-
-    fn unlink_schedule(&mut self, record: &ScheduleRecord) {
-        let of = (record.meta.namespace.clone(), pipeline_of(record));
-        if let Some(names) = self.schedules_of.get_mut(&of) {
-            names.remove(&record.meta.name);
-            if names.is_empty() {
-                self.schedules_of.remove(&of);
-            }
-        }
     }
 
     // An experiment that waits for its store waits for this one.
