@@ -16,6 +16,7 @@ pub mod pipeline_run;
 pub mod queue;
 pub mod reason;
 pub mod reference;
+pub mod schedule;
 pub mod schema;
 pub mod source;
 pub mod template;
@@ -35,6 +36,7 @@ pub use pipeline::{
 pub use pipeline_run::{PipelineRun, PipelineRunSpec, PipelineRunStatus, StageStatus};
 pub use queue::{Queue, QueueSpec, QueueStatus};
 pub use reason::Reason;
+pub use schedule::{Schedule, ScheduleSpec, ScheduleStatus};
 pub use source::{Git, Packed, Python, Source};
 pub use template::{
     Admission, ArtifactPolicy, Best, ExperimentTemplate, From, Goal, Kueue, MetricUse, Pick, Require, Retries,

@@ -5,7 +5,7 @@
 use kube::CustomResourceExt;
 use serde_json::Value;
 
-use crate::{ArtifactStore, Experiment, Pipeline, PipelineRun, Queue};
+use crate::{ArtifactStore, Experiment, Pipeline, PipelineRun, Queue, Schedule};
 
 /// Every CustomResourceDefinition: plural name and document.
 #[must_use]
@@ -16,6 +16,7 @@ pub fn all() -> Vec<(&'static str, Value)> {
         ("pipelineruns", document(&PipelineRun::crd())),
         ("artifactstores", document(&ArtifactStore::crd())),
         ("queues", document(&Queue::crd())),
+        ("schedules", document(&Schedule::crd())),
     ]
 }
 

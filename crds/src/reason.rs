@@ -138,6 +138,10 @@ reasons! {
     Finishing => Final,
     /// Waits for an earlier run of the same pipeline to end.
     WaitingForRun => Final,
+    /// The API server refuses a run that a schedule makes; tried again from time to time.
+    RunRefused => Final,
+    /// Times of a schedule got no run.
+    TimesMissed => Final,
     /// Waits until the pipeline of the run exists and is accepted.
     PipelineNotFound => Final,
     /// Waits before the next attempt.

@@ -19,7 +19,10 @@ const WEBHOOK: &str = "validatingwebhookconfiguration/chart-test-cultivar-chart-
 const OPERATOR: &str = "system:serviceaccount:chart-test:chart-test-cultivar-operator";
 
 /// Verb and resource, namespace, and whether the operator may.
-const RIGHTS: [(&str, &str, &str, bool); 43] = [
+const RIGHTS: [(&str, &str, &str, bool); 46] = [
+    ("watch", "schedules.cultivar.dev", NAMESPACE, true),
+    ("update", "schedules.cultivar.dev/status", NAMESPACE, true),
+    ("patch", "schedules.cultivar.dev", NAMESPACE, false),
     ("watch", "artifactstores.cultivar.dev", NAMESPACE, true),
     ("patch", "artifactstores.cultivar.dev", NAMESPACE, false),
     ("watch", "queues.cultivar.dev", NAMESPACE, true),

@@ -18,6 +18,7 @@ mod queues;
 mod refusals;
 mod revisions;
 mod runs;
+mod schedules;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -96,6 +97,8 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         refusals::a_queue_whose_numbers_do_not_fit_is_refused,
         refusals::two_megabytes_are_refused,
         refusals::what_the_schema_forbids_is_named_with_its_path,
+        schedules::a_backfill_makes_a_run_for_each_day,
+        schedules::a_suspended_or_wrong_schedule_makes_no_run,
         revisions::an_edit_makes_a_revision_and_a_repeat_none,
         revisions::a_new_value_of_rerun_runs_again,
         revisions::on_demand_only_a_run_by_hand_runs,
@@ -119,6 +122,7 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         queues::what_is_lent_is_taken_back,
         queues::what_no_node_could_take_waits,
         queues::what_others_hold_of_a_node_is_not_there,
+        schedules::a_run_is_made_at_its_time,
         load::a_run_costs_few_writes,
         load::two_hundred_pipelines_make_five_jobs_each,
     ];

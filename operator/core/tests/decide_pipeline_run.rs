@@ -66,11 +66,16 @@ struct Given {
     /// What was read from the store, by uri.
     contents: BTreeMap<String, String>,
     refusals: BTreeMap<String, String>,
+    /// The schedule that made it, and lets its runs go side by side.
+    side_by_side: Option<String>,
+    /// The time that whoever made it says it is for.
+    scheduled: Option<String>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Sibling {
+    side_by_side: Option<String>,
     revision: Option<i64>,
     name: Option<String>,
     #[serde(default)]
@@ -144,6 +149,13 @@ fn run(name: &str, revision: Option<i64>, status: PipelineRunStatus) -> RunRecor
     run
 }
 
+fn let_go_side_by_side(run: &mut RunRecord, schedule: Option<&String>) {
+    if let Some(schedule) = schedule {
+        run.meta.labels.insert(labels::SCHEDULE.to_owned(), schedule.clone());
+        run.meta.annotations.insert(labels::CONCURRENCY.to_owned(), "Allow".to_owned());
+    }
+}
+
 impl Sibling {
     fn record(&self) -> RunRecord {
         let name = self.name.clone().or_else(|| self.revision.map(|revision| names::run("digits", revision)));
@@ -154,6 +166,7 @@ impl Sibling {
         };
         let mut run = run(&name.expect("a revision or a name"), self.revision, status);
         run.meta.created = Some(at(self.created));
+        let_go_side_by_side(&mut run, self.side_by_side.as_ref());
         run
     }
 }
@@ -175,6 +188,9 @@ impl Given {
         spec.as_object_mut().expect("an object").extend(self.spec.as_object().cloned().unwrap_or_default());
         run.spec = Arc::new(spec);
         run.meta.deleting = self.deleting;
+        let_go_side_by_side(&mut run, self.side_by_side.as_ref());
+        let scheduled = self.scheduled.iter().map(|time| (labels::SCHEDULED_TIME.to_owned(), time.clone()));
+        run.meta.annotations.extend(scheduled);
         let made_for = self.made_for.as_ref().or(self.pipeline.as_ref());
         if let (Some(_), Some(made_for)) = (self.revision, made_for) {
             run.meta.annotations.insert(labels::PIPELINE_DIGEST.to_owned(), digest(made_for));
@@ -303,4 +319,16 @@ fn every_case_of_the_tables() {
     }
     assert!(cases.len() > 40, "only {} cases were found", cases.len());
     assert!(wrong.is_empty(), "{} differences\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn a_nested_run_is_for_the_time_of_the_run_around_it() {
+    let given = json!({"pipeline": {"stages": [{"name": "sub", "pipeline": "module"}]}, "frozen": true, "started": 0,
+        "scheduled": "2026-11-25T02:00:00+01:00[Europe/Berlin]"});
+    let snapshot = Given::deserialize(given).unwrap().snapshot();
+    let plan = decide(&snapshot);
+    let [Action::CreateNested(new)] = &plan.actions[..] else { panic!("{:?}", plan.actions) };
+    let manifest = cultivar_core::render::nested(&snapshot.run.meta, new);
+    let time = &manifest["metadata"]["annotations"][labels::SCHEDULED_TIME];
+    assert_eq!(time, "2026-11-25T02:00:00+01:00[Europe/Berlin]");
 }

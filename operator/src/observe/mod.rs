@@ -10,6 +10,7 @@ pub mod index;
 mod links;
 mod outsiders;
 pub mod raw;
+mod schedules;
 pub mod snapshot;
 mod state;
 mod store;

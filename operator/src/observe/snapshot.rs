@@ -30,7 +30,7 @@ fn queue_of<'a>(record: &'a ExperimentRecord, template: &'a Value) -> Option<&'a
     standing.or_else(|| template.get("queue").and_then(Value::as_str))
 }
 
-fn place(key: &Key) -> (String, String) {
+pub(super) fn place(key: &Key) -> (String, String) {
     (key.namespace.clone(), key.name.clone())
 }
 

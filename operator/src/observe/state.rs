@@ -9,7 +9,7 @@ use cultivar_core::domain::{
     Errand, ExperimentRecord, JobRecord, JobState, Member, Meta, PipelineRecord, PodRecord, Producer, RunRecord,
     StoreAccess, names,
 };
-use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus, Reason};
+use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus, Reason, ScheduleStatus, labels};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
@@ -26,6 +26,9 @@ pub struct State {
     pub(super) experiments: Store<ExperimentStatus>,
     pub(super) pipelines: Store<PipelineStatus>,
     pub(super) runs: Store<PipelineRunStatus>,
+    pub(super) schedules: Store<ScheduleStatus>,
+    // By pipeline: the schedules that make runs of it.
+    pub(super) schedules_of: HashMap<Name, BTreeSet<String>>,
     pub(super) jobs: HashMap<Name, BTreeMap<String, Arc<JobRecord>>>,
     pub(super) pods: HashMap<Name, BTreeMap<String, Arc<PodRecord>>>,
     // By a run's uid: stage or member of its fan-out → experiment.
@@ -78,6 +81,7 @@ impl State {
             Kind::Experiment => &mut self.experiments,
             Kind::PipelineRun => &mut self.runs,
             Kind::Pipeline => &mut self.pipelines,
+            Kind::Schedule => &mut self.schedules,
         }
     }
 
@@ -183,6 +187,7 @@ impl State {
                     run.filter(|status| !status.phase.is_terminal()).and_then(|run| run.pipeline_spec.as_ref());
                 frozen.map(links::uses_of_stages)
             }
+            Kind::Schedule => None,
         };
         self.uses.set(key, uses.unwrap_or_default());
     }
@@ -196,6 +201,7 @@ impl State {
                 Kind::Experiment => self.experiments.get(&key.place()).is_none_or(|slot| slot.stored.meta.deleting),
                 Kind::Pipeline => self.pipelines.get(&key.place()).is_none_or(|slot| slot.stored.meta.deleting),
                 Kind::PipelineRun => self.runs.get(&key.place()).is_none_or(|slot| slot.stored.meta.deleting),
+                Kind::Schedule => true,
             };
             !going && !is_own
         };
@@ -223,7 +229,7 @@ impl State {
                     links::stages(&slot.stored.spec).any(|stage| links::may_mean(stage, experiment))
                 })
             }
-            Kind::Pipeline => false,
+            Kind::Pipeline | Kind::Schedule => false,
         }
     }
 
@@ -308,6 +314,8 @@ impl State {
         let around = slot.stored.meta.owner.as_ref().filter(|owner| owner.kind == "PipelineRun");
         keys.extend(around.map(|owner| Key::new(Kind::PipelineRun, &key.namespace, &owner.name)));
         keys.extend(self.unfinished_siblings(&key.namespace, pipeline, &key.name));
+        let schedule = slot.stored.meta.label(labels::SCHEDULE);
+        keys.extend(schedule.map(|schedule| Key::new(Kind::Schedule, &key.namespace, schedule)));
         keys
     }
 
@@ -331,6 +339,7 @@ impl State {
         }
         let mut keys = self.links.set(&key, links::of_pipeline(&spec));
         keys.extend(self.unfinished_siblings(&key.namespace, &key.name, ""));
+        keys.extend(self.schedules_of(&key));
         self.note_uses(&key);
         keys.push(key);
         keys
@@ -428,6 +437,11 @@ impl State {
             Kind::Pipeline => {
                 self.pipelines.remove(&place);
                 keys.extend(self.unfinished_siblings(&key.namespace, &key.name, ""));
+                keys.extend(self.schedules_of(key));
+            }
+            Kind::Schedule => {
+                let gone = self.schedules.remove(&place);
+                gone.iter().for_each(|gone| self.unlink_schedule(gone));
             }
         }
         keys

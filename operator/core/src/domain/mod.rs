@@ -1,6 +1,7 @@
 //! The words of the trade as types: slim records of what was observed, names, moments, conditions.
 
 pub mod conditions;
+pub mod cron;
 pub mod data;
 pub mod errand;
 pub mod member;
@@ -21,5 +22,5 @@ pub use member::Member;
 pub use queue::{Claim, Holding, Placement, QueueConfig};
 pub use records::{
     ContainerState, Disruption, ExperimentRecord, JobRecord, JobState, Meta, Owner, PipelineRecord, PodPhase,
-    PodRecord, Record, RunRecord, Terminated,
+    PodRecord, Record, RunRecord, ScheduleRecord, Terminated,
 };

@@ -7,9 +7,11 @@ mod fan_out;
 mod loops;
 mod nested;
 mod params;
+mod schedule;
 mod source;
 
 pub use params::run_params;
+pub use schedule::schedule;
 
 use cultivar_crds::{ExperimentSpec, PipelineRunSpec, PipelineSpec};
 use serde::Deserialize;
@@ -167,6 +169,7 @@ pub fn pipeline_run(spec: &Value) -> Report {
     if let Err(error) = PipelineRunSpec::deserialize(spec) {
         report.fault("spec", error);
     }
+    params::scheduled_time(spec, &mut report);
     report
 }
 

@@ -256,6 +256,10 @@ pub fn in_words(actions: &[Action], about: &Meta) -> Vec<String> {
         Action::CancelRun { name } => format!("cancel run {name}"),
         Action::CancelExperiment { name } => format!("cancel experiment {name}"),
         Action::CreateRun(new) => format!("create run {} of generation {}", new.name, new.generation),
+        Action::CreateScheduled(new) => match &new.backfill {
+            None => format!("create run {} for {}", new.name, new.time),
+            Some(range) => format!("create run {} for {} of {range}", new.name, new.time),
+        },
         Action::DeleteRun { name, .. } => format!("delete run {name}"),
         Action::ReleaseExperiment { name } => format!("release experiment {name}"),
     };

@@ -3,7 +3,7 @@
 //! Comes in: a run that has not begun, and the other runs of its pipeline. Goes out: whether it is its turn; else the plan says
 //! what it waits for, or how it ended without one.
 
-use cultivar_crds::{Concurrency, ConcurrencyPolicy, Phase, PipelineRunStatus, Reason};
+use cultivar_crds::{Concurrency, ConcurrencyPolicy, Phase, PipelineRunStatus, Reason, labels};
 use jiff::Timestamp;
 use serde::Deserialize;
 use std::cmp::Reverse;
@@ -61,6 +61,12 @@ pub fn place_in_group(snapshot: &Snapshot, plan: &Plan<PipelineRunStatus>) -> Re
     Err(format!("of group {group} {limit} may run at a time; before it comes {}", text::some_of(&ahead, 4)))
 }
 
+// Runs of a schedule that lets them run side by side neither wait for each other nor take each other's place.
+fn beside(run: &RunRecord, other: &RunRecord) -> bool {
+    let allowed = |run: &RunRecord| run.meta.annotations.contains_key(labels::CONCURRENCY);
+    allowed(run) && allowed(other) && run.meta.label(labels::SCHEDULE) == other.meta.label(labels::SCHEDULE)
+}
+
 /// The run that takes this one's place, where the policy is Replace.
 pub fn replaced_by(snapshot: &Snapshot) -> Option<&RunRecord> {
     if snapshot.run.meta.is_nested() || policy(snapshot) != ConcurrencyPolicy::Replace {
@@ -68,6 +74,7 @@ pub fn replaced_by(snapshot: &Snapshot) -> Option<&RunRecord> {
     }
     let mine = order(&snapshot.run);
     let newer = snapshot.siblings.iter().filter(|run| is_unfinished(run) && order(run) > mine);
+    let newer = newer.filter(|run| !beside(&snapshot.run, run));
     newer.max_by_key(|run| order(run)).map(AsRef::as_ref)
 }
 
@@ -83,7 +90,7 @@ pub fn is_its_turn(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) -> b
     let earlier = snapshot
         .siblings
         .iter()
-        .filter(|run| is_unfinished(run))
+        .filter(|run| is_unfinished(run) && !beside(&snapshot.run, run))
         .filter(|run| run.status.started_at.is_some() || order(run) < mine)
         // The one directly before: it stays the same until it is this run's turn, so a long line is not
         // written anew each time its head ends.
