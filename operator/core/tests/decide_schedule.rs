@@ -139,6 +139,11 @@ fn a_run_says_what_it_is_for() {
     assert_eq!(manifest["spec"], json!({"pipeline": "digits", "params": {"lr": 2}, "scheduledTime": time}));
 }
 
+fn end(run: &mut Arc<RunRecord>, phase: Phase) {
+    let ended = PipelineRunStatus { phase, ..PipelineRunStatus::default() };
+    *run = Arc::new(RunRecord { status: Arc::new(ended), ..(**run).clone() });
+}
+
 /// What may happen between two passes.
 #[derive(Clone, Debug)]
 enum Happens {
@@ -146,8 +151,9 @@ enum Happens {
     Time(i64),
     /// The run at this place ends.
     End(usize),
-    /// The operator crashes after it has made so many of the runs of a pass, before the status is stored.
-    Crash(usize),
+    /// The clock goes on, and the operator crashes after it has made so many of the runs of the pass, before the status is
+    /// stored.
+    Crash(i64, usize),
 }
 
 fn happens() -> impl Strategy<Value = Happens> {
@@ -156,7 +162,7 @@ fn happens() -> impl Strategy<Value = Happens> {
         1 => (-7200_i64..0).prop_map(Happens::Time),
         1 => (1_i64..400_000).prop_map(Happens::Time),
         3 => (0_usize..8).prop_map(Happens::End),
-        2 => (0_usize..3).prop_map(Happens::Crash),
+        2 => (1_i64..20_000, 0_usize..3).prop_map(|(seconds, made)| Happens::Crash(seconds, made)),
     ]
 }
 
@@ -186,19 +192,20 @@ proptest! {
                     snapshot.now = snapshot.now.checked_add(SignedDuration::from_secs(seconds)).unwrap();
                 }
                 Happens::End(place) => {
-                    if let Some(run) = snapshot.runs.get_mut(place) {
-                        let ended = PipelineRunStatus { phase: Phase::Completed, ..PipelineRunStatus::default() };
-                        *run = Arc::new(RunRecord { status: Arc::new(ended), ..(**run).clone() });
-                    }
+                    snapshot.runs.get_mut(place).into_iter().for_each(|run| end(run, Phase::Completed));
                 }
-                Happens::Crash(after) => crash = Some(after),
+                Happens::Crash(seconds, after) => {
+                    snapshot.now = snapshot.now.checked_add(SignedDuration::from_secs(seconds)).unwrap();
+                    crash = Some(after);
+                }
             }
             latest = latest.max(snapshot.now);
             let plan = decide(&snapshot);
             let news: Vec<&NewScheduled> = made(&plan.actions).take(crash.unwrap_or(usize::MAX)).collect();
             for action in &plan.actions {
                 if let Action::CancelRun { name } = action {
-                    snapshot.runs.retain(|run| run.meta.name != *name);
+                    let cancelled = snapshot.runs.iter_mut().filter(|run| run.meta.name == *name);
+                    cancelled.for_each(|run| end(run, Phase::Cancelled));
                 }
             }
             for new in news {

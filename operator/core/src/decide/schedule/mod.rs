@@ -12,6 +12,7 @@ use cultivar_crds::{ConcurrencyPolicy, Reason, ScheduleSpec, ScheduleStatus, lab
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -197,9 +198,9 @@ fn fire(
     plan.status.considered_until = Some(time::stamp(*latest));
     let schedule = &snapshot.schedule.meta.name;
     let of = |time: &Timestamp| Made { name: names::scheduled_run(schedule, *time), time: *time, backfill: None };
-    let has_run = |time: &Timestamp| snapshot.runs.iter().any(|run| run.meta.name == of(time).name);
-    // Made by a pass whose status was not stored: what was older was decided then.
-    let before: Vec<Timestamp> = passed.newest.iter().copied().filter(has_run).collect();
+    // Made by passes whose status was not stored: what was older was decided then.
+    let made_before = snapshot.runs.iter().filter_map(|run| names::time_of_run(schedule, &run.meta.name));
+    let before: BTreeSet<Timestamp> = made_before.filter(|time| *time > since && *time <= *latest).collect();
     let open = passed.newest.iter().filter(|time| before.last().is_none_or(|before| *time > before));
     let active: Vec<&Run> = snapshot
         .runs
