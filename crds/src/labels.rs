@@ -18,6 +18,8 @@ pub const STAGE: &str = "cultivar.dev/stage";
 pub const MEMBER: &str = "cultivar.dev/member";
 /// Before the name of an axis: the member's coordinate on it, where it can be a label's value.
 pub const COORDINATE_PREFIX: &str = "matrix.cultivar.dev/";
+/// Name of the Schedule that made a run.
+pub const SCHEDULE: &str = "cultivar.dev/schedule";
 /// Revision of the Pipeline that a run executes, from 1.
 pub const REVISION: &str = "cultivar.dev/revision";
 /// Name of the Queue that a Job or Pod was admitted by.
@@ -40,6 +42,12 @@ pub const CLONED_FROM: &str = "cultivar.dev/cloned-from";
 pub const COORDINATES: &str = "cultivar.dev/coordinates";
 /// On a PipelineRun that is a stage of another run: the pipelines around it, the outermost first, with / between them.
 pub const NESTED_IN: &str = "cultivar.dev/nested-in";
+/// On a PipelineRun: the time that it is for, with its zone: RFC 9557.
+pub const SCHEDULED_TIME: &str = "cultivar.dev/scheduled-time";
+/// On a PipelineRun made by a Schedule for a backfill: first and last day of that.
+pub const BACKFILL: &str = "cultivar.dev/backfill";
+/// On a PipelineRun made by a Schedule whose runs may run side by side: Allow.
+pub const CONCURRENCY: &str = "cultivar.dev/concurrency";
 /// On a PipelineRun made by its Pipeline: digest of the part of the spec that starts runs.
 pub const PIPELINE_DIGEST: &str = "cultivar.dev/pipeline-digest";
 /// On a PipelineRun made by its Pipeline: the Pipeline's generation it was made for.

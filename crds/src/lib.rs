@@ -17,6 +17,7 @@ pub mod pipeline_run;
 pub mod queue;
 pub mod reason;
 pub mod reference;
+pub mod schedule;
 pub mod schema;
 pub mod source;
 pub mod template;
@@ -31,12 +32,13 @@ pub use experiment::{
 pub use fan_out::{MAX_MEMBERS, Matrix, MemberEnds, MembersStatus};
 pub use phase::Phase;
 pub use pipeline::{
-    ConcurrencyPolicy, Gate, OnFailure, OnTimeout, ParamSchema, Pipeline, PipelineSpec, PipelineStatus, Repeat, RunOn,
-    RunSummary, Stage, StageDependency, Until,
+    Concurrency, ConcurrencyPolicy, Gate, OnFailure, OnTimeout, ParamSchema, Pipeline, PipelineSpec, PipelineStatus,
+    Repeat, RunOn, RunSummary, Stage, StageDependency, Until,
 };
 pub use pipeline_run::{GateStatus, PipelineRun, PipelineRunSpec, PipelineRunStatus, StageStatus};
 pub use queue::{Queue, QueueSpec, QueueStatus};
 pub use reason::Reason;
+pub use schedule::{Schedule, ScheduleSpec, ScheduleStatus};
 pub use source::{Git, Packed, Python, Source};
 pub use template::{
     Admission, ArtifactPolicy, Best, ExperimentTemplate, From, Goal, Kueue, MetricUse, Pick, Require, Retries,

@@ -5,7 +5,7 @@
 use kube::CustomResourceExt;
 use serde_json::Value;
 
-use crate::{Approval, ArtifactStore, Experiment, Pipeline, PipelineRun, Queue};
+use crate::{Approval, ArtifactStore, Experiment, Pipeline, PipelineRun, Queue, Schedule};
 
 /// Every CustomResourceDefinition: plural name and document.
 #[must_use]
@@ -17,6 +17,7 @@ pub fn all() -> Vec<(&'static str, Value)> {
         ("approvals", document(&Approval::crd())),
         ("artifactstores", document(&ArtifactStore::crd())),
         ("queues", document(&Queue::crd())),
+        ("schedules", document(&Schedule::crd())),
     ]
 }
 

@@ -101,6 +101,10 @@ pub struct PipelineSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency_policy: Option<ConcurrencyPolicy>,
 
+    /// Runs of this and of other pipelines of the namespace that must not run at the same time, or not too many of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Concurrency>,
+
     /// True makes no run of a change until it is false again; what has changed meanwhile makes one then. Runs that exist go
     /// on, and a PipelineRun that somebody makes runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -350,6 +354,21 @@ pub struct RunTimeouts {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::duration")]
     pub run: Option<String>,
+}
+
+/// A group of runs of one namespace of which so many run at a time. Those that wait begin by priority, then by age; a run has
+/// its place from its first stage to its last, and a run within it that names the same group shares it.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Concurrency {
+    /// Name of the group; it may read params: `deploy-${pipeline.params.region}`.
+    #[schemars(length(min = 1, max = 253))]
+    pub group: String,
+
+    /// How many runs of the group run at a time; 1 by default. Where they disagree, each run goes by its own number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub limit: Option<u32>,
 }
 
 /// What becomes of a run while another one of its pipeline has not ended.

@@ -36,6 +36,7 @@ use crate::schema::{self, cancel_is_final, object_name, stays};
     validation = Rule::new("self.spec.pipeline == oldSelf.spec.pipeline").message("a run belongs to one pipeline for good: make another PipelineRun").field_path(".spec.pipeline"),
     validation = stays("resumeOf"),
     validation = stays("only"),
+    validation = stays("scheduledTime"),
     validation = Rule::new("has(self.spec.params) == has(oldSelf.spec.params) && (!has(self.spec.params) || self.spec.params == oldSelf.spec.params)").message("the parameters of a run are frozen: make another PipelineRun").field_path(".spec.params"),
 )]
 #[serde(rename_all = "camelCase")]
@@ -60,6 +61,12 @@ pub struct PipelineRunSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(min = 1, max = 40)))]
     pub only: Vec<String>,
+
+    /// The time that the run is for, which stages read as `pipeline.scheduledTime`: RFC 3339, or with a zone as in
+    /// `2026-11-25T02:00:00+01:00[Europe/Berlin]`. When the run was made, by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 96))]
+    pub scheduled_time: Option<String>,
 
     /// True starts nothing more until it is false again; what runs goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]

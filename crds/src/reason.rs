@@ -130,6 +130,8 @@ reasons! {
     WaitingForStages => Final,
     /// A gate waits for an Approval, which says yes or no.
     WaitingForApproval => Final,
+    /// Waits until another run of its concurrency group has ended.
+    WaitingForGroup => Final,
     /// An artifact whose content a reference reads is being read from the store.
     ReadingArtifact => Final,
     /// Nothing starts while `suspend` is true.
@@ -140,6 +142,10 @@ reasons! {
     Finishing => Final,
     /// Waits for an earlier run of the same pipeline to end.
     WaitingForRun => Final,
+    /// The API server refuses a run that a schedule makes; tried again from time to time.
+    RunRefused => Final,
+    /// Times of a schedule got no run.
+    TimesMissed => Final,
     /// Waits until the pipeline of the run exists and is accepted.
     PipelineNotFound => Final,
     /// Waits before the next attempt.

@@ -38,6 +38,11 @@ pub fn duration(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "maxLength": 32, "pattern": "^([0-9]+(ms|s|m|h|d))+$"})
 }
 
+/// A duration, or in a stage a reference to one: `${pipeline.params.limit}`.
+pub fn duration_or_reference(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "maxLength": 256, "pattern": "^([0-9]+(ms|s|m|h|d))+$|^\\$\\{.*\\}$"})
+}
+
 /// A key of a ConfigMap.
 pub fn config_key(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "minLength": 1, "maxLength": 253, "pattern": "^[-._a-zA-Z0-9]+$"})

@@ -16,6 +16,8 @@ use crate::source::Source;
 /// Every string may hold references: `${params.lr}`, `${inputs.dataset.uri}`, `${run.name}`, and in a
 /// stage also `${pipeline.params.lr}` and `${stages.train.metrics.acc.max}`; `${= expression }` is CEL
 /// over the same names. A string that is one whole reference keeps the value's type. `$${` is a literal `${`.
+/// `run` has `name`, `namespace`, `uid`, `attempt`, and of a stage `pipeline`, `pipelineRun`, `stage` and, of a member of a
+/// fan-out, `member`: its index.
 #[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.queue) || !has(self.admission)").message("either a Queue admits it or Kueue does: leave out queue or admission").field_path(".admission"))]
@@ -282,13 +284,14 @@ pub struct Retries {
     pub backoff: Option<Backoff>,
 }
 
-/// Waiting time before a retry: `initial * factor^(retries so far)`, at most `max`, with up to 10 % jitter.
+/// Waiting time before a retry: `initial * factor^(retries so far)`, at most `max`, with up to 10 % jitter. In a stage the times may
+/// be references to `pipeline`, `stages` or `matrix`.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Backoff {
     /// Before the first retry; 10s by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::duration")]
+    #[schemars(schema_with = "schema::duration_or_reference")]
     pub initial: Option<String>,
     /// Growth from retry to retry, from 1 to 10; 2 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -296,11 +299,11 @@ pub struct Backoff {
     pub factor: Option<u32>,
     /// Longest wait; 5m by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::duration")]
+    #[schemars(schema_with = "schema::duration_or_reference")]
     pub max: Option<String>,
 }
 
-/// How long each step may take.
+/// How long each step may take. In a stage all but `template` may be references to `pipeline`, `stages` or `matrix`.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Timeouts {
@@ -310,14 +313,14 @@ pub struct Timeouts {
     pub template: Option<String>,
     /// Wait in the queue, each time anew; without end by default. Then: QueueTimeout, Failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::duration")]
+    #[schemars(schema_with = "schema::duration_or_reference")]
     pub queue: Option<String>,
     /// From the Job's creation until the program runs; 30m by default. Then: ImagePullFailed, Unschedulable or StartTimeout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::duration")]
+    #[schemars(schema_with = "schema::duration_or_reference")]
     pub start: Option<String>,
     /// From the program's start to its end; none by default. Then: DeadlineExceeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::duration")]
+    #[schemars(schema_with = "schema::duration_or_reference")]
     pub run: Option<String>,
 }

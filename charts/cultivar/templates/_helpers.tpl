@@ -111,10 +111,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   resources: [experiments, pipelineruns]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [cultivar.dev]
-  resources: [pipelines, artifactstores, approvals]
+  resources: [pipelines, schedules, artifactstores, approvals]
   verbs: [get, list, watch]
 - apiGroups: [cultivar.dev]
-  resources: [experiments/status, pipelines/status, pipelineruns/status]
+  resources: [experiments/status, pipelines/status, pipelineruns/status, schedules/status]
   verbs: [get, update, patch]
 # What an owner reference with blockOwnerDeletion needs where OwnerReferencesPermissionEnforcement is on.
 - apiGroups: [cultivar.dev]

@@ -94,7 +94,12 @@ impl World {
     }
 
     /// Plays a case, alone if it has to be.
-    pub fn play(self: &Arc<Self>, name: &str, alone: bool, body: fn(&Case) -> Running<'_>) -> Result<()> {
+    pub fn play(
+        self: &Arc<Self>,
+        name: &str,
+        alone: bool,
+        body: impl for<'a> FnOnce(&'a Case) -> Running<'a>,
+    ) -> Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.doing(|| "no runtime")?;
         // A case that failed says so itself; what it held is whole.

@@ -6,6 +6,7 @@
 
 mod artifacts;
 mod clones;
+mod conformance;
 mod deaths;
 mod fan_out;
 mod faults;
@@ -18,6 +19,7 @@ mod queues;
 mod refusals;
 mod revisions;
 mod runs;
+mod schedules;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -26,6 +28,9 @@ use cultivar_e2e::error::Result;
 use libtest_mimic::{Arguments, Trial};
 
 use crate::kit::{Case, World};
+
+/// Cases that are played at once: they mostly wait, for programs that only pretend to run.
+const AT_ONCE: usize = 8;
 
 /// Whether a case may run beside others.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -91,10 +96,13 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         runs::a_failed_run_is_resumed,
         runs::a_newer_run_replaces_the_older,
         runs::a_suspended_run_waits_for_a_person,
+        runs::runs_of_a_group_take_turns,
         refusals::a_pipeline_that_refers_to_itself_is_not_accepted,
         refusals::a_queue_whose_numbers_do_not_fit_is_refused,
         refusals::two_megabytes_are_refused,
         refusals::what_the_schema_forbids_is_named_with_its_path,
+        schedules::a_backfill_makes_a_run_for_each_day,
+        schedules::a_suspended_or_wrong_schedule_makes_no_run,
         revisions::an_edit_makes_a_revision_and_a_repeat_none,
         revisions::a_new_value_of_rerun_runs_again,
         revisions::on_demand_only_a_run_by_hand_runs,
@@ -119,6 +127,7 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         queues::what_is_lent_is_taken_back,
         queues::what_no_node_could_take_waits,
         queues::what_others_hold_of_a_node_is_not_there,
+        schedules::a_run_is_made_at_its_time,
         load::a_run_costs_few_writes,
         load::two_hundred_pipelines_make_five_jobs_each,
     ];
@@ -126,7 +135,8 @@ fn all() -> Vec<(&'static str, Company, Body)> {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(AT_ONCE);
     if arguments.list {
         return libtest_mimic::run(&arguments, trials(None)).exit_code();
     }
@@ -154,5 +164,24 @@ fn trials(world: Option<&Arc<World>>) -> Vec<Trial> {
             world.play(name, company == Company::Alone, body).map_err(|error| error.to_string().into())
         })
     };
-    all().into_iter().map(trial).collect()
+    all().into_iter().map(trial).chain(conformance(world)).collect()
+}
+
+// One trial a file; one that fails where they cannot be read.
+fn conformance(world: Option<&Arc<World>>) -> Vec<Trial> {
+    let cases = match cultivar_conformance::all() {
+        Ok(cases) => cases,
+        Err(error) => return vec![Trial::test("conformance::cases", move || Err(error.into()))],
+    };
+    let trial = |written: cultivar_conformance::Case| {
+        let world = world.cloned();
+        let name = format!("conformance::{}", written.name);
+        Trial::test(name.clone(), move || {
+            let Some(world) = world else { return Ok(()) };
+            let played = world
+                .play(&name, false, move |case| Box::pin(async move { conformance::conforms(case, &written).await }));
+            played.map_err(|error| error.to_string().into())
+        })
+    };
+    cases.into_iter().map(trial).collect()
 }

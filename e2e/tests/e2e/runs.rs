@@ -88,3 +88,25 @@ pub async fn a_failed_run_is_resumed(case: &Case) -> Result<()> {
     ensure!(after["status"] == failed["status"], "the old run was rewritten");
     Ok(())
 }
+
+/// Two pipelines of one group never run at the same time.
+pub async fn runs_of_a_group_take_turns(case: &Case) -> Result<()> {
+    let spec = json!({
+        "params": {"to": "north"}, "concurrency": {"group": "deploy-${pipeline.params.to}"},
+        "stages": [stage("a", root(&[("duration", "2s")])), stage("b", with(root(&[]), json!({"after": [{"stage": "a"}]})))],
+    });
+    for name in ["one", "two", "three"] {
+        case.pipeline(name, spec.clone()).await?;
+    }
+    let mut spans = Vec::new();
+    for run in ["one-1", "two-1", "three-1"] {
+        let run = case.run_ends(run, "Completed").await?;
+        let at = |key: &str| run["status"][key].as_str().unwrap_or_default().to_owned();
+        spans.push((at("startedAt"), at("finishedAt")));
+    }
+    spans.sort();
+    for pair in spans.windows(2) {
+        ensure!(pair[0].1 <= pair[1].0, "two runs of the group overlap: {spans:?}");
+    }
+    Ok(())
+}

@@ -6,7 +6,7 @@
 mod support;
 
 use cultivar_core::decide::pipeline::digest;
-use cultivar_core::decide::pipeline_run::{Child, Snapshot, decide, queries};
+use cultivar_core::decide::pipeline_run::{Child, GroupRun, Snapshot, decide, queries};
 use cultivar_core::decide::{Action, NewStage, Urgency};
 use cultivar_core::domain::errand::{Document, Errand, Outcome};
 use cultivar_core::domain::{ApprovalRecord, RunRecord, StoreAccess, Stores, names};
@@ -58,12 +58,18 @@ struct Given {
     status: Value,
     sources: Vec<Source>,
     siblings: Vec<Sibling>,
+    /// Other unfinished runs of its concurrency group.
+    group: Vec<InGroup>,
     /// Experiments of the run, by stage: status, and whether they were asked to end.
     stages: BTreeMap<String, StageInShort>,
     confirmed_gone: BTreeSet<String>,
     /// What was read from the store, by uri.
     contents: BTreeMap<String, String>,
     refusals: BTreeMap<String, String>,
+    /// The schedule that made it, and lets its runs go side by side.
+    side_by_side: Option<String>,
+    /// The time that whoever made it says it is for.
+    scheduled: Option<String>,
     /// What was said about gates.
     approvals: Vec<Said>,
     /// Status of the run that this one resumes.
@@ -101,6 +107,7 @@ impl Said {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Sibling {
+    side_by_side: Option<String>,
     revision: Option<i64>,
     name: Option<String>,
     #[serde(default)]
@@ -108,6 +115,32 @@ struct Sibling {
     #[serde(default)]
     phase: Phase,
     started: Option<i64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InGroup {
+    name: String,
+    #[serde(default)]
+    begun: bool,
+    #[serde(default)]
+    created: i64,
+    #[serde(default)]
+    priority: i64,
+    reason: Option<Reason>,
+}
+
+impl InGroup {
+    fn run(&self) -> GroupRun {
+        let status = PipelineRunStatus {
+            reason: self.reason,
+            pipeline_spec: Some(json!({"priority": self.priority, "stages": []})),
+            ..PipelineRunStatus::default()
+        };
+        let mut run = run(&self.name, None, status);
+        run.meta.created = Some(at(self.created));
+        GroupRun { run: Arc::new(run), has_begun: self.begun }
+    }
 }
 
 #[derive(Deserialize)]
@@ -148,6 +181,13 @@ fn run(name: &str, revision: Option<i64>, status: PipelineRunStatus) -> RunRecor
     run
 }
 
+fn let_go_side_by_side(run: &mut RunRecord, schedule: Option<&String>) {
+    if let Some(schedule) = schedule {
+        run.meta.labels.insert(labels::SCHEDULE.to_owned(), schedule.clone());
+        run.meta.annotations.insert(labels::CONCURRENCY.to_owned(), "Allow".to_owned());
+    }
+}
+
 impl Sibling {
     fn record(&self) -> RunRecord {
         let name = self.name.clone().or_else(|| self.revision.map(|revision| names::run("digits", revision)));
@@ -158,6 +198,7 @@ impl Sibling {
         };
         let mut run = run(&name.expect("a revision or a name"), self.revision, status);
         run.meta.created = Some(at(self.created));
+        let_go_side_by_side(&mut run, self.side_by_side.as_ref());
         run
     }
 }
@@ -179,6 +220,9 @@ impl Given {
         spec.as_object_mut().expect("an object").extend(self.spec.as_object().cloned().unwrap_or_default());
         run.spec = Arc::new(spec);
         run.meta.deleting = self.deleting;
+        let_go_side_by_side(&mut run, self.side_by_side.as_ref());
+        let scheduled = self.scheduled.iter().map(|time| (labels::SCHEDULED_TIME.to_owned(), time.clone()));
+        run.meta.annotations.extend(scheduled);
         let made_for = self.made_for.as_ref().or(self.pipeline.as_ref());
         if let (Some(_), Some(made_for)) = (self.revision, made_for) {
             run.meta.annotations.insert(labels::PIPELINE_DIGEST.to_owned(), digest(made_for));
@@ -196,6 +240,7 @@ impl Given {
             siblings: Vec::new(),
             resumed: None,
             approvals: self.approvals.iter().map(|said| Arc::new(said.record())).collect(),
+            group: self.group.iter().map(InGroup::run).collect(),
             stores: Stores { named: None, own: Some(store()) },
             errands: self.contents.iter().map(|(uri, text)| read(uri, text)).collect(),
             children: BTreeMap::new(),
@@ -315,4 +360,16 @@ fn every_case_of_the_tables() {
     }
     assert!(cases.len() > 40, "only {} cases were found", cases.len());
     assert!(wrong.is_empty(), "{} differences\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn a_nested_run_is_for_the_time_of_the_run_around_it() {
+    let given = json!({"pipeline": {"stages": [{"name": "sub", "pipeline": "module"}]}, "frozen": true, "started": 0,
+        "scheduled": "2026-11-25T02:00:00+01:00[Europe/Berlin]"});
+    let snapshot = Given::deserialize(given).unwrap().snapshot();
+    let plan = decide(&snapshot);
+    let [Action::CreateNested(new)] = &plan.actions[..] else { panic!("{:?}", plan.actions) };
+    let manifest = cultivar_core::render::nested(&snapshot.run.meta, new);
+    let time = &manifest["metadata"]["annotations"][labels::SCHEDULED_TIME];
+    assert_eq!(time, "2026-11-25T02:00:00+01:00[Europe/Berlin]");
 }

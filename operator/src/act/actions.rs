@@ -1,7 +1,7 @@
 //! One method per action. "Already exists" with our owner is success; with another owner an error.
 
 use cultivar_core::decide::experiment::Refusal;
-use cultivar_core::decide::{Action, NewRun};
+use cultivar_core::decide::{Action, NewRun, NewScheduled};
 use cultivar_core::domain::{Equipment, Member, Meta, Placement, Record, names, settings, text};
 use cultivar_core::render;
 use cultivar_crds::{Reason, labels};
@@ -55,10 +55,17 @@ impl Act {
             Action::CreateStage(new) => {
                 self.create_child(key, meta, &new.member, Kind::Experiment, &render::stage(meta, &new)).await
             }
+            Action::EnterGroup { group, limit } => {
+                if self.index.enter_group(key, &group, limit) {
+                    return Ok(());
+                }
+                Err(ActError::Refused { doing: format!("group {group} is full by now") })
+            }
             Action::CreateNested(new) => {
                 self.create_child(key, meta, &new.member, Kind::PipelineRun, &render::nested(meta, &new)).await
             }
             Action::CreateRun(new) => self.create_run(meta, &new).await,
+            Action::CreateScheduled(new) => self.create_scheduled(key, meta, &new).await,
             Action::CancelExperiment { name } => self.cancel(Kind::Experiment, namespace, &name).await,
             Action::CancelRun { name } => self.cancel(Kind::PipelineRun, namespace, &name).await,
             Action::HoldForArtifacts => self.set_finalizer(key, meta, true).await,
@@ -234,6 +241,30 @@ impl Act {
             }
             answer => answer?,
         };
+        self.take_in(Kind::PipelineRun, object);
+        Ok(())
+    }
+
+    // What is refused is put down, and tried again after a while: the time is not passed over meanwhile.
+    async fn create_scheduled(&self, key: &Key, schedule: &Meta, new: &NewScheduled) -> Result<(), ActError> {
+        let manifest = render::scheduled(schedule, new);
+        let object = match self.calls.create(Kind::PipelineRun, &schedule.namespace, &manifest).await {
+            Err(error) if error.already_exists() => {
+                let found = self.existing(Kind::PipelineRun, &schedule.namespace, &new.name, &new.pipeline.uid).await;
+                match found {
+                    Err(error @ ActError::NameTaken { .. }) => {
+                        return self.refuse(key, Reason::RunRefused, error.to_string());
+                    }
+                    found => found?,
+                }
+            }
+            Err(error) if matches!(error.outcome(), Outcome::Invalid | Outcome::Quota | Outcome::Fatal) => {
+                let words = format!("the API server refuses run {}: {}", new.name, error.words());
+                return self.refuse(key, Reason::RunRefused, words);
+            }
+            answer => answer?,
+        };
+        self.index.clear_refusal(key);
         self.take_in(Kind::PipelineRun, object);
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! What differs between our kinds when acting: how the index takes a status in.
 
-use cultivar_crds::{ExperimentStatus, PipelineRunStatus, PipelineStatus};
+use cultivar_crds::{ExperimentStatus, PipelineRunStatus, PipelineStatus, ScheduleStatus};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -50,5 +50,16 @@ impl Managed for PipelineStatus {
     }
     fn end_write(index: &Index, key: &Key, written: Option<&Self>) -> bool {
         index.end_pipeline_write(key, written)
+    }
+}
+
+impl Managed for ScheduleStatus {
+    const SHARE_WRITES: Duration = Duration::from_secs(1);
+
+    fn publish(index: &Index, key: &Key, uid: &str, status: &Self, urgent: bool) {
+        index.publish_schedule(key, uid, status, urgent);
+    }
+    fn end_write(index: &Index, key: &Key, written: Option<&Self>) -> bool {
+        index.end_schedule_write(key, written)
     }
 }

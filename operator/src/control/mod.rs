@@ -7,6 +7,7 @@ mod experiment;
 mod pipeline;
 mod pipeline_run;
 mod run_loop;
+mod schedule;
 pub mod wakeups;
 
 pub use run_loop::{Context, run};

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::wakeups::Wakeups;
-use super::{experiment, pipeline, pipeline_run};
+use super::{experiment, pipeline, pipeline_run, schedule};
 use crate::act::{Act, ActError, Done};
 use crate::leader::{self, Claim, random};
 use crate::observe::{Index, Key, Kind};
@@ -119,6 +119,7 @@ async fn pass(context: &Context, key: &Key) {
         Kind::Experiment => experiment::reconcile(context, key).await,
         Kind::PipelineRun => pipeline_run::reconcile(context, key).await,
         Kind::Pipeline => pipeline::reconcile(context, key).await,
+        Kind::Schedule => schedule::reconcile(context, key).await,
     };
     let (outcome, wake) = match result {
         Ok(done) => {

@@ -6,9 +6,9 @@ use cultivar_core::decide::experiment::Refusal;
 use cultivar_core::decide::experiment::queueing::bearer;
 use cultivar_core::decide::queue::holds;
 use cultivar_core::domain::{
-    Errand, ExperimentRecord, JobRecord, Member, PipelineRecord, PodRecord, RunRecord, StoreAccess,
+    Errand, ExperimentRecord, JobRecord, Member, PipelineRecord, PodRecord, RunRecord, ScheduleRecord, StoreAccess,
 };
-use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus};
+use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus, ScheduleStatus};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,10 +28,11 @@ pub enum Kind {
     Experiment,
     PipelineRun,
     Pipeline,
+    Schedule,
 }
 
 impl Kind {
-    pub const ALL: [Self; 3] = [Self::Experiment, Self::PipelineRun, Self::Pipeline];
+    pub const ALL: [Self; 4] = [Self::Experiment, Self::PipelineRun, Self::Pipeline, Self::Schedule];
 
     /// The kind as the metrics call it.
     pub const fn measured(self) -> metrics::Kind {
@@ -39,6 +40,7 @@ impl Kind {
             Self::Experiment => metrics::Kind::Experiment,
             Self::PipelineRun => metrics::Kind::PipelineRun,
             Self::Pipeline => metrics::Kind::Pipeline,
+            Self::Schedule => metrics::Kind::Schedule,
         }
     }
 
@@ -47,6 +49,7 @@ impl Kind {
             Self::Experiment => "Experiment",
             Self::PipelineRun => "PipelineRun",
             Self::Pipeline => "Pipeline",
+            Self::Schedule => "Schedule",
         }
     }
 }
@@ -112,6 +115,7 @@ impl Index {
             let mut state = self.lock();
             state.confirmed.clear();
             state.refusals.clear();
+            state.groups.forget_places();
             // Another leader may have gone on from what this one had decided last.
             for kind in Kind::ALL {
                 state.of(kind).forget_all();
@@ -119,9 +123,11 @@ impl Index {
             let experiments = state.experiments.iter().map(|slot| (Kind::Experiment, &slot.stored.meta));
             let runs = state.runs.iter().map(|slot| (Kind::PipelineRun, &slot.stored.meta));
             let pipelines = state.pipelines.iter().map(|slot| (Kind::Pipeline, &slot.stored.meta));
+            let schedules = state.schedules.iter().map(|slot| (Kind::Schedule, &slot.stored.meta));
             experiments
                 .chain(runs)
                 .chain(pipelines)
+                .chain(schedules)
                 .map(|(kind, meta)| Key::new(kind, &meta.namespace, &meta.name))
                 .collect()
         };
@@ -147,6 +153,7 @@ impl Index {
             Kind::Experiment => self.apply_experiment(convert::record(object, spec)?),
             Kind::PipelineRun => self.apply_run(convert::record(object, spec)?),
             Kind::Pipeline => self.apply_pipeline(convert::record(object, spec)?),
+            Kind::Schedule => self.apply_schedule(convert::record(object, spec)?),
         }
         Ok(())
     }
@@ -163,6 +170,11 @@ impl Index {
 
     pub fn apply_pipeline(&self, record: PipelineRecord) {
         let keys = self.lock().apply_pipeline(record);
+        self.wake(keys);
+    }
+
+    pub fn apply_schedule(&self, record: ScheduleRecord) {
+        let keys = self.lock().apply_schedule(record);
         self.wake(keys);
     }
 
@@ -208,6 +220,10 @@ impl Index {
         self.lock().pipelines.decide(&key.place(), uid, status, urgent);
     }
 
+    pub fn publish_schedule(&self, key: &Key, uid: &str, status: &ScheduleStatus, urgent: bool) {
+        self.lock().schedules.decide(&key.place(), uid, status, urgent);
+    }
+
     /// Forgets a decided status whose write failed.
     pub fn forget(&self, key: &Key) {
         self.lock().of(key.kind).forget(&key.place());
@@ -236,6 +252,11 @@ impl Index {
     /// A status write of a pipeline has ended.
     pub fn end_pipeline_write(&self, key: &Key, written: Option<&PipelineStatus>) -> bool {
         self.lock().pipelines.end_write(&key.place(), written)
+    }
+
+    /// A status write of a schedule has ended.
+    pub fn end_schedule_write(&self, key: &Key, written: Option<&ScheduleStatus>) -> bool {
+        self.lock().schedules.end_write(&key.place(), written)
     }
 
     /// Experiments that have Jobs or pods.
@@ -284,6 +305,19 @@ impl Index {
     pub fn refuse_attempt(&self, key: &Key, refusal: Refusal) {
         self.lock().refusals.insert(key.clone(), refusal);
         self.queue.wake(key.clone());
+    }
+
+    /// Takes a place in a run's concurrency group, unless that is full: two runs may have decided at the same time.
+    pub fn enter_group(&self, key: &Key, group: &str, limit: u32) -> bool {
+        let mut state = self.lock();
+        let Some(slot) = state.runs.get(&key.place()) else { return false };
+        let run = Arc::clone(slot.current());
+        let begun = state.group_of(&key.namespace, &run).iter().filter(|other| other.has_begun).count();
+        if begun >= limit as usize {
+            return false;
+        }
+        state.groups.take_place(&key.namespace, group, &key.name);
+        true
     }
 
     /// Begins an errand; false while it is under way.

@@ -140,3 +140,37 @@ async fn what_is_stored_first_is_what_goes_on_whatever_was_decided_before() {
     let view = index.experiment(&key, jiff::Timestamp::UNIX_EPOCH).unwrap();
     assert_eq!((view.snapshot.experiment.status.phase, view.stored.status.phase), (Phase::Starting, Phase::Starting));
 }
+
+#[tokio::test]
+async fn a_schedule_is_woken_by_its_runs_and_its_pipeline() {
+    let (index, queue) = index();
+    let schedule = |name: &str, version, pipeline: &str| Record {
+        meta: meta(name, version),
+        spec: Arc::new(json!({"pipeline": pipeline})),
+        status: Arc::default(),
+    };
+    index.apply_schedule(schedule("nightly", 1, "digits"));
+    index.apply_schedule(schedule("other", 2, "another"));
+    woken(&queue).await;
+    let nightly = key(Kind::Schedule, "nightly");
+    index.apply_pipeline(Record { meta: meta("digits", 3), spec: Arc::new(json!({})), status: Arc::default() });
+    assert_eq!(woken(&queue).await, BTreeSet::from([key(Kind::Pipeline, "digits"), nightly.clone()]));
+    let run = |version, phase| {
+        let mut meta = meta("nightly-202611250200", version);
+        meta.labels.insert(labels::SCHEDULE.into(), "nightly".into());
+        let status = cultivar_crds::PipelineRunStatus { phase, ..Default::default() };
+        Record { meta, spec: Arc::new(json!({"pipeline": "digits"})), status: Arc::new(status) }
+    };
+    index.apply_run(run(4, Phase::Pending));
+    assert!(woken(&queue).await.contains(&nightly));
+    let view = index.schedule(&nightly, jiff::Timestamp::UNIX_EPOCH).unwrap();
+    assert!(view.snapshot.pipeline.is_some() && view.snapshot.runs.len() == 1);
+    index.apply_run(run(5, Phase::Completed));
+    assert!(woken(&queue).await.contains(&nightly));
+    // What it makes runs of now, it is woken by, and by nothing else.
+    index.apply_schedule(schedule("nightly", 6, "another"));
+    index.remove(&key(Kind::Pipeline, "digits"));
+    assert_eq!(woken(&queue).await, BTreeSet::from([nightly.clone()]));
+    index.remove(&nightly);
+    assert!(index.schedule(&nightly, jiff::Timestamp::UNIX_EPOCH).is_none());
+}

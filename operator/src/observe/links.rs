@@ -54,6 +54,8 @@ impl Links {
                 Kind::Experiment => "an Experiment",
                 Kind::Pipeline => "a Pipeline",
                 Kind::PipelineRun => "an unfinished PipelineRun",
+                // It names a pipeline, and never an experiment.
+                Kind::Schedule => "a Schedule",
             })
             .collect();
         (!kinds.is_empty()).then(|| kinds.into_iter().collect::<Vec<_>>().join(" and "))

@@ -6,10 +6,12 @@
 mod approvals;
 pub mod convert;
 mod errands;
+mod groups;
 pub mod index;
 mod links;
 mod outsiders;
 pub mod raw;
+mod schedules;
 pub mod snapshot;
 mod state;
 mod store;

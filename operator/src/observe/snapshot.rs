@@ -3,7 +3,7 @@
 use cultivar_core::decide::experiment::queueing::Queueing;
 use cultivar_core::decide::freeze::{Query, Sources, queries as queries_of};
 use cultivar_core::decide::inputs;
-use cultivar_core::decide::pipeline_run::{Child, queries, take_over};
+use cultivar_core::decide::pipeline_run::{Child, GroupRun, queries, take_over};
 use cultivar_core::decide::{experiment, pipeline, pipeline_run};
 use cultivar_core::domain::{ExperimentRecord, Member, Producer, Record, RunRecord, StoreAccess, Stores};
 use cultivar_crds::artifact_store::DEFAULT_STORE;
@@ -12,6 +12,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::groups;
 use super::index::{Index, Key};
 use super::state::State;
 
@@ -29,7 +30,7 @@ fn queue_of<'a>(record: &'a ExperimentRecord, template: &'a Value) -> Option<&'a
     standing.or_else(|| template.get("queue").and_then(Value::as_str))
 }
 
-fn place(key: &Key) -> (String, String) {
+pub(super) fn place(key: &Key) -> (String, String) {
     (key.namespace.clone(), key.name.clone())
 }
 
@@ -98,6 +99,7 @@ impl Index {
         let resumed = run.spec.get("resumeOf").and_then(Value::as_str);
         let resumed = resumed.and_then(|name| state.runs.get(&(key.namespace.clone(), name.to_owned())));
         let children = state.children_of(&key.namespace, run, RESUMES);
+        let group = state.group_of(&key.namespace, run);
         let confirmed = state.confirmed.get(key).cloned().unwrap_or_default();
         let snapshot = pipeline_run::Snapshot {
             run: (**run).clone(),
@@ -106,6 +108,7 @@ impl Index {
             siblings: siblings.map(|slot| Arc::clone(slot.current())).collect(),
             children,
             approvals: state.approvals.of(&key.namespace, &key.name),
+            group,
             resumed: resumed.map(|slot| Arc::clone(slot.current())),
             confirmed_gone: confirmed.stages,
             stores: Stores { named: state.store_of(&key.namespace, &Value::Null), own: self.data.store.clone() },
@@ -149,6 +152,30 @@ impl Index {
 const RESUMES: u32 = 16;
 
 impl State {
+    // The other unfinished runs of a run's group; those that it is part of have the place that it needs.
+    pub(super) fn group_of(&self, namespace: &str, run: &RunRecord) -> Vec<GroupRun> {
+        let Some(group) = groups::group_of(&run.status).filter(|_| run.status.started_at.is_none()) else {
+            return Vec::new();
+        };
+        let at = |name: &str| self.runs.get(&(namespace.to_owned(), name.to_owned()));
+        let mut around: Vec<&str> = vec![&run.meta.name];
+        let mut inner = run;
+        while let Some(outer) = inner.meta.owner.as_ref().filter(|owner| owner.kind == "PipelineRun") {
+            let Some(slot) = at(&outer.name).filter(|_| around.len() < 16) else { break };
+            around.push(&slot.stored.meta.name);
+            inner = slot.current();
+        }
+        let others = self.groups.runs(namespace, group).filter(|name| !around.contains(&name.as_str()));
+        let others = others.filter_map(|name| at(name)).map(|slot| {
+            let other = slot.current();
+            let has_begun = other.status.started_at.is_some()
+                || self.stages.contains_key(&other.meta.uid)
+                || self.groups.has_place(namespace, group, &other.meta.name);
+            GroupRun { run: Arc::clone(other), has_begun }
+        });
+        others.collect()
+    }
+
     // What stands for the stages of a run: its own, and what completed in the run that it resumes.
     fn children_of(&self, namespace: &str, run: &RunRecord, resumes: u32) -> BTreeMap<Member, Child> {
         let at = |name: &String| (namespace.to_owned(), name.clone());

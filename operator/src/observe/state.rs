@@ -9,13 +9,14 @@ use cultivar_core::domain::{
     Errand, ExperimentRecord, JobRecord, JobState, Member, Meta, PipelineRecord, PodRecord, Producer, RunRecord,
     StoreAccess, names,
 };
-use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus, Reason};
+use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus, Reason, ScheduleStatus, labels};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::approvals::Approvals;
 use super::errands::ErrandBook;
+use super::groups::Groups;
 use super::index::{Key, Kind};
 use super::links::{self, Links};
 use super::store::{Name, Store, Tracked};
@@ -26,12 +27,16 @@ pub struct State {
     pub(super) experiments: Store<ExperimentStatus>,
     pub(super) pipelines: Store<PipelineStatus>,
     pub(super) runs: Store<PipelineRunStatus>,
+    pub(super) schedules: Store<ScheduleStatus>,
+    // By pipeline: the schedules that make runs of it.
+    pub(super) schedules_of: HashMap<Name, BTreeSet<String>>,
     pub(super) jobs: HashMap<Name, BTreeMap<String, Arc<JobRecord>>>,
     pub(super) pods: HashMap<Name, BTreeMap<String, Arc<PodRecord>>>,
     // By a run's uid: stage or member of its fan-out → experiment.
     pub(super) stages: HashMap<String, BTreeMap<Member, String>>,
     // By a run's uid: stage or member of its fan-out → nested run.
     pub(super) nested: HashMap<String, BTreeMap<Member, String>>,
+    pub(super) groups: Groups,
     // By pipeline: its runs, nested ones too.
     pub(super) runs_of: HashMap<Name, BTreeSet<String>>,
     pub(super) links: Links,
@@ -78,6 +83,7 @@ impl State {
             Kind::Experiment => &mut self.experiments,
             Kind::PipelineRun => &mut self.runs,
             Kind::Pipeline => &mut self.pipelines,
+            Kind::Schedule => &mut self.schedules,
         }
     }
 
@@ -183,6 +189,7 @@ impl State {
                     run.filter(|status| !status.phase.is_terminal()).and_then(|run| run.pipeline_spec.as_ref());
                 frozen.map(links::uses_of_stages)
             }
+            Kind::Schedule => None,
         };
         self.uses.set(key, uses.unwrap_or_default());
     }
@@ -196,6 +203,7 @@ impl State {
                 Kind::Experiment => self.experiments.get(&key.place()).is_none_or(|slot| slot.stored.meta.deleting),
                 Kind::Pipeline => self.pipelines.get(&key.place()).is_none_or(|slot| slot.stored.meta.deleting),
                 Kind::PipelineRun => self.runs.get(&key.place()).is_none_or(|slot| slot.stored.meta.deleting),
+                Kind::Schedule => true,
             };
             !going && !is_own
         };
@@ -223,7 +231,7 @@ impl State {
                     links::stages(&slot.stored.spec).any(|stage| links::may_mean(stage, experiment))
                 })
             }
-            Kind::Pipeline => false,
+            Kind::Pipeline | Kind::Schedule => false,
         }
     }
 
@@ -263,6 +271,7 @@ impl State {
             return Vec::new();
         }
         self.runs_of.entry((key.namespace.clone(), pipeline.clone())).or_default().insert(key.name.clone());
+        self.groups.note(&key.namespace, &key.name, &status);
         if let (Some(member), Some(owner)) = (names::member_of(&meta), &meta.owner) {
             self.nested.entry(owner.uid.clone()).or_default().insert(member, meta.name.clone());
         }
@@ -285,6 +294,9 @@ impl State {
         let before = self.runs.get(&place).map(|slot| position(slot.current()));
         let changed = self.runs.decide(&place, uid, status, urgent);
         let now = self.runs.get(&place).map(|slot| position(slot.current()));
+        if changed {
+            self.groups.note(&key.namespace, &key.name, status);
+        }
         let mut keys = if changed && before != now { self.around_run(key) } else { Vec::new() };
         if changed && status.phase.is_terminal() {
             // What it was made from may go now, and it waits for nothing. The answer to the write will be an echo.
@@ -299,10 +311,13 @@ impl State {
         let Some(slot) = self.runs.get(&key.place()) else { return Vec::new() };
         let pipeline = slot.stored.spec.get("pipeline").and_then(|name| name.as_str()).unwrap_or_default();
         let mut keys = vec![Key::new(Kind::Pipeline, &key.namespace, pipeline)];
+        keys.extend(self.groups.others(&key.namespace, slot.current()));
         // The run that it is a stage of.
         let around = slot.stored.meta.owner.as_ref().filter(|owner| owner.kind == "PipelineRun");
         keys.extend(around.map(|owner| Key::new(Kind::PipelineRun, &key.namespace, &owner.name)));
         keys.extend(self.unfinished_siblings(&key.namespace, pipeline, &key.name));
+        let schedule = slot.stored.meta.label(labels::SCHEDULE);
+        keys.extend(schedule.map(|schedule| Key::new(Kind::Schedule, &key.namespace, schedule)));
         keys
     }
 
@@ -326,6 +341,7 @@ impl State {
         }
         let mut keys = self.links.set(&key, links::of_pipeline(&spec));
         keys.extend(self.unfinished_siblings(&key.namespace, &key.name, ""));
+        keys.extend(self.schedules_of(&key));
         self.note_uses(&key);
         keys.push(key);
         keys
@@ -409,6 +425,7 @@ impl State {
                 if let Some(record) = self.runs.remove(&place) {
                     self.stage_ends.remove(&record.meta.uid);
                     self.unlink_nested(&record.meta);
+                    self.groups.forget(&key.namespace, &key.name);
                     let pipeline = record.spec.get("pipeline").and_then(|name| name.as_str()).unwrap_or_default();
                     let of = (key.namespace.clone(), pipeline.to_owned());
                     if let Some(runs) = self.runs_of.get_mut(&of) {
@@ -422,6 +439,11 @@ impl State {
             Kind::Pipeline => {
                 self.pipelines.remove(&place);
                 keys.extend(self.unfinished_siblings(&key.namespace, &key.name, ""));
+                keys.extend(self.schedules_of(key));
+            }
+            Kind::Schedule => {
+                let gone = self.schedules.remove(&place);
+                gone.iter().for_each(|gone| self.unlink_schedule(gone));
             }
         }
         keys

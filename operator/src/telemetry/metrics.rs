@@ -24,6 +24,8 @@ pub enum Kind {
     Pipeline,
     /// A PipelineRun.
     PipelineRun,
+    /// A Schedule.
+    Schedule,
     /// A Job.
     Job,
     /// An Event.
@@ -46,6 +48,7 @@ impl Kind {
             Self::Experiment => "Experiment",
             Self::Pipeline => "Pipeline",
             Self::PipelineRun => "PipelineRun",
+            Self::Schedule => "Schedule",
             Self::Job => "Job",
             Self::Event => "Event",
             Self::Secret => "Secret",

@@ -93,6 +93,7 @@ fn by_kind(kind: &str, spec: &Value) -> Option<Report> {
         "Experiment" => Some(validate::experiment(spec)),
         "Pipeline" => Some(validate::pipeline(spec)),
         "PipelineRun" => Some(validate::pipeline_run(spec)),
+        "Schedule" => Some(validate::schedule(spec)),
         _ => None,
     }
 }

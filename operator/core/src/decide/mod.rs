@@ -9,12 +9,13 @@ pub mod inputs;
 pub mod pipeline;
 pub mod pipeline_run;
 pub mod queue;
+pub mod schedule;
 
 use cultivar_crds::{ClonedFrom, Reason};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::domain::{Equipment, Errand, Member, Placement};
+use crate::domain::{Equipment, Errand, Member, Meta, Placement};
 
 use self::queue::Ask;
 
@@ -135,6 +136,13 @@ pub enum Action {
         /// Name.
         name: String,
     },
+    /// Take a place in the run's concurrency group, or fail and be asked again.
+    EnterGroup {
+        /// Name of the group.
+        group: String,
+        /// How many runs of it run at a time.
+        limit: u32,
+    },
     /// Create the run of a stage that runs another pipeline.
     CreateNested(Box<NewNested>),
     /// Ask a nested run to end.
@@ -144,6 +152,8 @@ pub enum Action {
     },
     /// Create the next run of a pipeline.
     CreateRun(NewRun),
+    /// Create the run of a schedule's time.
+    CreateScheduled(Box<NewScheduled>),
     /// Delete a run beyond the history limit.
     DeleteRun {
         /// Name.
@@ -182,9 +192,11 @@ impl Action {
             Self::DeleteExperiment { .. } => "DeleteExperiment",
             Self::CreateStage(_) => "CreateStage",
             Self::CancelExperiment { .. } => "CancelExperiment",
+            Self::EnterGroup { .. } => "EnterGroup",
             Self::CreateNested(_) => "CreateNested",
             Self::CancelRun { .. } => "CancelRun",
             Self::CreateRun(_) => "CreateRun",
+            Self::CreateScheduled(_) => "CreateScheduled",
             Self::DeleteRun { .. } => "DeleteRun",
             Self::HoldForArtifacts => "HoldForArtifacts",
             Self::ReleaseDeleted => "ReleaseDeleted",
@@ -225,6 +237,8 @@ pub struct NewNested {
     pub digest: Option<String>,
     /// The pipelines around it, the outermost first.
     pub nested_in: Vec<String>,
+    /// The time that the run around it is for.
+    pub scheduled_time: Option<String>,
 }
 
 /// A run, to be made.
@@ -238,6 +252,23 @@ pub struct NewRun {
     pub digest: String,
     /// Generation of the pipeline.
     pub generation: i64,
+}
+
+/// The run of a schedule's time, to be made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewScheduled {
+    /// Name of the PipelineRun.
+    pub name: String,
+    /// The pipeline, which owns the run as it does its others.
+    pub pipeline: Meta,
+    /// Its parameters.
+    pub params: Map<String, Value>,
+    /// The time that it is for, with its zone.
+    pub time: String,
+    /// Range of the backfill that it is of.
+    pub backfill: Option<String>,
+    /// Whether it may run beside others of its schedule, whatever the pipeline says.
+    pub side_by_side: bool,
 }
 
 /// JSON of an object, or an empty one.

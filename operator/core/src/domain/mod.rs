@@ -2,6 +2,7 @@
 
 pub mod approval;
 pub mod conditions;
+pub mod cron;
 pub mod data;
 pub mod errand;
 pub mod member;
@@ -23,5 +24,5 @@ pub use member::Member;
 pub use queue::{Claim, Holding, Placement, QueueConfig};
 pub use records::{
     ContainerState, Disruption, ExperimentRecord, JobRecord, JobState, Meta, Owner, PipelineRecord, PodPhase,
-    PodRecord, Record, RunRecord, Terminated,
+    PodRecord, Record, RunRecord, ScheduleRecord, Terminated,
 };

@@ -1,5 +1,8 @@
 //! Names of what the operator makes: functions of what it is made for, so that making it twice is noticed.
 
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use sha2::{Digest, Sha256};
 
 use super::{Member, Meta};
@@ -52,6 +55,20 @@ pub fn run(pipeline: &str, revision: i64) -> String {
     format!("{pipeline}-{revision}")
 }
 
+/// Name of the run of a schedule's time: the schedule's, and the time in UTC, so that making it twice is noticed.
+#[must_use]
+pub fn scheduled_run(schedule: &str, time: Timestamp) -> String {
+    format!("{schedule}-{}", time.strftime("%Y%m%d%H%M"))
+}
+
+/// The time that a schedule's run of this name is for.
+#[must_use]
+pub fn time_of_run(schedule: &str, run: &str) -> Option<Timestamp> {
+    let digits = run.strip_prefix(schedule)?.strip_prefix('-')?;
+    let time = DateTime::strptime("%Y%m%d%H%M", digits).ok()?;
+    Some(time.to_zoned(TimeZone::UTC).ok()?.timestamp())
+}
+
 /// Where in a store the things of an experiment lie: its namespace, its name, and 8 hex digits of its uid.
 #[must_use]
 pub fn store_prefix(meta: &Meta) -> String {
@@ -82,6 +99,17 @@ mod tests {
         assert!(experiment.len() <= MAX_EXPERIMENT, "{experiment}");
         let job = job(&"e".repeat(52), "uid", 999);
         assert!(job.len() <= 57, "{job}");
+    }
+
+    #[test]
+    fn the_run_of_a_time_has_its_name() {
+        let name = scheduled_run("nightly", "2026-11-25T01:00:00Z".parse().unwrap());
+        assert_eq!(name, "nightly-202611250100");
+        assert_eq!(time_of_run("nightly", &name), "2026-11-25T01:00:00Z".parse().ok());
+        assert_eq!(time_of_run("night", &name), None);
+        assert_eq!(time_of_run("nightly", "nightly-7"), None);
+        let longest = scheduled_run(&"s".repeat(cultivar_crds::schedule::MAX_SCHEDULE), Timestamp::UNIX_EPOCH);
+        assert!(longest.len() <= MAX_EXPERIMENT, "{longest}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Comes in: objects as the shell reads them. Goes out: snapshots for `decide`. Specs stay stored
 //! JSON, since merging typed structs would lose nulls and the difference between absent and default.
 
-use cultivar_crds::{ExperimentStatus, PipelineRunStatus, PipelineStatus};
+use cultivar_crds::{ExperimentStatus, PipelineRunStatus, PipelineStatus, ScheduleStatus};
 use jiff::Timestamp;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -99,6 +99,9 @@ pub type ExperimentRecord = Record<ExperimentStatus>;
 pub type PipelineRecord = Record<PipelineStatus>;
 /// A PipelineRun.
 pub type RunRecord = Record<PipelineRunStatus>;
+
+/// A Schedule.
+pub type ScheduleRecord = Record<ScheduleStatus>;
 
 /// How a Job stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

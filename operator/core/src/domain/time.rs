@@ -1,6 +1,9 @@
 //! Lengths of time as users write them, and moments as status carries them.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::fmt::temporal::{DateTimeParser, Pieces};
+use jiff::tz::{TimeZone, TimeZoneDatabase};
+use jiff::{SignedDuration, Timestamp, Zoned};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 /// Reads `90s`, `1h30m`, `250ms`, `30d`. Numbers beyond a century are cut to one.
@@ -51,6 +54,36 @@ pub fn stamp(moment: Timestamp) -> String {
 #[must_use]
 pub fn read(stamp: Option<&str>) -> Option<Timestamp> {
     stamp.and_then(|text| text.parse().ok())
+}
+
+// The one that is built in: two machines must not disagree about an hour, and the operator's image has no other.
+static ZONES: LazyLock<TimeZoneDatabase> = LazyLock::new(TimeZoneDatabase::bundled);
+
+/// A time zone by its name in the IANA database.
+///
+/// # Errors
+/// Says what was expected when there is none of this name.
+pub fn zone(name: &str) -> Result<TimeZone, String> {
+    ZONES.get(name).map_err(|_| {
+        format!("{name:?} is no time zone: write a name of the IANA database, such as Europe/Berlin, or UTC")
+    })
+}
+
+/// Reads a moment that may say its zone: RFC 3339, or RFC 9557 as in `2026-11-25T02:00:00+01:00[Europe/Berlin]`.
+///
+/// # Errors
+/// Says what was expected.
+pub fn parse_moment(text: &str) -> Result<Zoned, String> {
+    let wrong = |why: &dyn std::fmt::Display| {
+        format!(
+            "{text:?} is no moment: write it as 2026-11-25T02:00:00Z or 2026-11-25T02:00:00+01:00[Europe/Berlin] ({why})"
+        )
+    };
+    if Pieces::parse(text).is_ok_and(|pieces| pieces.time_zone_annotation().is_some()) {
+        return DateTimeParser::new().parse_zoned_with(&ZONES, text).map_err(|error| wrong(&error));
+    }
+    let moment: Timestamp = text.parse().map_err(|error| wrong(&error))?;
+    Ok(moment.to_zoned(TimeZone::UTC))
 }
 
 /// A length for a person: `1h 2m`, `3.2s`.

@@ -10,11 +10,11 @@ use cel::common::ast::{CallExpr, operators};
 use serde_json::{Number, Value};
 
 use super::error::instead;
-use super::members;
 use super::path::kind;
+use super::{dates, members};
 
 /// Functions called as `f(x)`, with the fewest and most arguments.
-const GLOBAL: [(&str, usize, usize); 9] = [
+const GLOBAL: [(&str, usize, usize); 10] = [
     ("size", 1, 1),
     ("string", 1, 1),
     ("int", 1, 1),
@@ -24,6 +24,7 @@ const GLOBAL: [(&str, usize, usize); 9] = [
     ("range", 1, 3),
     ("format", 2, 2),
     ("best", 2, 2),
+    ("date", 2, 3),
 ];
 
 /// Functions called as `x.f(y)`, with the number of arguments.
@@ -226,6 +227,7 @@ pub(super) fn global(name: &str, args: &[Value]) -> Result<Value, String> {
         "min" | "max" => extreme(name, args),
         "range" => members::range(args),
         "format" => members::format(first, args.get(1)),
+        "date" => dates::date(args),
         _ => Err(format!("unknown function \"{name}()\"")),
     }
 }

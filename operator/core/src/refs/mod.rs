@@ -18,6 +18,7 @@
 
 mod check;
 mod choice;
+mod dates;
 mod error;
 mod eval;
 mod expression;

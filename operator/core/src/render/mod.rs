@@ -13,7 +13,7 @@ pub use experiment::stage;
 pub use gang::service;
 pub use job::{amounts, job};
 pub use requests::of_pod;
-pub use run::{nested, run};
+pub use run::{nested, run, scheduled};
 pub use runner::{RUNNER, STORE_SECRET};
 
 use cultivar_crds::{GROUP, Reason, VERSION};

@@ -200,6 +200,8 @@ fn own_names(experiment: &Meta, number: u32, template: &Value, equipped: bool) -
             "pipeline": experiment.label(labels::PIPELINE),
             "pipelineRun": experiment.label(labels::PIPELINE_RUN),
             "stage": experiment.label(labels::STAGE),
+            // Of a fan-out: a number, to compare with and to take from a list.
+            "member": experiment.label(labels::MEMBER).and_then(|index| index.parse::<u32>().ok()),
         }),
     };
     let inputs = template.get("inputs").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);

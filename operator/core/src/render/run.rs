@@ -4,7 +4,7 @@ use cultivar_crds::labels;
 use serde_json::{Value, json};
 
 use super::{api_version, controller_reference};
-use crate::decide::{NewNested, NewRun};
+use crate::decide::{NewNested, NewRun, NewScheduled};
 use crate::domain::Meta;
 
 /// The PipelineRun that executes `pipeline`'s revision.
@@ -38,6 +38,9 @@ pub fn nested(run: &Meta, new: &NewNested) -> Value {
     if let Some(digest) = &new.digest {
         annotations[labels::PIPELINE_DIGEST] = digest.clone().into();
     }
+    if let Some(time) = &new.scheduled_time {
+        annotations[labels::SCHEDULED_TIME] = time.clone().into();
+    }
     let mut manifest = json!({
         "apiVersion": api_version(),
         "kind": "PipelineRun",
@@ -59,4 +62,34 @@ pub fn nested(run: &Meta, new: &NewNested) -> Value {
         manifest["metadata"]["labels"][labels::MEMBER] = index.to_string().into();
     }
     manifest
+}
+
+/// The PipelineRun of a time of `schedule`.
+#[must_use]
+pub fn scheduled(schedule: &Meta, new: &NewScheduled) -> Value {
+    let mut annotations = json!({labels::SCHEDULED_TIME: new.time});
+    if let Some(range) = &new.backfill {
+        annotations[labels::BACKFILL] = range.clone().into();
+    }
+    if new.side_by_side {
+        annotations[labels::CONCURRENCY] = "Allow".into();
+    }
+    json!({
+        "apiVersion": api_version(),
+        "kind": "PipelineRun",
+        "metadata": {
+            "name": new.name,
+            "namespace": schedule.namespace,
+            "labels": {
+                labels::MANAGED_BY: labels::MANAGER,
+                labels::PIPELINE: new.pipeline.name,
+                labels::SCHEDULE: schedule.name,
+            },
+            "annotations": annotations,
+            // With its pipeline it goes, and by its pipeline's history; a schedule that is deleted takes nothing with it.
+            "ownerReferences": controller_reference("Pipeline", &new.pipeline),
+        },
+        // In the spec too: there it cannot change any more.
+        "spec": {"pipeline": new.pipeline.name, "params": new.params, "scheduledTime": new.time},
+    })
 }

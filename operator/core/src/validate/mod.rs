@@ -8,10 +8,12 @@ mod gate;
 mod loops;
 mod nested;
 mod params;
+mod schedule;
 mod source;
 
 pub use gate::gate_values;
 pub use params::run_params;
+pub use schedule::schedule;
 
 use cultivar_crds::{ExperimentSpec, PipelineRunSpec, PipelineSpec};
 use serde::Deserialize;
@@ -21,7 +23,7 @@ use std::collections::BTreeSet;
 use crate::dag;
 use crate::decide::freeze::overrides;
 use crate::domain::{text, time};
-use crate::refs::{Expression, FieldPath, Head, Known, Scope, check, scan, unused_params};
+use crate::refs::{Expression, FieldPath, Head, Known, Reference, Scope, check, scan, unused_params};
 
 /// What is wrong with an object, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +66,7 @@ pub fn experiment(spec: &Value) -> Report {
         return report;
     }
     let at = FieldPath::of("spec");
-    settings(spec, &at, &mut report);
+    settings(spec, &at, &[], &mut report);
     if let Some(ttl) = spec.get("ttlAfterFinished").and_then(Value::as_str)
         && let Err(error) = time::parse_duration(ttl)
     {
@@ -119,6 +121,12 @@ pub fn pipeline(spec: &Value) -> Report {
             report.fault(fault.path, fault.value);
         }
     }
+    if let Some(group) = spec.pointer("/concurrency/group") {
+        let known = Known::nothing().pipeline_params(&declared);
+        for fault in check(group, &at.key("concurrency").key("group"), &known) {
+            report.fault(fault.path, fault.value);
+        }
+    }
     if let Some(Err(error)) = spec.pointer("/timeouts/run").and_then(Value::as_str).map(time::parse_duration) {
         report.fault(at.key("timeouts").key("run"), error);
     }
@@ -132,7 +140,7 @@ fn check_stage(stage: &Value, at: &FieldPath, outer: &dyn Fn(Known) -> Known, re
     let own = if nested::is_nested(stage) || gate::is_gate(stage) { Known::nothing() } else { own_names(stage) };
     nested::check(stage, at, report);
     gate::check(stage, at, report);
-    settings(stage, at, report);
+    settings(stage, at, &CHOSEN, report);
     source::check(stage, at, report);
     fan_out::check_fan_out(stage, at, &outer(Known::nothing()), report);
     loops::check(stage, at, &outer(Known::nothing()), report);
@@ -167,6 +175,7 @@ pub fn pipeline_run(spec: &Value) -> Report {
     if let Err(error) = PipelineRunSpec::deserialize(spec) {
         report.fault("spec", error);
     }
+    params::scheduled_time(spec, &mut report);
     report
 }
 
@@ -233,21 +242,31 @@ fn condition(when: &str, at: &FieldPath, known: &Known, report: &mut Report) {
     }
 }
 
-fn settings(spec: &Value, at: &FieldPath, report: &mut Report) {
+// Times that a stage may take from the pipeline or from another stage: they are resolved when its experiment is made.
+const CHOSEN: [&[&str]; 5] = [
+    &["timeouts", "queue"],
+    &["timeouts", "start"],
+    &["timeouts", "run"],
+    &["retries", "backoff", "initial"],
+    &["retries", "backoff", "max"],
+];
+
+fn settings(spec: &Value, at: &FieldPath, chosen: &[&[&str]], report: &mut Report) {
     one_admits(spec, at, report);
-    for path in [
-        &["timeouts", "template"][..],
-        &["timeouts", "queue"],
-        &["timeouts", "start"],
-        &["timeouts", "run"],
-        &["retries", "backoff", "initial"],
-        &["retries", "backoff", "max"],
-        &["checkpoint", "every"],
-        &["keepOnFailure"],
-    ] {
-        let value = path.iter().try_fold(spec, |value, key| value.get(key)).and_then(Value::as_str);
-        if let Some(Err(error)) = value.map(time::parse_duration) {
-            report.fault(path.iter().fold(at.clone(), |at, key| at.key(key)), error);
+    let literal: [&[&str]; 3] = [&["timeouts", "template"], &["checkpoint", "every"], &["keepOnFailure"]];
+    for path in CHOSEN.into_iter().chain(literal) {
+        let value = path.iter().try_fold(spec, |value, key| value.get(key));
+        let Some(Value::String(text)) = value else { continue };
+        let at = path.iter().fold(at.clone(), |at, key| at.key(key));
+        if chosen.contains(&path) && text.contains("${") {
+            // What is wrong with a reference itself is found with all others.
+            let own =
+                |(_, found): &(_, Result<Reference, _>)| found.as_ref().is_ok_and(|found| found.scope() == Scope::Own);
+            if scan(&Value::String(text.clone()), &at).iter().any(own) {
+                report.fault(at, "it holds for the program before the program's own names have values: write a duration, or refer to pipeline, stages or matrix");
+            }
+        } else if let Err(error) = time::parse_duration(text) {
+            report.fault(at, error);
         }
     }
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use super::Report;
 use crate::decide::object;
 use crate::domain::text;
+use crate::domain::time::parse_moment;
 use crate::refs::{FieldPath, instead, scan};
 
 fn schemas(spec: &Value) -> BTreeMap<String, ParamSchema> {
@@ -84,11 +85,19 @@ pub fn run_params(pipeline: &Value, run: &Value) -> Report {
             report.fault(FieldPath::of("spec").key("only").index(index), message);
         }
     }
+    scheduled_time(run, &mut report);
     let defaults = object(pipeline.get("params"));
     for name in declared.iter().filter(|name| !defaults.contains_key(*name) && !given.contains_key(*name)) {
         report.fault(at.key(name), "the pipeline has no default for it, and the run gives no value");
     }
     report
+}
+
+/// Checks the time that a run is for.
+pub fn scheduled_time(run: &Value, report: &mut Report) {
+    if let Some(Err(error)) = run.get("scheduledTime").and_then(Value::as_str).map(parse_moment) {
+        report.fault("spec.scheduledTime", error);
+    }
 }
 
 /// Checks a value against its schema.

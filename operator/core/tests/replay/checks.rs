@@ -105,6 +105,9 @@ pub fn created(cluster: &mut Cluster, manifest: &Value) {
     let Ok(frozen) = serde_json::from_value::<FrozenPipeline>(frozen) else {
         return cluster.violated(format!("stage {stage} was created before its pipeline was frozen"));
     };
+    if let Some(group) = frozen.concurrency.as_ref().map(|concurrency| concurrency.group.clone()) {
+        alone_in_its_group(cluster, &run, &group);
+    }
     // What comes finally needs all others to have ended.
     let ends = frozen.stages.iter().map(|other| (other.name.clone(), Until::Ended));
     let needs: Vec<(String, Until)> = match frozen.stages.iter().find(|frozen| frozen.name == stage) {
@@ -191,5 +194,23 @@ fn members_have_ended(cluster: &mut Cluster, status: &PipelineRunStatus, run: &s
     let running: Vec<String> = members.filter(runs).map(|record| record.meta.name.clone()).collect();
     for name in running {
         cluster.violated(format!("what joins on {stage} was created before {name} had ended"));
+    }
+}
+
+/// While a stage of a run of a group is created, no stage of another run of the group runs.
+fn alone_in_its_group(cluster: &mut Cluster, run: &str, group: &str) {
+    let in_group = |record: &&cultivar_core::domain::RunRecord| {
+        let frozen = record.status.pipeline_spec.as_ref();
+        record.meta.uid != run && frozen.is_some_and(|frozen| frozen["concurrency"]["group"] == group)
+    };
+    let others: Vec<String> = cluster.runs.values().filter(in_group).map(|record| record.meta.uid.clone()).collect();
+    let of_others = |name: &str| {
+        let owner = cluster.experiments.get(name).and_then(|record| record.meta.owner.as_ref());
+        owner.is_some_and(|owner| others.contains(&owner.uid))
+    };
+    let running = cluster.pods.values().filter(|pod| !pod.is_over() && of_others(&pod.experiment));
+    let running: Vec<String> = running.map(|pod| pod.name.clone()).collect();
+    for pod in running {
+        cluster.violated(format!("a stage of group {group} was created while {pod} of another run of it can run"));
     }
 }

@@ -172,6 +172,11 @@ impl Cluster {
         format!("{kind}-{name}-{count}")
     }
 
+    /// How many Jobs were made, those that are gone included.
+    pub fn jobs_made(&self) -> usize {
+        self.made.iter().filter(|(what, _)| what.starts_with("Job/")).map(|(_, count)| *count as usize).sum()
+    }
+
     /// Somebody answers a gate.
     pub fn approve(&mut self, manifest: &Value) {
         let name = manifest["metadata"]["name"].as_str().expect("a name").to_owned();

@@ -5,7 +5,7 @@
 use cultivar_core::decide::experiment::{self, Refusal};
 use cultivar_core::decide::freeze::{Query, Sources, queries as queries_of};
 use cultivar_core::decide::pipeline;
-use cultivar_core::decide::pipeline_run::{self, Child, queries, take_over};
+use cultivar_core::decide::pipeline_run::{self, Child, GroupRun, queries, take_over};
 use cultivar_core::domain::{ApprovalRecord, JobRecord, JobState, Member, PodRecord, Record, names};
 use cultivar_crds::{ExperimentStatus, PipelineRunStatus, PipelineStatus};
 use jiff::Timestamp;
@@ -238,6 +238,11 @@ impl Index {
                     self.queue.insert((Kind::Run, around.name.clone()));
                 }
                 self.wake_runs_of(&pipeline);
+                let unfinished = self.runs.values().map(Slot::current).filter(|run| !run.status.phase.is_terminal());
+                let grouped = unfinished.filter(|run| {
+                    run.status.pipeline_spec.as_ref().is_some_and(|spec| spec["concurrency"].is_object())
+                });
+                self.queue.extend(grouped.map(|run| (Kind::Run, run.meta.name.clone())));
             }
             _ => self.wake_runs_of(name),
         }
@@ -367,6 +372,24 @@ impl Index {
         }
     }
 
+    fn group_of(&self, run: &Record<PipelineRunStatus>) -> Vec<GroupRun> {
+        let group = |run: &Record<PipelineRunStatus>| {
+            run.status.pipeline_spec.as_ref().and_then(|spec| spec["concurrency"]["group"].as_str().map(str::to_owned))
+        };
+        let Some(own) = group(run) else { return Vec::new() };
+        let others = self.runs.values().map(Slot::current).filter(|other| {
+            other.meta.name != run.meta.name
+                && !other.status.phase.is_terminal()
+                && group(other).as_deref() == Some(own.as_str())
+                && run.meta.owner.as_ref().is_none_or(|owner| owner.uid != other.meta.uid)
+        });
+        let has_begun = |other: &Record<PipelineRunStatus>| {
+            other.status.started_at.is_some()
+                || self.experiments.values().any(|slot| slot.stored.meta.is_owned_by(&other.meta.uid))
+        };
+        others.map(|other| GroupRun { run: Arc::clone(other), has_begun: has_begun(other) }).collect()
+    }
+
     fn children_of(&self, run: &Record<PipelineRunStatus>) -> BTreeMap<Member, Child> {
         let experiments =
             self.experiments.values().map(Slot::current).filter(|one| one.meta.is_owned_by(&run.meta.uid));
@@ -398,6 +421,7 @@ impl Index {
             pipeline,
             siblings: siblings.cloned().collect(),
             children,
+            group: self.group_of(run),
             resumed: resumed.map(|slot| Arc::clone(slot.current())),
             confirmed_gone: self.confirmed_stages.get(&key).cloned().unwrap_or_default(),
             refusals: BTreeMap::new(),

@@ -17,6 +17,10 @@ pub struct Play {
     pub code: i32,
     pub output: String,
     pub evicted: bool,
+    /// The kernel kills it for its memory.
+    pub oom: bool,
+    /// No node takes its pod.
+    pub unscheduled: bool,
 }
 
 /// Something that somebody could do now.
@@ -24,6 +28,8 @@ pub struct Play {
 pub enum Move {
     /// The Job controller makes a Job's pod.
     Spawn(String),
+    /// The scheduler finds no node for a pod.
+    Refuse(String),
     /// The kubelet starts a pod.
     Start(String),
     /// The program ends.
@@ -56,6 +62,9 @@ impl Cluster {
                 _ if pod.deleting && pod.is_over() && job.is_some_and(|job| job.state == JobState::Active) => {}
                 _ if pod.deleting && pod.is_over() => moves.push(Move::Remove(pod.name.clone())),
                 _ if pod.deleting => moves.push(Move::Kill(pod.name.clone())),
+                ContainerState::Unknown if self.play(pod).unscheduled => {
+                    moves.extend(pod.unschedulable.is_none().then(|| Move::Refuse(pod.name.clone())));
+                }
                 ContainerState::Unknown => moves.push(Move::Start(pod.name.clone())),
                 ContainerState::Running(_) if self.ends(pod).is_some_and(|end| end <= self.now) => {
                     moves.push(Move::End(pod.name.clone()));
@@ -114,6 +123,9 @@ impl Cluster {
         self.note(format!("{move_:?}"));
         match move_ {
             Move::Spawn(job) => self.spawn(job),
+            Move::Refuse(pod) => {
+                self.change_pod(pod, |pod| pod.unschedulable = Some("0/60 nodes are available".to_owned()));
+            }
             Move::Start(pod) => {
                 let since = self.second();
                 self.change_pod(pod, |pod| {
@@ -170,28 +182,35 @@ impl Cluster {
             });
             return self.terminate(name, 143, "");
         }
-        if play.code == 0 {
+        if play.code == 0 && !play.oom {
             let experiment = self.experiments.get(&self.pods[name].experiment).map(|record| record.meta.uid.clone());
             self.succeeded.extend(experiment);
             // Also when its experiment was deleted a moment before: the operator may know of the end first.
             let name = self.pods[name].experiment.clone();
             self.succeeded_names.insert(name);
         }
-        if play.code != 0 {
+        if play.code != 0 || play.oom {
             let experiment = self.experiments.get(&self.pods[name].experiment).map(|record| record.meta.uid.clone());
             self.failed.extend(experiment);
         }
-        self.terminate(name, play.code, &play.output);
+        match play.oom {
+            true => self.terminate_for(name, 137, "OOMKilled", &play.output),
+            false => self.terminate(name, play.code, &play.output),
+        }
     }
 
     fn terminate(&mut self, name: &str, exit_code: i32, output: &str) {
+        self.terminate_for(name, exit_code, "", output);
+    }
+
+    fn terminate_for(&mut self, name: &str, exit_code: i32, reason: &str, output: &str) {
         let finished = Some(self.second());
         self.change_pod(name, |pod| {
             pod.phase = if exit_code == 0 { PodPhase::Succeeded } else { PodPhase::Failed };
             let started = if let ContainerState::Running(since) = pod.main { since } else { None };
             pod.main = ContainerState::Terminated(Terminated {
                 exit_code,
-                reason: String::new(),
+                reason: reason.to_owned(),
                 message: output.to_owned(),
                 started,
                 finished,

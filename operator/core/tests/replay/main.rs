@@ -5,6 +5,7 @@
 
 mod checks;
 mod cluster;
+mod conformance;
 mod gates;
 mod index;
 mod kubelet;

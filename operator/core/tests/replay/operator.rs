@@ -246,10 +246,13 @@ impl Operator {
 
     fn perform(&mut self, cluster: &mut Cluster, key: &Key, meta: &Meta, action: Action) -> Result<(), Failure> {
         match action {
-            // No scenario has a store or a queue.
+            // No scenario has a store, a queue or a schedule.
             Action::Ask(_)
+            | Action::CreateScheduled(_)
             | Action::OfferService { .. }
             | Action::Run(_)
+            // Decided and taken in one step here: nobody can come in between.
+            | Action::EnterGroup { .. }
             | Action::HoldForArtifacts
             | Action::ReleaseDeleted => Ok(()),
             Action::StartAttempt { number, template, .. } => self.start_attempt(cluster, key, meta, number, &template),

@@ -214,6 +214,23 @@ fn overdue() -> Scenario {
     }
 }
 
+// Two pipelines of one group: their runs never overlap, see the check of what is created.
+fn grouped() -> Scenario {
+    let spec = |stage: &str| {
+        json!({"concurrency": {"group": "deploy-${pipeline.params.to}"}, "params": {"to": "north"}, "stages": [
+            {"name": stage, "image": "x"},
+            {"name": "last", "image": "x", "after": [{"stage": stage}]},
+        ]})
+    };
+    let named =
+        |name: &str, spec: Value| Deed::Apply(json!({"kind": "Pipeline", "metadata": {"name": name}, "spec": spec}));
+    Scenario {
+        name: "two pipelines that share a group",
+        deeds: vec![(0, named("one", spec("a"))), (1, named("two", spec("b"))), (2, named("three", spec("c")))],
+        script: BTreeMap::new(),
+    }
+}
+
 pub fn all() -> Vec<Scenario> {
     vec![
         Scenario { name: "a diamond", deeds: vec![(0, pipeline(&diamond_on_conditions()))], script: diamond_script() },
@@ -235,6 +252,7 @@ pub fn all() -> Vec<Scenario> {
         nested(Some(25)),
         loops(),
         resumed(),
+        grouped(),
         overdue(),
         super::gates::answered(),
         super::gates::unanswered(None),

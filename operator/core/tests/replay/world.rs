@@ -7,14 +7,14 @@ use cultivar_crds::reason::Budget;
 use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus, Reason, StageStatus};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::cluster::{Cluster, Failure, Kind};
 use super::kubelet::Play;
 use super::operator::Operator;
-use cultivar_core::domain::time;
+use cultivar_core::domain::{ContainerState, time};
 
 /// Something that the user does.
 #[derive(Clone, Debug)]
@@ -53,6 +53,8 @@ pub struct World {
     pub cluster: Cluster,
     pub operator: Operator,
     deeds: Vec<(Timestamp, Deed)>,
+    /// Deeds that wait for an experiment of a stage, or for the run, to be in a phase; in this order.
+    pub awaited: VecDeque<(Option<&'static str>, &'static str, Deed)>,
     pub crashes: usize,
 }
 
@@ -68,7 +70,7 @@ impl World {
         let moment = |seconds: &u64| time::after(beginning(), Duration::from_secs(*seconds));
         let deeds = scenario.deeds.iter().rev().map(|(seconds, deed)| (moment(seconds), deed.clone())).collect();
         let operator = Operator::start(&mut cluster);
-        Self { cluster, operator, deeds, crashes: 0 }
+        Self { cluster, operator, deeds, awaited: VecDeque::new(), crashes: 0 }
     }
 
     /// Runs until nothing more happens; with chance, in any order, with events repeated and lost.
@@ -88,6 +90,11 @@ impl World {
     }
 
     fn step(&mut self, chance: Option<&mut Chance>) -> bool {
+        if self.is_met() {
+            let (_, _, deed) = self.awaited.pop_front().expect("it was looked at");
+            self.do_(deed);
+            return true;
+        }
         self.operator.wake_due(self.cluster.now);
         match chance {
             None => {
@@ -99,6 +106,26 @@ impl World {
             }
             Some(chance) => self.step_by_chance(chance),
         }
+    }
+
+    // Whether what the next deed waits for has come. Who deletes a pod sees it run first.
+    fn is_met(&self) -> bool {
+        let Some((stage, phase, deed)) = self.awaited.front() else { return false };
+        let Some(stage) = stage else {
+            return self.cluster.runs.values().any(|run| run.status.phase.as_str() == *phase);
+        };
+        let of_stage = |experiment: &str| {
+            let member = self.cluster.stage_of.get(experiment);
+            member.is_some_and(|member| member.to_string() == *stage || member.stage == *stage)
+        };
+        let runs = |experiment: &str| {
+            let mut pods = self.cluster.pods.values().filter(|pod| pod.experiment == experiment);
+            pods.any(|pod| matches!(pod.main, ContainerState::Running(_)))
+        };
+        self.cluster.experiments.iter().any(|(name, record)| {
+            let seen = !matches!(deed, Deed::DeletePod(_)) || runs(name);
+            of_stage(name) && record.status.phase.as_str() == *phase && seen
+        })
     }
 
     fn step_by_chance(&mut self, chance: &mut Chance) -> bool {

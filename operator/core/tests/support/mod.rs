@@ -251,10 +251,15 @@ pub fn in_words(actions: &[Action], about: &Meta) -> Vec<String> {
         Action::ConfirmStage { member, .. } => format!("confirm stage {member}"),
         Action::DeleteExperiment { name, .. } => format!("delete experiment {name}"),
         Action::CreateStage(new) => format!("create stage {}", new.member),
+        Action::EnterGroup { group, limit } => format!("enter group {group} of {limit}"),
         Action::CreateNested(new) => format!("create run of {} for stage {}", new.pipeline, new.member),
         Action::CancelRun { name } => format!("cancel run {name}"),
         Action::CancelExperiment { name } => format!("cancel experiment {name}"),
         Action::CreateRun(new) => format!("create run {} of generation {}", new.name, new.generation),
+        Action::CreateScheduled(new) => match &new.backfill {
+            None => format!("create run {} for {}", new.name, new.time),
+            Some(range) => format!("create run {} for {} of {range}", new.name, new.time),
+        },
         Action::DeleteRun { name, .. } => format!("delete run {name}"),
         Action::ReleaseExperiment { name } => format!("release experiment {name}"),
     };

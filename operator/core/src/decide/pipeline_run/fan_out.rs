@@ -33,7 +33,9 @@ struct Members<'a> {
 
 impl Members<'_> {
     fn live(&self) -> impl Iterator<Item = &Child> {
-        self.known.values().filter(|child| !child.has_ended())
+        // After a crash a member may be recorded as ended here before it is so itself.
+        let live = self.known.iter().filter(|(index, child)| !child.has_ended() && !self.ends.contains_key(index));
+        live.map(|(_, child)| child)
     }
 
     fn count(&self, phase: Phase) -> u32 {

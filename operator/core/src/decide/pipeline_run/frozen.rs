@@ -1,18 +1,19 @@
 //! The frozen pipeline: what a run executes, resolved once and stored in its status as JSON.
 
 use cultivar_crds::schema::MAX_FROZEN_PIPELINE;
-use cultivar_crds::{ClonedFrom, Gate, OnFailure, Reason, Repeat, Until};
+use cultivar_crds::{ClonedFrom, Concurrency, Gate, OnFailure, Reason, Repeat, Until};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::FanOut;
 use super::nested::Nested;
+use super::{FanOut, matrix};
 use crate::clone;
 use crate::dag;
 use crate::decide::freeze::{self, Effective, Frozen, Query, Sources};
 use crate::domain::{PipelineRecord, settings};
+use crate::refs::{FieldPath, Head, Names};
 
 /// What a run executes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -35,6 +36,9 @@ pub struct FrozenPipeline {
     /// Priority of the stages in their queues.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<i32>,
+    /// The group that it is in, its name resolved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Concurrency>,
     /// How long the run may take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_timeout: Option<String>,
@@ -141,6 +145,16 @@ fn is_in(wanted: Option<&BTreeSet<String>>, stage: &Value) -> bool {
     wanted.is_none_or(|wanted| stage.get("name").and_then(Value::as_str).is_some_and(|name| wanted.contains(name)))
 }
 
+fn group(pipeline: &PipelineRecord, params: &Map<String, Value>) -> Result<Option<Concurrency>, String> {
+    let said = pipeline.spec.get("concurrency").and_then(|said| Concurrency::deserialize(said).ok());
+    let Some(Concurrency { group, limit }) = said else { return Ok(None) };
+    let about = json!({"name": pipeline.meta.name, "params": params});
+    let at = FieldPath::of("spec").key("concurrency").key("group");
+    let group = matrix::read(&Value::String(group), &at, &Names::new().with(Head::Pipeline, &about))?;
+    let group = group.as_str().map_or_else(|| group.to_string(), str::to_owned);
+    Ok(Some(Concurrency { group, limit }))
+}
+
 // Without those that read stages which do not run.
 fn outputs(spec: &Value, wanted: Option<&BTreeSet<String>>) -> Map<String, Value> {
     let reads = |value: &Value| dag::needs(&json!({"outputs": value})).into_keys().collect::<Vec<_>>();
@@ -201,10 +215,15 @@ pub fn freeze(pipeline: &PipelineRecord, run: &Value, sources: &Sources) -> Froz
         outputs: outputs(spec, wanted.as_ref()),
         on_failure: on_failure.unwrap_or_default(),
         priority: spec.get("priority").and_then(Value::as_i64).and_then(|priority| i32::try_from(priority).ok()),
+        concurrency: None,
         run_timeout: spec.pointer("/timeouts/run").and_then(Value::as_str).map(str::to_owned),
         max_parallel: spec.get("maxParallel").and_then(|most| u32::deserialize(most).ok()),
     };
-    let frozen = serde_json::to_value(&frozen).unwrap_or(Value::Null);
+    let concurrency = match group(pipeline, &frozen.params) {
+        Ok(concurrency) => concurrency,
+        Err(message) => return Frozen::Refused { reason: Reason::ReferenceUnresolved, message },
+    };
+    let frozen = serde_json::to_value(FrozenPipeline { concurrency, ..frozen }).unwrap_or(Value::Null);
     let size = clone::canonical_json(&frozen).len();
     if size > MAX_FROZEN_PIPELINE {
         return Frozen::Refused {

@@ -23,6 +23,7 @@ pub use child::Child;
 pub use frozen::{FrozenPipeline, FrozenStage, queries};
 pub use matrix::{Coordinates, FanOut};
 pub use resume::take_over;
+pub use turn::GroupRun;
 
 use cultivar_crds::{OnFailure, Phase, PipelineRunStatus, Reason, StageStatus, labels};
 use jiff::Timestamp;
@@ -52,6 +53,8 @@ pub struct Snapshot {
     pub sources: Sources,
     /// The run that this one resumes.
     pub resumed: Option<Arc<RunRecord>>,
+    /// The other unfinished runs of its concurrency group, but for those that it is part of.
+    pub group: Vec<GroupRun>,
     /// The other runs of the pipeline.
     pub siblings: Vec<Arc<RunRecord>>,
     /// The run's experiments and nested runs, by what they stand for; of a run that it resumes those that completed: see
@@ -134,7 +137,21 @@ fn may_begin(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) -> bool {
         plan.status.reason = Some(Reason::Suspended);
         plan.status.message = Some("spec.suspend is true: nothing starts until it is false".to_owned());
     }
-    its_turn && !is_suspended(snapshot)
+    if !its_turn || is_suspended(snapshot) {
+        return false;
+    }
+    match turn::place_in_group(snapshot, plan) {
+        Ok(place) => {
+            plan.actions.extend(place);
+            true
+        }
+        Err(message) => {
+            plan.status.phase = Phase::Pending;
+            plan.status.reason = Some(Reason::WaitingForGroup);
+            plan.status.message = Some(text::message(message));
+            false
+        }
+    }
 }
 
 fn begin(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::board::Board;
-use super::matrix;
+use super::{matrix, values};
 use crate::decide::{Action, NewNested};
 use crate::domain::Member;
 use crate::refs::{FieldPath, Names};
@@ -64,6 +64,7 @@ impl Board<'_> {
             params: crate::decide::object(params.as_ref()),
             digest: nested.digest.clone(),
             nested_in,
+            scheduled_time: values::time_of(run),
         })))
     }
 }

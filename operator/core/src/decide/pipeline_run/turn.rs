@@ -3,14 +3,16 @@
 //! Comes in: a run that has not begun, and the other runs of its pipeline. Goes out: whether it is its turn; else the plan says
 //! what it waits for, or how it ended without one.
 
-use cultivar_crds::{ConcurrencyPolicy, Phase, PipelineRunStatus, Reason};
+use cultivar_crds::{Concurrency, ConcurrencyPolicy, Phase, PipelineRunStatus, Reason, labels};
+use jiff::Timestamp;
 use serde::Deserialize;
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use super::{Snapshot, end};
-use crate::decide::Plan;
 use crate::decide::pipeline::{order, revision};
-use crate::domain::RunRecord;
+use crate::decide::{Action, Plan};
+use crate::domain::{RunRecord, text};
 
 fn policy(snapshot: &Snapshot) -> ConcurrencyPolicy {
     let said = snapshot.pipeline.as_ref().and_then(|pipeline| pipeline.spec.get("concurrencyPolicy").cloned());
@@ -21,6 +23,50 @@ fn is_unfinished(run: &RunRecord) -> bool {
     !run.status.phase.is_terminal() && !run.meta.deleting
 }
 
+/// Another run of the same concurrency group that has not ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupRun {
+    /// The run.
+    pub run: Arc<RunRecord>,
+    /// Whether it has its place.
+    pub has_begun: bool,
+}
+
+fn urgency(run: &RunRecord) -> (Reverse<i64>, Option<Timestamp>, &str) {
+    let priority = run.status.pipeline_spec.as_ref().and_then(|frozen| frozen["priority"].as_i64());
+    (Reverse(priority.unwrap_or(0)), run.meta.created, &run.meta.name)
+}
+
+/// Whether a run may take a place in its concurrency group: the place to be taken, if it is in one; else whom it waits
+/// for.
+pub fn place_in_group(snapshot: &Snapshot, plan: &Plan<PipelineRunStatus>) -> Result<Option<Action>, String> {
+    let said = plan.status.pipeline_spec.as_ref().and_then(|frozen| frozen.get("concurrency"));
+    let Some(Concurrency { group, limit }) = said.and_then(|said| Concurrency::deserialize(said).ok()) else {
+        return Ok(None);
+    };
+    let limit = limit.unwrap_or(1);
+    let mine = urgency(&snapshot.run);
+    // Others that wait for something else hold nobody up.
+    let waits = |other: &GroupRun| other.run.status.reason == Some(Reason::WaitingForGroup);
+    let before = |other: &&GroupRun| other.has_begun || waits(other) && urgency(&other.run) < mine;
+    let ahead: Vec<&str> = snapshot.group.iter().filter(before).map(|other| other.run.meta.name.as_str()).collect();
+    // Who else is in the group is known once the group is.
+    let is_known = snapshot.run.status.pipeline_spec.is_some();
+    if is_known && ahead.len() < limit as usize {
+        return Ok(Some(Action::EnterGroup { group, limit }));
+    }
+    if !is_known {
+        return Err(format!("looks who else is in group {group}"));
+    }
+    Err(format!("of group {group} {limit} may run at a time; before it comes {}", text::some_of(&ahead, 4)))
+}
+
+// Runs of a schedule that lets them run side by side neither wait for each other nor take each other's place.
+fn beside(run: &RunRecord, other: &RunRecord) -> bool {
+    let allowed = |run: &RunRecord| run.meta.annotations.contains_key(labels::CONCURRENCY);
+    allowed(run) && allowed(other) && run.meta.label(labels::SCHEDULE) == other.meta.label(labels::SCHEDULE)
+}
+
 /// The run that takes this one's place, where the policy is Replace.
 pub fn replaced_by(snapshot: &Snapshot) -> Option<&RunRecord> {
     if snapshot.run.meta.is_nested() || policy(snapshot) != ConcurrencyPolicy::Replace {
@@ -28,6 +74,7 @@ pub fn replaced_by(snapshot: &Snapshot) -> Option<&RunRecord> {
     }
     let mine = order(&snapshot.run);
     let newer = snapshot.siblings.iter().filter(|run| is_unfinished(run) && order(run) > mine);
+    let newer = newer.filter(|run| !beside(&snapshot.run, run));
     newer.max_by_key(|run| order(run)).map(AsRef::as_ref)
 }
 
@@ -43,7 +90,7 @@ pub fn is_its_turn(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) -> b
     let earlier = snapshot
         .siblings
         .iter()
-        .filter(|run| is_unfinished(run))
+        .filter(|run| is_unfinished(run) && !beside(&snapshot.run, run))
         .filter(|run| run.status.started_at.is_some() || order(run) < mine)
         // The one directly before: it stays the same until it is this run's turn, so a long line is not
         // written anew each time its head ends.

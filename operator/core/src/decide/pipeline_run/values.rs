@@ -3,17 +3,25 @@
 //! Comes in: the frozen pipeline, the experiments of the run, how the stages stand. Goes out: JSON, built for those stages
 //! only that somebody reads.
 
-use cultivar_crds::{MembersStatus, Phase, StageStatus};
+use cultivar_crds::{MembersStatus, Phase, StageStatus, labels};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 use super::{Child, FrozenPipeline, FrozenStage, Snapshot};
-use crate::domain::{Member, ranges};
+use crate::domain::{Member, RunRecord, ranges};
 
 /// The value of `pipeline`.
 pub fn pipeline(snapshot: &Snapshot, pipeline: &FrozenPipeline) -> Value {
     let name = snapshot.run.spec.get("pipeline").cloned().unwrap_or_default();
-    json!({"name": name, "params": pipeline.params, "run": snapshot.run.meta.name})
+    let time = time_of(&snapshot.run).or_else(|| snapshot.resumed.as_deref().and_then(time_of));
+    let time = time.or_else(|| snapshot.run.meta.created.map(|created| created.to_string()));
+    json!({"name": name, "params": pipeline.params, "run": snapshot.run.meta.name, "scheduledTime": time})
+}
+
+/// The time that a run is for, where somebody has said so: in its spec, which does not change, or whoever made it.
+pub fn time_of(run: &RunRecord) -> Option<String> {
+    let said = run.spec.get("scheduledTime").and_then(Value::as_str).map(str::to_owned);
+    said.or_else(|| run.meta.annotations.get(labels::SCHEDULED_TIME).cloned())
 }
 
 /// The value of `stages`, of those of `named` that have ended.
