@@ -4,6 +4,7 @@
 //! CustomResourceDefinitions. Documentation of a field here is what `kubectl explain` prints; the
 //! CEL rules stand beside the field that they guard.
 
+pub mod approval;
 pub mod artifact_store;
 pub mod data;
 pub mod experiment;
@@ -21,6 +22,7 @@ pub mod schema;
 pub mod source;
 pub mod template;
 
+pub use approval::{Answer, Approval, ApprovalSpec};
 pub use artifact_store::{ArtifactStore, ArtifactStoreSpec};
 pub use data::{Checkpoint, Input, Output};
 pub use experiment::{
@@ -30,10 +32,10 @@ pub use experiment::{
 pub use fan_out::{MAX_MEMBERS, Matrix, MemberEnds, MembersStatus};
 pub use phase::Phase;
 pub use pipeline::{
-    Concurrency, ConcurrencyPolicy, OnFailure, ParamSchema, Pipeline, PipelineSpec, PipelineStatus, Repeat, RunOn,
-    RunSummary, Stage, StageDependency, Until,
+    Concurrency, ConcurrencyPolicy, Gate, OnFailure, OnTimeout, ParamSchema, Pipeline, PipelineSpec, PipelineStatus,
+    Repeat, RunOn, RunSummary, Stage, StageDependency, Until,
 };
-pub use pipeline_run::{PipelineRun, PipelineRunSpec, PipelineRunStatus, StageStatus};
+pub use pipeline_run::{GateStatus, PipelineRun, PipelineRunSpec, PipelineRunStatus, StageStatus};
 pub use queue::{Queue, QueueSpec, QueueStatus};
 pub use reason::Reason;
 pub use schedule::{Schedule, ScheduleSpec, ScheduleStatus};

@@ -5,7 +5,7 @@
 use kube::CustomResourceExt;
 use serde_json::Value;
 
-use crate::{ArtifactStore, Experiment, Pipeline, PipelineRun, Queue, Schedule};
+use crate::{Approval, ArtifactStore, Experiment, Pipeline, PipelineRun, Queue, Schedule};
 
 /// Every CustomResourceDefinition: plural name and document.
 #[must_use]
@@ -14,6 +14,7 @@ pub fn all() -> Vec<(&'static str, Value)> {
         ("experiments", document(&Experiment::crd())),
         ("pipelines", document(&Pipeline::crd())),
         ("pipelineruns", document(&PipelineRun::crd())),
+        ("approvals", document(&Approval::crd())),
         ("artifactstores", document(&ArtifactStore::crd())),
         ("queues", document(&Queue::crd())),
         ("schedules", document(&Schedule::crd())),

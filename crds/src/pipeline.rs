@@ -128,7 +128,7 @@ pub struct PipelineSpec {
 /// One node of the DAG; its run becomes an Experiment of its own.
 #[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.image) || has(self.from) || has(self.pipeline)").message("say what to run: set image (a root), from (a clone of an experiment) or pipeline (a run of another pipeline)"))]
+#[x_kube(validation = Rule::new("has(self.image) || has(self.from) || has(self.pipeline) || has(self.gate)").message("say what to run: set image (a root), from (a clone of an experiment), pipeline (a run of another pipeline) or gate (which waits for an Approval)"))]
 pub struct Stage {
     /// Name, unique within the pipeline: a DNS label that starts with a letter, at most 40 characters.
     #[schemars(schema_with = "schema::label_name")]
@@ -173,6 +173,10 @@ pub struct Stage {
     #[schemars(length(max = 80))]
     pub pipeline_digest: Option<String>,
 
+    /// Runs nothing: waits until somebody says yes or no. Only `name`, `after` and `when` go with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<Gate>,
+
     /// How many members of the fan-out are there at once that have not ended; 500 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10000))]
@@ -202,6 +206,43 @@ pub struct Repeat {
     /// Most turns. A loop whose condition does not hold after the last of them has failed.
     #[schemars(range(min = 1, max = 1000))]
     pub max: u32,
+}
+
+/// A stage that waits for an Approval. Stages after it read what was given as `${stages.<gate>.values.<name>}`, and who gave it
+/// as `${stages.<gate>.approvedBy}`; when it was rejected, or nobody answered, it has failed. With `timeout` and `onTimeout:
+/// Approve` it is a timer.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Gate {
+    /// What is asked, for whoever answers. References are resolved when the gate opens; up to 400 bytes are shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub message: Option<String>,
+
+    /// How long it waits once it is open; 24h by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub timeout: Option<String>,
+
+    /// What happens when nobody has answered by then: Fail (default) or Approve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_timeout: Option<OnTimeout>,
+
+    /// Values that an Approval must give, by name, and what each may be; `{}` takes anything. An Approval that does not fit
+    /// does not count.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub values: BTreeMap<String, ParamSchema>,
+}
+
+/// What happens when nobody has answered in time.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnTimeout {
+    /// The stage has failed.
+    #[default]
+    Fail,
+    /// The run goes on.
+    Approve,
 }
 
 /// An edge of the DAG without a reference.

@@ -146,6 +146,9 @@ pub struct StageStatus {
     /// How the members of its fan-out stand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub members: Option<MembersStatus>,
+    /// How it stands at its gate, once that is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<GateStatus>,
     /// Its Experiment, once there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub experiment: Option<String>,
@@ -155,4 +158,33 @@ pub struct StageStatus {
     /// The particulars.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+}
+
+/// A gate that has opened.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct GateStatus {
+    /// When it opened; its timeout counts from here.
+    #[schemars(schema_with = "schema::moment")]
+    pub opened_at: String,
+    /// What is asked, with its references resolved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// When somebody answered, or the time was over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::moment")]
+    pub ended_at: Option<String>,
+    /// Name of the Approval that counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<String>,
+    /// Who answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// The comment of the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+    /// The values that were given.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[schemars(schema_with = "schema::free_object")]
+    pub values: Map<String, Value>,
 }

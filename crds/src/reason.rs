@@ -102,6 +102,8 @@ reasons! {
     ExperimentDeleted => Final,
     /// A stage that this one depends on did not complete, or a failure stopped the run.
     StageFailed => Final,
+    /// Somebody said no at a gate.
+    Rejected => Final,
     /// The stage's `when` is false.
     ConditionFalse => Final,
     /// The stage fans out, and its matrix or count has no members.
@@ -126,6 +128,8 @@ reasons! {
     ReadingRecord => Final,
     /// Waits for stages that have not ended.
     WaitingForStages => Final,
+    /// A gate waits for an Approval, which says yes or no.
+    WaitingForApproval => Final,
     /// Waits until another run of its concurrency group has ended.
     WaitingForGroup => Final,
     /// An artifact whose content a reference reads is being read from the store.

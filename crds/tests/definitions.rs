@@ -119,7 +119,19 @@ fn the_template_is_flattened_without_a_clash() {
     assert_eq!(own(&experiment), ["cancel", "priority", "record", "ttlAfterFinished"]);
     assert_eq!(
         own(&stage),
-        ["after", "count", "failFast", "matrix", "maxParallel", "name", "pipeline", "pipelineDigest", "repeat", "when"]
+        [
+            "after",
+            "count",
+            "failFast",
+            "gate",
+            "matrix",
+            "maxParallel",
+            "name",
+            "pipeline",
+            "pipelineDigest",
+            "repeat",
+            "when"
+        ]
     );
     assert!(template.is_subset(&experiment) && template.is_subset(&stage));
 }

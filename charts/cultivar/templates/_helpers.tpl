@@ -111,7 +111,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   resources: [experiments, pipelineruns]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [cultivar.dev]
-  resources: [pipelines, schedules, artifactstores]
+  resources: [pipelines, schedules, artifactstores, approvals]
   verbs: [get, list, watch]
 - apiGroups: [cultivar.dev]
   resources: [experiments/status, pipelines/status, pipelineruns/status, schedules/status]

@@ -9,7 +9,7 @@
 use base64::Engine as _;
 use serde_json::json;
 
-use crate::chart::{self, Summary, guard};
+use crate::chart::{self, Summary, approver, guard};
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
 use crate::exec;
@@ -20,12 +20,14 @@ const WEBHOOK: &str = "validatingwebhookconfiguration/chart-test-cultivar-chart-
 const OPERATOR: &str = "system:serviceaccount:chart-test:chart-test-cultivar-operator";
 
 /// Verb and resource, namespace, and whether the operator may.
-const RIGHTS: [(&str, &str, &str, bool); 46] = [
+const RIGHTS: [(&str, &str, &str, bool); 48] = [
     ("watch", "schedules.cultivar.dev", NAMESPACE, true),
     ("update", "schedules.cultivar.dev/status", NAMESPACE, true),
     ("patch", "schedules.cultivar.dev", NAMESPACE, false),
     ("watch", "artifactstores.cultivar.dev", NAMESPACE, true),
     ("patch", "artifactstores.cultivar.dev", NAMESPACE, false),
+    ("watch", "approvals.cultivar.dev", NAMESPACE, true),
+    ("create", "approvals.cultivar.dev", NAMESPACE, false),
     ("watch", "queues.cultivar.dev", NAMESPACE, true),
     ("create", "queues.cultivar.dev", NAMESPACE, false),
     ("watch", "namespaces", NAMESPACE, true),
@@ -89,6 +91,7 @@ pub fn test_on(cluster: &Cluster) -> Result<Summary> {
             summary.check("an upgrade keeps the CA", upgrade_keeps_ca(cluster, definitions));
             summary.check("the webhook sees what it should", webhook_sees(cluster));
             summary.check("the operator's rights", rights(cluster));
+            summary.check("an Approval is by who makes it", approver::is_who_says_so(cluster, NAMESPACE));
             summary.check("pods with GPUs are kept to queues", guard::keeps_out(cluster, NAMESPACE, OPERATOR));
         }
         Err(error) => summary.check("install", Err(error)),

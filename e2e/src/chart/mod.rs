@@ -5,6 +5,7 @@
 //! generated files are the chart's README, the chart's copies of the definitions, and the kustomize base; `generate`
 //! writes them and `test_chart` says which differ.
 
+mod approver;
 mod guard;
 mod live;
 

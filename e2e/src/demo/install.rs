@@ -56,7 +56,7 @@ pub fn down(options: &Options) -> Result<()> {
     helm.args(["uninstall", RELEASE, "--namespace", SYSTEM, "--ignore-not-found", "--wait"]);
     ui.step("operator", |_| exec::output(&mut helm, None))?;
     ui.say(format!("namespace {NAMESPACE} and release {RELEASE} are gone; the definitions stay: they hold every experiment of yours"));
-    ui.say("  kubectl delete crd experiments.cultivar.dev pipelines.cultivar.dev pipelineruns.cultivar.dev artifactstores.cultivar.dev queues.cultivar.dev schedules.cultivar.dev   removes them too");
+    ui.say("  kubectl delete crd experiments.cultivar.dev pipelines.cultivar.dev pipelineruns.cultivar.dev approvals.cultivar.dev artifactstores.cultivar.dev queues.cultivar.dev schedules.cultivar.dev   removes them too");
     ui.say(format!(
         "so does the store's volume: it holds every artifact, and `kubectl -n {SYSTEM} delete pvc {}` removes it",
         volume::CLAIM

@@ -10,6 +10,7 @@ mod conformance;
 mod deaths;
 mod fan_out;
 mod faults;
+mod gates;
 mod kit;
 mod kueue;
 mod load;
@@ -75,6 +76,9 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         fan_out::the_best_of_a_sweep_goes_on,
         fan_out::the_first_failure_ends_the_others,
         fan_out::a_matrix_that_cannot_be_is_not_accepted,
+        gates::a_rejection_ends_the_run,
+        gates::a_timer_passes_by_itself,
+        gates::an_approved_value_reaches_the_next_stage,
         pipelines::a_diamond_passes_artifacts_and_metrics,
         pipelines::a_false_condition_skips_what_follows,
         pipelines::a_failure_skips_its_descendants_only,
@@ -112,6 +116,7 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         faults::a_result_lost_while_the_operator_is_down_is_made_again,
         faults::the_api_server_goes_away_and_comes_back,
         faults::another_replica_takes_over,
+        gates::an_answer_counts_while_the_operator_is_down,
         kueue::a_run_is_handed_to_kueue,
         queues::a_crash_of_the_operator_leaks_nothing,
         queues::a_full_queue_takes_no_newer_ones,

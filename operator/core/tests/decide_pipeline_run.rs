@@ -9,10 +9,10 @@ use cultivar_core::decide::pipeline::digest;
 use cultivar_core::decide::pipeline_run::{Child, GroupRun, Snapshot, decide, queries};
 use cultivar_core::decide::{Action, NewStage, Urgency};
 use cultivar_core::domain::errand::{Document, Errand, Outcome};
-use cultivar_core::domain::{RunRecord, StoreAccess, Stores, names};
-use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus, Reason, labels};
+use cultivar_core::domain::{ApprovalRecord, RunRecord, StoreAccess, Stores, names};
+use cultivar_crds::{Answer, ApprovalSpec, ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus, Reason, labels};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -70,6 +70,38 @@ struct Given {
     side_by_side: Option<String>,
     /// The time that whoever made it says it is for.
     scheduled: Option<String>,
+    /// What was said about gates.
+    approvals: Vec<Said>,
+    /// Status of the run that this one resumes.
+    resumed: Option<PipelineRunStatus>,
+}
+
+/// An Approval in short.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Said {
+    name: String,
+    stage: String,
+    verdict: Answer,
+    by: String,
+    comment: Option<String>,
+    created: i64,
+    #[serde(default)]
+    values: Map<String, Value>,
+}
+
+impl Said {
+    fn record(&self) -> ApprovalRecord {
+        let spec = ApprovalSpec {
+            run: RUN.to_owned(),
+            stage: self.stage.clone(),
+            verdict: self.verdict,
+            by: self.by.clone(),
+            comment: self.comment.clone(),
+            values: self.values.clone(),
+        };
+        ApprovalRecord { namespace: String::new(), name: self.name.clone(), created: Some(at(self.created)), spec }
+    }
 }
 
 #[derive(Deserialize)]
@@ -207,6 +239,7 @@ impl Given {
             pipeline,
             siblings: Vec::new(),
             resumed: None,
+            approvals: self.approvals.iter().map(|said| Arc::new(said.record())).collect(),
             group: self.group.iter().map(InGroup::run).collect(),
             stores: Stores { named: None, own: Some(store()) },
             errands: self.contents.iter().map(|(uri, text)| read(uri, text)).collect(),
@@ -218,6 +251,8 @@ impl Given {
         snapshot.run.status = Arc::new(self.run_status(&snapshot));
         snapshot.siblings = self.siblings.iter().map(|sibling| Arc::new(sibling.record())).collect();
         snapshot.children = stages.collect();
+        snapshot.resumed =
+            self.resumed.clone().map(|status| Arc::new(record("digits-1", json!({"pipeline": "digits"}), status)));
         snapshot.now = at(self.now);
         snapshot
     }
@@ -227,7 +262,9 @@ impl Given {
             let mut snapshot = unfrozen.clone();
             snapshot.run.meta.deleting = false;
             let mut spec = (*snapshot.run.spec).clone();
-            spec.as_object_mut().expect("an object").remove("cancel");
+            for set_later in ["cancel", "resumeOf"] {
+                spec.as_object_mut().expect("an object").remove(set_later);
+            }
             snapshot.run.spec = Arc::new(spec);
             let plan = decide(&snapshot);
             assert!(plan.status.pipeline_spec.is_some(), "cannot be frozen: {:?}", plan.status.message);
@@ -303,9 +340,13 @@ fn every_case_of_the_tables() {
             .collect();
         wrong_specs(case, &created, &mut found);
         wrong_stages(case, &plan.status, &mut found);
-        let shuffled = Snapshot { siblings: snapshot.siblings.iter().rev().cloned().collect(), ..snapshot.clone() };
+        let shuffled = Snapshot {
+            siblings: snapshot.siblings.iter().rev().cloned().collect(),
+            approvals: snapshot.approvals.iter().rev().cloned().collect(),
+            ..snapshot.clone()
+        };
         if plan != decide(&shuffled) {
-            found.push("the order in which siblings are known makes a difference".to_owned());
+            found.push("the order in which siblings or Approvals are known makes a difference".to_owned());
         }
         if plan.urgency == Urgency::First && !plan.actions.is_empty() {
             found.push("something is done before the frozen pipeline is stored".to_owned());

@@ -422,6 +422,7 @@ proptest! {
         let run_spec = if of_spec { json!({"pipeline": "digits"}) } else { change(json!({"pipeline": "digits", "params": {"lr": 0.5}, "cancel": false}), &changes) };
         let stages = spec["stages"].as_array().cloned().unwrap_or_default();
         let mut snapshot = pipeline_run::Snapshot {
+            approvals: Vec::new(),
             run: record("digits-1", run_spec, PipelineRunStatus::default()),
             pipeline: Some(Arc::new(record("digits", spec, PipelineStatus::default()))),
             sources: sources(&known(), &stages),

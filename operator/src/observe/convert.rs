@@ -4,8 +4,8 @@ use cultivar_core::domain::node::{Node, Outsider, Taint};
 use cultivar_core::domain::quantity::amount;
 use cultivar_core::domain::queue::Word;
 use cultivar_core::domain::{
-    ContainerState, Disruption, Holding, JobRecord, JobState, Meta, Owner, PodPhase, PodRecord, Record, StoreAccess,
-    Terminated,
+    ApprovalRecord, ContainerState, Disruption, Holding, JobRecord, JobState, Meta, Owner, PodPhase, PodRecord, Record,
+    StoreAccess, Terminated,
 };
 use cultivar_core::render::of_pod;
 use cultivar_crds::{ArtifactStoreSpec, labels};
@@ -48,6 +48,17 @@ pub fn key(kind: Kind, meta: &ObjectMeta) -> Key {
 #[must_use]
 pub fn store(spec: ArtifactStoreSpec) -> StoreAccess {
     StoreAccess { url: spec.url, options: spec.options, secret: spec.secret, own: false }
+}
+
+/// An Approval as a record.
+///
+/// # Errors
+/// It has no spec that this version can read.
+pub fn approval(object: Raw) -> Result<ApprovalRecord, serde_json::Error> {
+    let spec = object.spec.as_ref().map_or("null", |text| text.get());
+    let meta = meta(object.metadata);
+    let spec = serde_json::from_str(spec)?;
+    Ok(ApprovalRecord { namespace: meta.namespace, name: meta.name, created: meta.created, spec })
 }
 
 /// A Node as queues look at it; nothing for one that takes no pods.

@@ -3,6 +3,7 @@
 //! Comes in: watch events and the answers to our own writes. Goes out: snapshots for deciding, and the
 //! keys of every object that a change touches.
 
+mod approvals;
 pub mod convert;
 mod errands;
 mod groups;

@@ -107,6 +107,7 @@ impl Index {
             sources,
             siblings: siblings.map(|slot| Arc::clone(slot.current())).collect(),
             children,
+            approvals: state.approvals.of(&key.namespace, &key.name),
             group,
             resumed: resumed.map(|slot| Arc::clone(slot.current())),
             confirmed_gone: confirmed.stages,

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::approvals::Approvals;
 use super::errands::ErrandBook;
 use super::groups::Groups;
 use super::index::{Key, Kind};
@@ -42,6 +43,7 @@ pub struct State {
     // What objects refer to, by uri or by experiment and artifact: who used this.
     pub(super) uses: Links,
     pub(super) stores: HashMap<Name, StoreAccess>,
+    pub(super) approvals: Approvals,
     // By namespace and uri: who made what lies there.
     pub(super) producers: HashMap<(String, String), Producer>,
     // By namespace: objects that are not frozen yet and may wait for an experiment.

@@ -16,6 +16,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
+use super::approvals::{self, Watched as Approvals};
 use super::convert;
 use super::index::{Index, Key, Kind};
 use super::outsiders;
@@ -333,6 +334,8 @@ impl Scope<'_> {
         }
         let stores = Stores { index: index(), within: within(), unseen: HashSet::new() };
         watches.push(self.watch::<SlimStore>(&store(), watcher::Config::default(), stores));
+        let approvals = Approvals::new(index(), self.within);
+        watches.push(self.watch::<Raw>(&approvals::resource(), watcher::Config::default(), approvals));
         let ours = || watcher::Config::default().labels(labels::EXPERIMENT);
         let jobs = Jobs { index: index(), within: within(), unseen: HashSet::new() };
         watches.push(self.watch::<SlimJob>(&job(), ours(), jobs));

@@ -1,5 +1,6 @@
 //! The words of the trade as types: slim records of what was observed, names, moments, conditions.
 
+pub mod approval;
 pub mod conditions;
 pub mod cron;
 pub mod data;
@@ -16,6 +17,7 @@ pub mod source;
 pub mod text;
 pub mod time;
 
+pub use approval::ApprovalRecord;
 pub use data::{Equipment, Producer, StoreAccess, Stores};
 pub use errand::{Errand, Errands};
 pub use member::Member;

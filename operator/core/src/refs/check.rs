@@ -82,6 +82,8 @@ pub struct Known {
     pipeline_params: Option<BTreeSet<String>>,
     fan_outs: BTreeSet<String>,
     nested: BTreeSet<String>,
+    // With the values that each asks for.
+    gates: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Known {
@@ -143,6 +145,13 @@ impl Known {
         self
     }
 
+    /// These stages are gates, and an Approval gives these values.
+    #[must_use]
+    pub fn gates(mut self, values: &BTreeMap<String, BTreeSet<String>>) -> Self {
+        self.gates.clone_from(values);
+        self
+    }
+
     /// `pipeline` may be used, and under `pipeline.params` these names.
     #[must_use]
     pub fn pipeline_params<S: AsRef<str>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
@@ -169,6 +178,11 @@ impl Known {
         let below =
             |fields: &[&str]| Some(fields.iter().map(|field| (*field).to_owned()).collect::<BTreeSet<String>>());
         let stage = path.key(0).unwrap_or_default();
+        if let Some(values) = self.gates.get(stage) {
+            member(&format!("stages.{stage}"), path.key(1), below(&GATE).as_ref())?;
+            let given = (path.key(1) == Some("values")).then_some(values);
+            return member(&format!("stages.{stage}.values"), path.key(2), given);
+        }
         let fans_out = self.fan_outs.contains(stage);
         let fields: &[&str] = match (self.nested.contains(stage), fans_out) {
             (true, true) => &NESTED_FAN_OUT,
@@ -193,6 +207,8 @@ impl Known {
 
 /// What a stage brings: names of its own below these are those of the program, and known only when it has ended.
 const STAGE: [&str; 4] = ["artifacts", "experiment", "metrics", "phase"];
+/// What a gate brings.
+const GATE: [&str; 4] = ["approvedBy", "comment", "phase", "values"];
 /// What a stage with members brings: lists below metrics and artifacts.
 const FAN_OUT: [&str; 4] = ["artifacts", "members", "metrics", "phase"];
 /// What a stage that runs another pipeline brings, and one that does so for many members.

@@ -4,12 +4,14 @@
 //! is never a fault: it is waited for.
 
 mod fan_out;
+mod gate;
 mod loops;
 mod nested;
 mod params;
 mod schedule;
 mod source;
 
+pub use gate::gate_values;
 pub use params::run_params;
 pub use schedule::schedule;
 
@@ -104,8 +106,11 @@ pub fn pipeline(spec: &Value) -> Report {
         .filter(|stage| nested::is_nested(stage))
         .filter_map(|stage| stage.get("name")?.as_str())
         .collect();
-    let outer =
-        |known: Known| known.allow(Head::Stages, &names).fan_outs(&fan_outs).nested(&nested).pipeline_params(&declared);
+    let gates = gate::values(stages);
+    let outer = |known: Known| {
+        let known = known.allow(Head::Stages, &names).fan_outs(&fan_outs).nested(&nested).gates(&gates);
+        known.pipeline_params(&declared)
+    };
     for (index, stage) in stages.iter().enumerate() {
         let at = at.key("stages").index(index);
         check_stage(stage, &at, &outer, &mut report);
@@ -132,8 +137,9 @@ pub fn pipeline(spec: &Value) -> Report {
 
 // A stage by itself; `outer` adds what lies outside of it to what it may refer to.
 fn check_stage(stage: &Value, at: &FieldPath, outer: &dyn Fn(Known) -> Known, report: &mut Report) {
-    let own = if nested::is_nested(stage) { Known::nothing() } else { own_names(stage) };
+    let own = if nested::is_nested(stage) || gate::is_gate(stage) { Known::nothing() } else { own_names(stage) };
     nested::check(stage, at, report);
+    gate::check(stage, at, report);
     settings(stage, at, &CHOSEN, report);
     source::check(stage, at, report);
     fan_out::check_fan_out(stage, at, &outer(Known::nothing()), report);
@@ -275,7 +281,7 @@ fn one_admits(spec: &Value, at: &FieldPath, report: &mut Report) {
 }
 
 fn warn_unused(spec: &Value, at: &FieldPath, report: &mut Report) {
-    if spec.get("from").is_some() || nested::is_nested(spec) {
+    if spec.get("from").is_some() || nested::is_nested(spec) || gate::is_gate(spec) {
         return; // what the source or the other pipeline reads is not known here
     }
     let template = overrides(spec);

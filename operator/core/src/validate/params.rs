@@ -100,7 +100,8 @@ pub fn scheduled_time(run: &Value, report: &mut Report) {
     }
 }
 
-fn conform(value: &Value, schema: &ParamSchema, at: &FieldPath, report: &mut Report) {
+/// Checks a value against its schema.
+pub fn conform(value: &Value, schema: &ParamSchema, at: &FieldPath, report: &mut Report) {
     if let Some(type_) = schema.type_.filter(|type_| !is_of(value, *type_)) {
         report.fault(at, format!("{value} is not of type {}", format!("{type_:?}").to_lowercase()));
         return;
@@ -124,7 +125,8 @@ fn conform(value: &Value, schema: &ParamSchema, at: &FieldPath, report: &mut Rep
     }
 }
 
-fn regex(pattern: &str) -> Result<regex::Regex, String> {
+/// Reads a pattern.
+pub fn regex(pattern: &str) -> Result<regex::Regex, String> {
     regex::RegexBuilder::new(pattern)
         .size_limit(1 << 20)
         .build()

@@ -70,7 +70,7 @@ pub fn run(old: &PipelineRunStatus, new: &PipelineRunStatus) -> Vec<String> {
     }
     for stage in old.stages.iter().filter(|stage| stage.phase.is_terminal()) {
         let now = new.stages.iter().find(|other| other.name == stage.name);
-        if now.is_none_or(|now| (now.phase, now.reason) != (stage.phase, stage.reason)) {
+        if now.is_none_or(|now| (now.phase, now.reason, &now.gate) != (stage.phase, stage.reason, &stage.gate)) {
             found.push(format!(
                 "stage {} had ended {} and became {:?}",
                 stage.name,

@@ -4,7 +4,8 @@
 //! violations of the invariants, which are checked where the truth is written.
 
 use cultivar_core::domain::{
-    ExperimentRecord, JobRecord, JobState, Member, Meta, Owner, PipelineRecord, PodRecord, Record, RunRecord,
+    ApprovalRecord, ExperimentRecord, JobRecord, JobState, Member, Meta, Owner, PipelineRecord, PodRecord, Record,
+    RunRecord,
 };
 use cultivar_crds::{ExperimentStatus, PipelineRunStatus, PipelineStatus, labels};
 use jiff::Timestamp;
@@ -25,10 +26,11 @@ pub enum Kind {
     Experiment,
     Job,
     Pod,
+    Approval,
 }
 
 impl Kind {
-    pub const ALL: [Self; 5] = [Self::Pipeline, Self::Run, Self::Experiment, Self::Job, Self::Pod];
+    pub const ALL: [Self; 6] = [Self::Pipeline, Self::Run, Self::Experiment, Self::Job, Self::Pod, Self::Approval];
 }
 
 /// What a watch tells.
@@ -40,6 +42,7 @@ pub enum Event {
     /// The second is whether it is gone.
     Job(JobRecord, bool),
     Pod(PodRecord, bool),
+    Approval(ApprovalRecord, bool),
 }
 
 /// Why a call failed.
@@ -62,6 +65,7 @@ pub struct Cluster {
     pub experiments: BTreeMap<String, ExperimentRecord>,
     pub jobs: BTreeMap<String, JobRecord>,
     pub pods: BTreeMap<String, PodRecord>,
+    pub approvals: BTreeMap<String, ApprovalRecord>,
     /// By stage or experiment: how each attempt plays; the last one again and again.
     pub script: BTreeMap<String, Vec<Play>>,
     /// By experiment, also one that is gone: its stage.
@@ -151,6 +155,7 @@ impl Cluster {
             Event::Experiment(..) => Kind::Experiment,
             Event::Job(..) => Kind::Job,
             Event::Pod(..) => Kind::Pod,
+            Event::Approval(..) => Kind::Approval,
         };
         self.queues.entry(kind).or_default().push_back(event);
     }
@@ -170,6 +175,16 @@ impl Cluster {
     /// How many Jobs were made, those that are gone included.
     pub fn jobs_made(&self) -> usize {
         self.made.iter().filter(|(what, _)| what.starts_with("Job/")).map(|(_, count)| *count as usize).sum()
+    }
+
+    /// Somebody answers a gate.
+    pub fn approve(&mut self, manifest: &Value) {
+        let name = manifest["metadata"]["name"].as_str().expect("a name").to_owned();
+        let spec = serde_json::from_value(manifest["spec"].clone()).expect("an Approval");
+        let said =
+            ApprovalRecord { namespace: NAMESPACE.to_owned(), name: name.clone(), created: Some(self.second()), spec };
+        self.approvals.insert(name, said.clone());
+        self.tell(Event::Approval(said, false));
     }
 
     /// Creation times have whole seconds.

@@ -6,7 +6,7 @@ use cultivar_core::decide::experiment::{self, Refusal};
 use cultivar_core::decide::freeze::{Query, Sources, queries as queries_of};
 use cultivar_core::decide::pipeline;
 use cultivar_core::decide::pipeline_run::{self, Child, GroupRun, queries, take_over};
-use cultivar_core::domain::{JobRecord, JobState, Member, PodRecord, Record, names};
+use cultivar_core::domain::{ApprovalRecord, JobRecord, JobState, Member, PodRecord, Record, names};
 use cultivar_crds::{ExperimentStatus, PipelineRunStatus, PipelineStatus};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,6 +47,7 @@ pub struct Index {
     pub experiments: Store<ExperimentStatus>,
     pub jobs: BTreeMap<String, Arc<JobRecord>>,
     pub pods: BTreeMap<String, Arc<PodRecord>>,
+    pub approvals: BTreeMap<String, Arc<ApprovalRecord>>,
     pub confirmed_attempts: BTreeMap<Key, u32>,
     pub confirmed_stages: BTreeMap<Key, BTreeSet<Member>>,
     pub refusals: BTreeMap<Key, Refusal>,
@@ -129,7 +130,16 @@ impl Index {
                 self.jobs.remove(&job.name);
                 self.queue.insert((Kind::Experiment, job.experiment));
             }
+            Event::Approval(said, gone) => self.take_approval(said, gone),
             Event::Pod(pod, gone) => self.apply_pod(PodRecord { gone, ..pod }),
+        }
+    }
+
+    fn take_approval(&mut self, said: ApprovalRecord, gone: bool) {
+        self.queue.insert((Kind::Run, said.spec.run.clone()));
+        match gone {
+            true => drop(self.approvals.remove(&said.name)),
+            false => drop(self.approvals.insert(said.name.clone(), Arc::new(said))),
         }
     }
 
@@ -405,6 +415,7 @@ impl Index {
             None => self.children_of(run),
         };
         Some(pipeline_run::Snapshot {
+            approvals: self.approvals.values().filter(|said| said.spec.run == name).cloned().collect(),
             run: (**run).clone(),
             sources: self.sources(asks),
             pipeline,

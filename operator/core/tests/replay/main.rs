@@ -6,6 +6,7 @@
 mod checks;
 mod cluster;
 mod conformance;
+mod gates;
 mod index;
 mod kubelet;
 mod operator;

@@ -74,6 +74,13 @@ impl Operator {
                 .filter(|pod| !cluster.pods.contains_key(&pod.name))
                 .map(|pod| Event::Pod((**pod).clone(), true))
                 .collect(),
+            Kind::Approval => self
+                .index
+                .approvals
+                .values()
+                .filter(|said| !cluster.approvals.contains_key(&said.name))
+                .map(|said| Event::Approval((**said).clone(), true))
+                .collect(),
         };
         let there: Vec<Event> = match kind {
             Kind::Pipeline => cluster
@@ -91,6 +98,7 @@ impl Operator {
                 .collect(),
             Kind::Job => cluster.jobs.values().map(|job| Event::Job(job.clone(), false)).collect(),
             Kind::Pod => cluster.pods.values().map(|pod| Event::Pod(pod.clone(), false)).collect(),
+            Kind::Approval => cluster.approvals.values().map(|said| Event::Approval(said.clone(), false)).collect(),
         };
         there.into_iter().chain(gone).for_each(|event| self.index.take(event));
     }

@@ -7,7 +7,7 @@ use super::cluster::Kind;
 use super::kubelet::Play;
 use super::world::{Deed, Scenario};
 
-fn ends(code: i32) -> Play {
+pub fn ends(code: i32) -> Play {
     Play { seconds: 5, code, ..Play::default() }
 }
 
@@ -15,11 +15,11 @@ fn reports(result: &Value) -> Play {
     Play { seconds: 5, output: result.to_string(), ..Play::default() }
 }
 
-fn script(plays: &[(&str, &[Play])]) -> BTreeMap<String, Vec<Play>> {
+pub fn script(plays: &[(&str, &[Play])]) -> BTreeMap<String, Vec<Play>> {
     plays.iter().map(|(name, plays)| ((*name).to_owned(), plays.to_vec())).collect()
 }
 
-fn pipeline(spec: &Value) -> Deed {
+pub fn pipeline(spec: &Value) -> Deed {
     Deed::Apply(json!({"kind": "Pipeline", "metadata": {"name": "digits"}, "spec": spec}))
 }
 
@@ -168,7 +168,7 @@ fn loops() -> Scenario {
     }
 }
 
-fn run_by_hand(name: &str, spec: &Value) -> Deed {
+pub fn run_by_hand(name: &str, spec: &Value) -> Deed {
     Deed::Apply(json!({"kind": "PipelineRun", "metadata": {"name": name}, "spec": spec}))
 }
 
@@ -254,6 +254,9 @@ pub fn all() -> Vec<Scenario> {
         resumed(),
         grouped(),
         overdue(),
+        super::gates::answered(),
+        super::gates::unanswered(None),
+        super::gates::unanswered(Some(50)),
         handled(Some(25)),
         Scenario {
             name: "an experiment is deleted mid-run",

@@ -25,6 +25,7 @@ pub enum Deed {
     DeleteStage(&'static str),
     DeletePod(&'static str),
     DeleteJob(&'static str),
+    DeleteApproval(&'static str),
 }
 
 /// What happens around the operator.
@@ -234,6 +235,7 @@ impl World {
             Deed::Apply(manifest) => match manifest["kind"].as_str() {
                 Some("Pipeline") => apply::<PipelineStatus>(cluster, &manifest),
                 Some("PipelineRun") => apply::<PipelineRunStatus>(cluster, &manifest),
+                Some("Approval") => cluster.approve(&manifest),
                 _ => apply::<ExperimentStatus>(cluster, &manifest),
             },
             Deed::Cancel(Kind::Run, name) => {
@@ -250,6 +252,11 @@ impl World {
                 let Some(name) = stage(cluster, name) else { return };
                 cluster.experiments.remove(&name);
                 cluster.tell(super::cluster::Event::Experiment(name, None));
+            }
+            Deed::DeleteApproval(name) => {
+                if let Some(said) = cluster.approvals.remove(name) {
+                    cluster.tell(super::cluster::Event::Approval(said, true));
+                }
             }
             Deed::DeletePod(name) => {
                 let of = stage(cluster, name);
@@ -321,7 +328,14 @@ impl World {
                     stage.message.as_ref().filter(|_| !told_of(stage)),
                     stage.members,
                     stage.run,
-                    stage.turn
+                    stage.turn,
+                    stage.gate.as_ref().map(|gate| (
+                        &gate.message,
+                        &gate.approval,
+                        &gate.by,
+                        &gate.comment,
+                        &gate.values
+                    )),
                 ])
             };
             let stages: Vec<_> = status.stages.iter().map(stage).collect();

@@ -158,8 +158,12 @@ impl<'a> Board<'a> {
         stage.needs.iter().all(|need| self.states.get(need).is_some_and(|state| state.phase.is_terminal()))
     }
 
-    // A fan-out or a loop that has begun.
+    // A fan-out or a loop that has begun, or a gate that is open.
     fn go_on(&mut self, stage: &FrozenStage) -> Option<StageStatus> {
+        if let Some(gate) = &stage.gate {
+            let open = self.recorded(stage)?.gate.clone()?;
+            return Some(self.gate(stage, gate, open));
+        }
         let recorded = self.recorded(stage).is_some_and(|state| state.members.is_some() || state.turn.is_some());
         if !recorded && self.children_of(stage).next().is_none() {
             return None;
@@ -172,6 +176,9 @@ impl<'a> Board<'a> {
     }
 
     fn observed(&mut self, stage: &FrozenStage) -> Option<StageStatus> {
+        if stage.gate.is_some() {
+            return self.answered(stage);
+        }
         let member = Member::stage(&stage.name);
         if let Some(child) = self.snapshot.children.get(&member) {
             return Some(summary(stage, child));
@@ -243,7 +250,9 @@ impl<'a> Board<'a> {
         if let Some(refusal) = self.snapshot.refusals.get(&member) {
             return failed(&stage.name, Reason::InvalidTemplate, format!("the API server refuses it: {refusal}"));
         }
-        if self.room == Some(0) && stage.when.is_none() && stage.fan_out.is_none() {
+        // A gate is no experiment: it takes no room.
+        let has_room = self.room != Some(0) || stage.gate.is_some() && !self.suspended;
+        if !has_room && stage.when.is_none() && stage.fan_out.is_none() {
             return self.waits_for_room(&stage.name);
         }
         let known = match self.readable_by(stage) {
@@ -268,8 +277,11 @@ impl<'a> Board<'a> {
         if let Some(fan_out) = &stage.fan_out {
             return self.fan_out(stage, fan_out);
         }
-        if self.room == Some(0) {
+        if !has_room {
             return self.waits_for_room(&stage.name);
+        }
+        if let Some(gate) = &stage.gate {
+            return self.open(stage, gate, &known);
         }
         if let Some(repeat) = &stage.repeat {
             return self.repeat(stage, repeat);

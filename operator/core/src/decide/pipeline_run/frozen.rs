@@ -1,7 +1,7 @@
 //! The frozen pipeline: what a run executes, resolved once and stored in its status as JSON.
 
 use cultivar_crds::schema::MAX_FROZEN_PIPELINE;
-use cultivar_crds::{ClonedFrom, Concurrency, OnFailure, Reason, Repeat, Until};
+use cultivar_crds::{ClonedFrom, Concurrency, Gate, OnFailure, Reason, Repeat, Until};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,6 +65,9 @@ pub struct FrozenStage {
     /// The pipeline that it runs; its template has params alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nested: Option<Nested>,
+    /// What it waits for, where it runs nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<Gate>,
     /// What makes turns of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repeat: Option<Repeat>,
@@ -168,14 +171,16 @@ pub fn freeze(pipeline: &PipelineRecord, run: &Value, sources: &Sources) -> Froz
     for stage in dag::all(spec).filter(|stage| is_in(wanted.as_ref(), stage)) {
         let name = stage.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
         let nested = Nested::of(stage);
-        let frozen = match &nested {
-            Some(_) => Frozen::Ready(Effective { template: json!({"params": stage.get("params")}), cloned_from: None }),
-            None => freeze::freeze(stage, sources, Some(&pipeline.meta.name)),
+        let gate = stage.get("gate").and_then(|gate| Gate::deserialize(gate).ok());
+        let runs_nothing = nested.is_some() || gate.is_some();
+        let frozen = match runs_nothing {
+            true => Frozen::Ready(Effective { template: json!({"params": stage.get("params")}), cloned_from: None }),
+            false => freeze::freeze(stage, sources, Some(&pipeline.meta.name)),
         };
         match frozen {
             Frozen::Ready(Effective { mut template, cloned_from }) => {
                 // Of this pipeline, and not of the one in which its source ran.
-                if nested.is_none() {
+                if !runs_nothing {
                     admitted_by(spec, stage, &mut template);
                 }
                 let needs = dag::needs(stage);
@@ -184,6 +189,7 @@ pub fn freeze(pipeline: &PipelineRecord, run: &Value, sources: &Sources) -> Froz
                     until: needs.into_iter().filter(|(_, until)| *until != Until::default()).collect(),
                     when: stage.get("when").and_then(Value::as_str).map(str::to_owned),
                     nested,
+                    gate,
                     repeat: stage.get("repeat").and_then(|repeat| Repeat::deserialize(repeat).ok()),
                     fan_out: FanOut::of(stage),
                     name,

@@ -8,6 +8,7 @@ mod child;
 mod contents;
 mod fan_out;
 mod frozen;
+mod gate;
 mod matrix;
 mod nested;
 mod repeat;
@@ -36,7 +37,7 @@ use super::freeze::{Frozen, Sources};
 use super::pipeline::digest;
 use super::{Event, Plan, Urgency};
 use crate::domain::conditions::{Conditions, kind};
-use crate::domain::{Errands, Member, PipelineRecord, RunRecord, Stores, settings, text, time};
+use crate::domain::{ApprovalRecord, Errands, Member, PipelineRecord, RunRecord, Stores, settings, text, time};
 use crate::validate;
 use board::Board;
 use verdict::{Ending, Verdict, conclude, verdict};
@@ -61,6 +62,8 @@ pub struct Snapshot {
     pub children: BTreeMap<Member, Child>,
     /// Those that, recorded before, the API server itself says are gone.
     pub confirmed_gone: BTreeSet<Member>,
+    /// What was said about its gates.
+    pub approvals: Vec<Arc<ApprovalRecord>>,
     /// The stores of the namespace, and the operator's own.
     pub stores: Stores,
     /// How what was read for the run went so far.
@@ -241,7 +244,7 @@ fn advance(
     if let Some(deadline) = deadline(pipeline, plan).filter(|_| ending.is_none()) {
         if snapshot.now < deadline.moment {
             plan.wake(deadline.moment);
-        } else if !(all_ended(&pipeline.stages, &board) && ended_before(snapshot, deadline.moment)) {
+        } else if !(all_ended(&pipeline.stages, &board) && ended_before(snapshot, &board, deadline.moment)) {
             ending = Some(deadline.ending());
             board = Board::new(snapshot, pipeline, true).overdue().play();
         }
@@ -251,9 +254,18 @@ fn advance(
     if let Some(verdict) = &verdict {
         board.finish(verdict);
     }
+    // What follows a gate starts from what the run has recorded of it, and not from an object that may be gone by then.
+    if board.answers_a_gate() {
+        plan.status.stages = pipeline.all().filter_map(|stage| board.recorded_or_answered(stage)).collect();
+        plan.urge(Urgency::First);
+        return plan.wake(snapshot.now);
+    }
+    if board.opens_a_gate() {
+        plan.urge(Urgency::Now);
+    }
     let ended = board.states.values().filter(|state| state.phase.is_terminal()).count();
     plan.status.progress = Some(format!("{ended}/{}", pipeline.all().count()));
-    plan.status.stages = pipeline.all().filter_map(|stage| board.states.get(&stage.name).cloned()).collect();
+    plan.status.stages = pipeline.all().filter_map(|stage| board.told(stage)).collect();
     let over = all_ended(&pipeline.finally, &board);
     plan.actions.extend(std::mem::take(&mut board.actions));
     board.wake.into_iter().for_each(|moment| plan.wake(moment));
@@ -269,7 +281,7 @@ fn advance(
                 (false, true) => {
                     (Some(Reason::Suspended), Some("no stage starts until spec.suspend is false".to_owned()))
                 }
-                (false, false) => (None, None),
+                (false, false) => gate::told(&plan.status.stages),
             };
         }
     }
@@ -295,7 +307,7 @@ fn deadline(pipeline: &FrozenPipeline, plan: &Plan<PipelineRunStatus>) -> Option
 }
 
 // A run is late only if something of it ended after the deadline, or was ended for it.
-fn ended_before(snapshot: &Snapshot, deadline: Timestamp) -> bool {
+fn ended_before(snapshot: &Snapshot, board: &Board<'_>, deadline: Timestamp) -> bool {
     let in_time = |child: &Child| child.finished().is_none_or(|finished| finished <= deadline);
     let given_up =
         |stage: &StageStatus| stage.phase == Phase::Cancelled && stage.reason == Some(Reason::DeadlineExceeded);
@@ -304,7 +316,9 @@ fn ended_before(snapshot: &Snapshot, deadline: Timestamp) -> bool {
         stages.into_iter().flatten().any(|stage| stage["name"] == member.stage.as_str())
     };
     let mut children = snapshot.children.iter().filter(|(member, _)| !of_the_end(member));
-    children.all(|(_, child)| in_time(child)) && !snapshot.run.status.stages.iter().any(given_up)
+    children.all(|(_, child)| in_time(child))
+        && board.gates_ended_by(deadline)
+        && !snapshot.run.status.stages.iter().any(given_up)
 }
 
 fn wait(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>, reason: Reason, message: String) {

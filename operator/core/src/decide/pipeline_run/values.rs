@@ -39,6 +39,9 @@ fn stage_value(snapshot: &Snapshot, stage: &FrozenStage, state: &StageStatus) ->
     if stage.fan_out.is_some() {
         return fan_out(snapshot, stage, state);
     }
+    if stage.gate.is_some() {
+        return gate(state);
+    }
     let member = match state.turn {
         Some(turn) => Member::of(&stage.name, turn.saturating_sub(1)),
         None => Member::stage(&stage.name),
@@ -47,6 +50,19 @@ fn stage_value(snapshot: &Snapshot, stage: &FrozenStage, state: &StageStatus) ->
     let mut value = child.map_or_else(|| nothing(stage.nested.is_some()), Child::value);
     // What has ended without an experiment has a phase too, and nothing else; a loop may end badly after a good turn.
     value["phase"] = state.phase.as_str().into();
+    value
+}
+
+// One that was not answered has a phase, and nothing else.
+fn gate(state: &StageStatus) -> Value {
+    let answer = state.gate.clone().unwrap_or_default();
+    let mut value = json!({"phase": state.phase.as_str(), "values": answer.values});
+    if let Some(by) = answer.by.filter(|_| state.phase == Phase::Completed) {
+        value["approvedBy"] = by.into();
+    }
+    if let Some(comment) = answer.comment {
+        value["comment"] = comment.into();
+    }
     value
 }
 
