@@ -6,7 +6,7 @@ use cultivar_core::decide::experiment::Refusal;
 use cultivar_core::decide::inputs::{artifact_of, makers};
 use cultivar_core::decide::pipeline_run::standing;
 use cultivar_core::domain::{
-    Errand, ExperimentRecord, JobRecord, JobState, Member, Meta, PipelineRecord, PodRecord, Producer, RunRecord,
+    Errand, ExperimentRecord, JobRecord, JobState, Member, Meta, Owner, PipelineRecord, PodRecord, Producer, RunRecord,
     StoreAccess, names,
 };
 use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus, Reason, ScheduleStatus, labels};
@@ -424,7 +424,7 @@ impl State {
                 keys.extend(self.around_run(key));
                 if let Some(record) = self.runs.remove(&place) {
                     self.stage_ends.remove(&record.meta.uid);
-                    self.unlink_nested(&record.meta);
+                    unlink(&mut self.nested, &record.meta);
                     self.groups.forget(&key.namespace, &key.name);
                     let pipeline = record.spec.get("pipeline").and_then(|name| name.as_str()).unwrap_or_default();
                     let of = (key.namespace.clone(), pipeline.to_owned());
@@ -449,25 +449,21 @@ impl State {
         keys
     }
 
-    fn unlink_nested(&mut self, meta: &Meta) {
-        let Some(owner) = &meta.owner else { return };
-        if let Some(nested) = self.nested.get_mut(&owner.uid) {
-            names::member_of(meta).iter().for_each(|member| drop(nested.remove(member)));
-            if nested.is_empty() {
-                self.nested.remove(&owner.uid);
-            }
-        }
-    }
-
     // Takes an experiment out of its run's stages; returns the run.
     fn unlink_stage(&mut self, meta: &Meta) -> Option<Key> {
-        let owner = meta.owner.as_ref().filter(|owner| owner.kind == "PipelineRun")?;
-        if let Some(stages) = self.stages.get_mut(&owner.uid) {
-            names::member_of(meta).iter().for_each(|member| drop(stages.remove(member)));
-            if stages.is_empty() {
-                self.stages.remove(&owner.uid);
-            }
-        }
+        let owner = unlink(&mut self.stages, meta)?;
         Some(Key::new(Kind::PipelineRun, &meta.namespace, &owner.name))
     }
+}
+
+// Takes what stands for a stage of a run out of what is known of that run, which it returns.
+fn unlink<'m>(children: &mut HashMap<String, BTreeMap<Member, String>>, meta: &'m Meta) -> Option<&'m Owner> {
+    let owner = meta.owner.as_ref().filter(|owner| owner.kind == "PipelineRun")?;
+    if let Some(members) = children.get_mut(&owner.uid) {
+        names::member_of(meta).iter().for_each(|member| drop(members.remove(member)));
+        if members.is_empty() {
+            children.remove(&owner.uid);
+        }
+    }
+    Some(owner)
 }

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::Report;
 use super::fan_out::fans_out;
+use super::{Report, check_uses};
 use crate::refs::{Expression, FieldPath, Head, Known};
 
 /// What a turn finds under `repeat`.
@@ -35,11 +35,6 @@ pub fn check(stage: &Value, at: &FieldPath, outer: &Known, report: &mut Report) 
         Ok(expression) if expression.uses().iter().all(|path| path.head != Head::Repeat) => {
             report.fault(at, "says the same after every turn: ask for what the turn brought, as in repeat.last.metrics.acc.last > 0.9");
         }
-        Ok(expression) => {
-            let known = outer.clone().allow(Head::Repeat, TURN);
-            if let Some(error) = expression.uses().iter().find_map(|path| known.check(path).err()) {
-                report.fault(at, error);
-            }
-        }
+        Ok(expression) => check_uses(&expression, &at, &outer.clone().allow(Head::Repeat, TURN), report),
     }
 }

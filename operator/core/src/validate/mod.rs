@@ -94,18 +94,9 @@ pub fn pipeline(spec: &Value) -> Report {
     for fault in dag::faults(stages) {
         report.faults.push(Fault { field: fault.field, message: fault.message });
     }
-    let names: Vec<&str> = stages.iter().filter_map(|stage| stage.get("name")?.as_str()).collect();
+    let names = names_of(stages, |_| true);
     let declared = params::declared(spec);
-    let fan_outs: Vec<&str> = stages
-        .iter()
-        .filter(|stage| fan_out::fans_out(stage))
-        .filter_map(|stage| stage.get("name")?.as_str())
-        .collect();
-    let nested: Vec<&str> = stages
-        .iter()
-        .filter(|stage| nested::is_nested(stage))
-        .filter_map(|stage| stage.get("name")?.as_str())
-        .collect();
+    let (fan_outs, nested) = (names_of(stages, fan_out::fans_out), names_of(stages, nested::is_nested));
     let gates = gate::values(stages);
     let outer = |known: Known| {
         let known = known.allow(Head::Stages, &names).fan_outs(&fan_outs).nested(&nested).gates(&gates);
@@ -133,6 +124,10 @@ pub fn pipeline(spec: &Value) -> Report {
     params::defaults(spec, &at, &mut report);
     one_admits(spec, &at, &mut report);
     report
+}
+
+fn names_of(stages: &[Value], is_meant: fn(&Value) -> bool) -> Vec<&str> {
+    stages.iter().filter(|stage| is_meant(stage)).filter_map(|stage| stage.get("name")?.as_str()).collect()
 }
 
 // A stage by itself; `outer` adds what lies outside of it to what it may refer to.
@@ -234,11 +229,13 @@ fn condition(when: &str, at: &FieldPath, known: &Known, report: &mut Report) {
         Ok(expression) if expression.scope() == Scope::Own && !expression.uses().is_empty() => {
             report.fault(at, "when is decided before the stage exists: it reads stages and pipeline, not the stage's own params, inputs or run");
         }
-        Ok(expression) => {
-            if let Some(error) = expression.uses().iter().find_map(|path| known.check(path).err()) {
-                report.fault(at, error);
-            }
-        }
+        Ok(expression) => check_uses(&expression, at, known, report),
+    }
+}
+
+fn check_uses(expression: &Expression, at: &FieldPath, known: &Known, report: &mut Report) {
+    if let Some(error) = expression.uses().iter().find_map(|path| known.check(path).err()) {
+        report.fault(at, error);
     }
 }
 

@@ -6,8 +6,19 @@ use super::Report;
 use crate::refs::FieldPath;
 
 /// What such a stage may have.
-const FIELDS: [&str; 10] =
-    ["name", "pipeline", "pipelineDigest", "params", "after", "when", "matrix", "count", "maxParallel", "failFast"];
+const FIELDS: [&str; 11] = [
+    "name",
+    "pipeline",
+    "pipelineDigest",
+    "params",
+    "after",
+    "when",
+    "matrix",
+    "count",
+    "maxParallel",
+    "failFast",
+    "repeat",
+];
 
 /// Whether a stage runs another pipeline.
 pub fn is_nested(stage: &Value) -> bool {
@@ -23,7 +34,7 @@ pub fn check(stage: &Value, at: &FieldPath, report: &mut Report) {
         return;
     }
     for (key, _) in crate::decide::object(Some(stage)) {
-        if !FIELDS.contains(&key.as_str()) && key != "repeat" {
+        if !FIELDS.contains(&key.as_str()) {
             let why =
                 "the stage runs another pipeline, which says what to run: hand params to it, or leave pipeline out";
             report.fault(at.key(&key), why);

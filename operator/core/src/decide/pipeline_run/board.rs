@@ -247,8 +247,8 @@ impl<'a> Board<'a> {
 
     fn start(&mut self, stage: &FrozenStage) -> StageStatus {
         let member = Member::stage(&stage.name);
-        if let Some(refusal) = self.snapshot.refusals.get(&member) {
-            return failed(&stage.name, Reason::InvalidTemplate, format!("the API server refuses it: {refusal}"));
+        if let Some(words) = self.refusal(&member) {
+            return failed(&stage.name, Reason::InvalidTemplate, words);
         }
         // A gate is no experiment: it takes no room.
         let has_room = self.room != Some(0) || stage.gate.is_some() && !self.suspended;
@@ -262,15 +262,7 @@ impl<'a> Board<'a> {
         if !stage.when.as_deref().is_some_and(fan_out::reads_coordinates) {
             match self.is_wanted(stage, &self.names(&known)) {
                 Err(words) => return failed(&stage.name, Reason::ReferenceUnresolved, words),
-                Ok(false) => {
-                    let when = stage.when.as_deref().unwrap_or_default();
-                    return state(
-                        &stage.name,
-                        Phase::Skipped,
-                        Reason::ConditionFalse,
-                        format!("when is false: {when}"),
-                    );
-                }
+                Ok(false) => return unwanted(stage),
                 Ok(true) => {}
             }
         }
@@ -288,6 +280,17 @@ impl<'a> Board<'a> {
         }
         let made = self.create(stage, &known, member, &Place::Alone);
         made.unwrap_or_else(|words| failed(&stage.name, Reason::ReferenceUnresolved, words))
+    }
+
+    /// Why the API server would not take what was to be made for a member, if it would not.
+    pub(super) fn refusal(&self, member: &Member) -> Option<String> {
+        self.snapshot.refusals.get(member).map(|refusal| format!("the API server refuses it: {refusal}"))
+    }
+
+    /// Asks the API server itself for a member or a turn that is recorded and not there.
+    pub(super) fn confirm(&mut self, stage: &FrozenStage, member: Member) {
+        let experiment = self.experiment_of(&member);
+        self.actions.push(Action::ConfirmStage { member, experiment, nested: stage.nested.is_some() });
     }
 
     /// A stage that had not `started`, or not ended, when the run was ended.
@@ -427,7 +430,14 @@ pub fn standing(status: &ExperimentStatus) -> (Phase, Option<Reason>, Option<&st
     }
 }
 
-fn summary(stage: &FrozenStage, child: &Child) -> StageStatus {
+/// A stage that its `when` leaves out.
+pub(super) fn unwanted(stage: &FrozenStage) -> StageStatus {
+    let when = stage.when.as_deref().unwrap_or_default();
+    state(&stage.name, Phase::Skipped, Reason::ConditionFalse, format!("when is false: {when}"))
+}
+
+/// A stage as what stands for it stands.
+pub(super) fn summary(stage: &FrozenStage, child: &Child) -> StageStatus {
     let (phase, reason, message) = child.standing();
     let message = message.map(str::to_owned);
     named(StageStatus { name: stage.name.clone(), phase, reason, message, ..StageStatus::default() }, child)

@@ -7,11 +7,10 @@ use cultivar_crds::{MemberEnds, MembersStatus, Phase, Reason, StageStatus};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-use super::board::{Board, Place, failed, state};
+use super::board::{Board, Place, failed, state, unwanted};
 use super::child::Child;
 use super::matrix::{Coordinates, FanOut};
 use super::{FrozenStage, values};
-use crate::decide::Action;
 use crate::domain::{Member, ranges, text};
 use crate::refs::{Expression, Head};
 
@@ -26,7 +25,7 @@ struct Members<'a> {
     fan_out: &'a FanOut,
     recorded: MembersStatus,
     /// Those that are there.
-    known: BTreeMap<u32, Child>,
+    known: BTreeMap<u32, &'a Child>,
     /// Those that have ended.
     ends: BTreeMap<u32, Phase>,
 }
@@ -35,7 +34,7 @@ impl Members<'_> {
     fn live(&self) -> impl Iterator<Item = &Child> {
         // After a crash a member may be recorded as ended here before it is so itself.
         let live = self.known.iter().filter(|(index, child)| !child.has_ended() && !self.ends.contains_key(index));
-        live.map(|(_, child)| child)
+        live.map(|(_, child)| *child)
     }
 
     fn count(&self, phase: Phase) -> u32 {
@@ -96,10 +95,12 @@ impl Members<'_> {
     }
 }
 
-impl Board<'_> {
-    fn members_of<'s>(&self, stage: &'s FrozenStage, fan_out: &'s FanOut) -> Members<'s> {
-        let known: BTreeMap<u32, Child> =
-            self.children_of(stage).map(|(index, child)| (index, child.clone())).collect();
+impl<'a> Board<'a> {
+    fn members_of<'s>(&self, stage: &'s FrozenStage, fan_out: &'s FanOut) -> Members<'s>
+    where
+        'a: 's,
+    {
+        let known: BTreeMap<u32, &Child> = self.children_of(stage).collect();
         let recorded = self.recorded(stage).and_then(|recorded| recorded.members.clone()).unwrap_or_default();
         let mut ends = values::ends(&recorded);
         for (index, child) in known.iter().filter(|(_, child)| child.has_ended()) {
@@ -115,19 +116,12 @@ impl Board<'_> {
         let open = members.recorded.total == 0
             || members.recorded.started < members.recorded.total
                 && (self.gives_up(&members) || self.room_for(&members) > 0);
-        // After a crash members may be known to be there before the end of what they were made from is.
-        let may_go_on =
-            stage.needs.iter().all(|need| self.states.get(need).is_some_and(|state| state.phase.is_terminal()));
-        if open && !may_go_on {
-            let status = members.status();
-            return StageStatus { members: Some(status.clone()), ..self.underway(&members, &status) };
+        if open && !self.may_go_on(stage) {
+            return self.underway(&members, members.status());
         }
         let known = match open.then(|| self.readable_by(stage)) {
             Some(Err(state)) if members.known.is_empty() && members.ends.is_empty() => return *state,
-            Some(Err(_)) => {
-                let status = members.status();
-                return StageStatus { members: Some(status.clone()), ..self.underway(&members, &status) };
-            }
+            Some(Err(_)) => return self.underway(&members, members.status()),
             Some(Ok(known)) => Some(known),
             None => None,
         };
@@ -195,8 +189,8 @@ impl Board<'_> {
         coordinates: &Coordinates,
         reads_coordinates: bool,
     ) -> Result<bool, String> {
-        if let Some(refusal) = self.snapshot.refusals.get(&member) {
-            return Err(format!("the API server refuses it: {refusal}"));
+        if let Some(words) = self.refusal(&member) {
+            return Err(words);
         }
         let mut matrix = coordinates.clone();
         matrix.insert("index".to_owned(), member.index.into());
@@ -219,9 +213,7 @@ impl Board<'_> {
             if self.snapshot.confirmed_gone.contains(&member) {
                 members.problem(index, "it was deleted before it ended");
             } else {
-                let experiment = self.experiment_of(&member);
-                let nested = members.stage.nested.is_some();
-                self.actions.push(Action::ConfirmStage { member, experiment, nested });
+                self.confirm(members.stage, member);
             }
         }
     }
@@ -233,50 +225,39 @@ impl Board<'_> {
 
     fn conclude(&self, members: &Members<'_>) -> StageStatus {
         let (name, status) = (&members.stage.name, members.status());
-        let with = |stage: StageStatus| StageStatus { members: Some(status.clone()), ..stage };
-        if status.total == 0 {
-            return with(state(name, Phase::Skipped, Reason::NoMembers, "the fan-out has no members"));
-        }
         let ended = u32::try_from(members.ends.len()).unwrap_or(u32::MAX);
-        if ended < status.total {
-            return with(self.underway(members, &status));
-        }
-        if self.cancel && status.cancelled > 0 {
-            return with(self.ended_with_the_run(name, "ended"));
-        }
-        if members.has_failed() {
-            return with(failed(name, Reason::MemberFailed, members.failures()));
-        }
-        if status.skipped == status.total {
-            let when = members.stage.when.as_deref().unwrap_or_default();
-            return with(state(name, Phase::Skipped, Reason::ConditionFalse, format!("when is false: {when}")));
-        }
-        with(StageStatus { name: name.clone(), phase: Phase::Completed, ..StageStatus::default() })
+        let whole = if status.total == 0 {
+            state(name, Phase::Skipped, Reason::NoMembers, "the fan-out has no members")
+        } else if ended < status.total {
+            return self.underway(members, status);
+        } else if self.cancel && status.cancelled > 0 {
+            self.ended_with_the_run(name, "ended")
+        } else if members.has_failed() {
+            failed(name, Reason::MemberFailed, members.failures())
+        } else if status.skipped == status.total {
+            unwanted(members.stage)
+        } else {
+            StageStatus { name: name.clone(), phase: Phase::Completed, ..StageStatus::default() }
+        };
+        StageStatus { members: Some(status), ..whole }
     }
 
-    fn underway(&self, members: &Members<'_>, status: &MembersStatus) -> StageStatus {
+    fn underway(&self, members: &Members<'_>, status: MembersStatus) -> StageStatus {
         let name = &members.stage.name;
-        if members.has_failed() {
-            return state(name, Phase::Running, Reason::MemberFailed, members.failures());
-        }
         let mut told = members.live().map(Child::standing);
-        let first = told.next();
-        match first {
+        let whole = match told.next() {
+            _ if members.has_failed() => state(name, Phase::Running, Reason::MemberFailed, members.failures()),
             // All of them wait: the first one says for what.
             Some((phase @ (Phase::Pending | Phase::Queued), reason, message))
                 if told.all(|(phase, ..)| phase != Phase::Running) =>
             {
-                StageStatus {
-                    name: name.clone(),
-                    phase,
-                    reason,
-                    message: message.map(str::to_owned),
-                    ..StageStatus::default()
-                }
+                let message = message.map(str::to_owned);
+                StageStatus { name: name.clone(), phase, reason, message, ..StageStatus::default() }
             }
             None if self.room == Some(0) && status.ends == MemberEnds::default() => self.waits_for_room(name),
             _ => StageStatus { name: name.clone(), phase: Phase::Running, ..StageStatus::default() },
-        }
+        };
+        StageStatus { members: Some(status), ..whole }
     }
 }
 

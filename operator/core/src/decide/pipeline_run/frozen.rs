@@ -208,22 +208,23 @@ pub fn freeze(pipeline: &PipelineRecord, run: &Value, sources: &Sources) -> Froz
     let last = spec.get("finally").and_then(Value::as_array).filter(|_| wanted.is_none()).map_or(0, Vec::len);
     let finally = stages.split_off(stages.len() - last);
     let on_failure = spec.get("onFailure").and_then(|value| OnFailure::deserialize(value).ok());
+    let params = super::params(spec, run);
+    let concurrency = match group(pipeline, &params) {
+        Ok(concurrency) => concurrency,
+        Err(message) => return Frozen::Refused { reason: Reason::ReferenceUnresolved, message },
+    };
     let frozen = FrozenPipeline {
-        params: super::params(spec, run),
+        params,
         stages,
         finally,
         outputs: outputs(spec, wanted.as_ref()),
         on_failure: on_failure.unwrap_or_default(),
         priority: spec.get("priority").and_then(Value::as_i64).and_then(|priority| i32::try_from(priority).ok()),
-        concurrency: None,
+        concurrency,
         run_timeout: spec.pointer("/timeouts/run").and_then(Value::as_str).map(str::to_owned),
         max_parallel: spec.get("maxParallel").and_then(|most| u32::deserialize(most).ok()),
     };
-    let concurrency = match group(pipeline, &frozen.params) {
-        Ok(concurrency) => concurrency,
-        Err(message) => return Frozen::Refused { reason: Reason::ReferenceUnresolved, message },
-    };
-    let frozen = serde_json::to_value(FrozenPipeline { concurrency, ..frozen }).unwrap_or(Value::Null);
+    let frozen = serde_json::to_value(&frozen).unwrap_or(Value::Null);
     let size = clone::canonical_json(&frozen).len();
     if size > MAX_FROZEN_PIPELINE {
         return Frozen::Refused {

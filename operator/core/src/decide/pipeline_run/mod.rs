@@ -131,27 +131,24 @@ fn is_suspended(snapshot: &Snapshot) -> bool {
 
 // A suspended run keeps its place in the line, and does not begin.
 fn may_begin(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) -> bool {
-    let its_turn = turn::is_its_turn(snapshot, plan);
-    if its_turn && is_suspended(snapshot) {
-        plan.status.phase = Phase::Pending;
-        plan.status.reason = Some(Reason::Suspended);
-        plan.status.message = Some("spec.suspend is true: nothing starts until it is false".to_owned());
-    }
-    if !its_turn || is_suspended(snapshot) {
+    if !turn::is_its_turn(snapshot, plan) {
         return false;
     }
-    match turn::place_in_group(snapshot, plan) {
-        Ok(place) => {
-            plan.actions.extend(place);
-            true
+    let (reason, message) = if is_suspended(snapshot) {
+        (Reason::Suspended, "spec.suspend is true: nothing starts until it is false".to_owned())
+    } else {
+        match turn::place_in_group(snapshot, plan) {
+            Ok(place) => {
+                plan.actions.extend(place);
+                return true;
+            }
+            Err(message) => (Reason::WaitingForGroup, message),
         }
-        Err(message) => {
-            plan.status.phase = Phase::Pending;
-            plan.status.reason = Some(Reason::WaitingForGroup);
-            plan.status.message = Some(text::message(message));
-            false
-        }
-    }
+    };
+    plan.status.phase = Phase::Pending;
+    plan.status.reason = Some(reason);
+    plan.status.message = Some(text::message(message));
+    false
 }
 
 fn begin(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {

@@ -7,9 +7,8 @@ use cultivar_crds::{Phase, Reason, Repeat, StageStatus};
 use serde_json::{Value, json};
 
 use super::FrozenStage;
-use super::board::{Board, Place, failed, state};
+use super::board::{Board, Place, failed, state, summary};
 use super::child::Child;
-use crate::decide::Action;
 use crate::domain::Member;
 use crate::refs::{Head, eval_bool};
 
@@ -21,24 +20,19 @@ impl Board<'_> {
             return self.turn(stage, 0, Value::Null);
         };
         let member = Member::of(&stage.name, turn);
-        let Some(child) = self.snapshot.children.get(&member).cloned() else {
+        let snapshot = self.snapshot;
+        let Some(child) = snapshot.children.get(&member) else {
             return self.lost_turn(stage, member, turn);
         };
-        let at_turn = |state: StageStatus| StageStatus { turn: Some(turn + 1), ..named(state, &child) };
-        let (phase, reason, message) = child.standing();
-        let told = StageStatus {
-            name: stage.name.clone(),
-            phase,
-            reason,
-            message: message.map(str::to_owned),
-            ..StageStatus::default()
-        };
-        if phase != Phase::Completed || !self.may_go_on(stage) {
-            let unsettled = phase == Phase::Completed;
-            let phase = if unsettled { Phase::Running } else { phase };
-            return at_turn(StageStatus { phase, ..told });
+        let at_turn = |state: StageStatus| StageStatus { turn: Some(turn + 1), ..named(state, child) };
+        let told = summary(stage, child);
+        if told.phase != Phase::Completed {
+            return at_turn(told);
         }
-        match self.holds(stage, repeat, turn, &child) {
+        if !self.may_go_on(stage) {
+            return at_turn(StageStatus { phase: Phase::Running, ..told });
+        }
+        match self.holds(stage, repeat, turn, child) {
             Err(words) => at_turn(failed(&stage.name, Reason::ReferenceUnresolved, words)),
             Ok(true) => at_turn(told),
             Ok(false) if turn + 1 >= repeat.max => {
@@ -70,8 +64,8 @@ impl Board<'_> {
 
     fn turn(&mut self, stage: &FrozenStage, turn: u32, last: Value) -> StageStatus {
         let member = Member::of(&stage.name, turn);
-        if let Some(refusal) = self.snapshot.refusals.get(&member) {
-            let words = format!("turn {}: the API server refuses it: {refusal}", turn + 1);
+        if let Some(words) = self.refusal(&member) {
+            let words = format!("turn {}: {words}", turn + 1);
             return StageStatus { turn: Some(turn + 1), ..failed(&stage.name, Reason::InvalidTemplate, words) };
         }
         let known = match self.readable_by(stage) {
@@ -98,11 +92,6 @@ impl Board<'_> {
             self.recorded(stage).cloned().unwrap_or_default()
         };
         StageStatus { name: stage.name.clone(), turn: Some(turn + 1), ..state }
-    }
-
-    fn confirm(&mut self, stage: &FrozenStage, member: Member) {
-        let experiment = self.experiment_of(&member);
-        self.actions.push(Action::ConfirmStage { member, experiment, nested: stage.nested.is_some() });
     }
 }
 

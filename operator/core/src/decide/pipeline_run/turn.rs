@@ -44,19 +44,18 @@ pub fn place_in_group(snapshot: &Snapshot, plan: &Plan<PipelineRunStatus>) -> Re
     let Some(Concurrency { group, limit }) = said.and_then(|said| Concurrency::deserialize(said).ok()) else {
         return Ok(None);
     };
+    // Who else is in the group is known once the group is.
+    if snapshot.run.status.pipeline_spec.is_none() {
+        return Err(format!("looks who else is in group {group}"));
+    }
     let limit = limit.unwrap_or(1);
     let mine = urgency(&snapshot.run);
     // Others that wait for something else hold nobody up.
     let waits = |other: &GroupRun| other.run.status.reason == Some(Reason::WaitingForGroup);
     let before = |other: &&GroupRun| other.has_begun || waits(other) && urgency(&other.run) < mine;
     let ahead: Vec<&str> = snapshot.group.iter().filter(before).map(|other| other.run.meta.name.as_str()).collect();
-    // Who else is in the group is known once the group is.
-    let is_known = snapshot.run.status.pipeline_spec.is_some();
-    if is_known && ahead.len() < limit as usize {
+    if ahead.len() < limit as usize {
         return Ok(Some(Action::EnterGroup { group, limit }));
-    }
-    if !is_known {
-        return Err(format!("looks who else is in group {group}"));
     }
     Err(format!("of group {group} {limit} may run at a time; before it comes {}", text::some_of(&ahead, 4)))
 }
