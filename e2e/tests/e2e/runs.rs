@@ -32,11 +32,12 @@ pub async fn a_deadline_ends_the_run(case: &Case) -> Result<()> {
 /// A suspended run starts nothing more until it is resumed.
 pub async fn a_suspended_run_waits_for_a_person(case: &Case) -> Result<()> {
     let spec = json!({"stages": [
-        stage("first", root(&[("duration", "8s")])),
+        stage("first", root(&[("duration", "20s")])),
         stage("second", with(root(&[]), json!({"after": [{"stage": "first"}]}))),
     ]});
     case.pipeline("paused", spec).await?;
-    case.wait("PipelineRun", "paused-1", |run| summary(run, "first")["phase"] == "Running").await?;
+    // Long before the first stage ends: what the run's status tells of it may come seconds later.
+    case.wait("PipelineRun", "paused-1", |run| run["status"]["phase"] == "Running").await?;
     let suspend = async |value: bool| {
         let patch = json!({"spec": {"suspend": value}});
         case.server.patch("PipelineRun", &case.namespace, "paused-1", &patch).await
