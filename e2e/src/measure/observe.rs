@@ -45,17 +45,44 @@ pub struct Moments {
 /// Chain and stage.
 pub type Place = (String, String);
 
+/// From a Job's creation until its pod has ended or is gone: what a queue counts as held.
+#[derive(Debug, Clone)]
+pub struct Hold {
+    /// Whose Job it is.
+    pub place: Place,
+    /// The Job's creation.
+    pub since: Instant,
+    /// The end of its pod, or of the Job if it never had one.
+    pub until: Option<Instant>,
+}
+
 /// What has been seen so far.
 #[derive(Debug, Default)]
 pub struct Book {
     /// Per chain and stage.
     pub moments: HashMap<Place, Moments>,
+    /// Every Job, by name, those that were stopped for others too.
+    pub holds: HashMap<String, Hold>,
     /// Jobs with the condition Complete.
     pub jobs_complete: HashMap<String, Instant>,
     /// Runs in a terminal phase: when, and which.
     pub runs_ended: HashMap<String, (Instant, String)>,
     /// Pods that have ended.
     pub pods_ended: usize,
+}
+
+impl Book {
+    fn release(&mut self, job: &str, now: Instant) {
+        if let Some(hold) = self.holds.get_mut(job) {
+            hold.until.get_or_insert(now);
+        }
+    }
+}
+
+/// What a watch tells of an object.
+enum News<S> {
+    Here(S),
+    Gone(S),
 }
 
 /// Watches a namespace until it is dropped.
@@ -116,25 +143,39 @@ impl Observer {
         let mut watches = JoinSet::new();
         let ready = Arc::new(tokio::sync::Semaphore::new(0));
         let follow = Follow { client, namespace, book: &book, news: &news, ready: &ready };
-        follow.spawn("Pod", &mut watches, move |book, pod: SlimPod, now| {
-            let Some(place) = place(pod.metadata.labels.as_ref(), marks) else { return };
+        follow.spawn("Pod", &mut watches, move |book, news: News<SlimPod>, now| {
+            let (News::Here(pod) | News::Gone(pod)) = &news;
+            let labels = pod.metadata.labels.as_ref();
+            let job = labels.and_then(|labels| labels.get("batch.kubernetes.io/job-name"));
+            if let Some(job) = job.filter(|_| matches!(news, News::Gone(_)) || has_ended(pod)) {
+                book.release(job, now);
+            }
+            let Some(place) = place(labels, marks).filter(|_| matches!(news, News::Here(_))) else { return };
             let moments = book.moments.entry(place).or_default();
             moments.pod.get_or_insert(now);
-            if has_ended(&pod) && moments.ended.is_none() {
+            if has_ended(pod) && moments.ended.is_none() {
                 moments.ended = Some(now);
                 book.pods_ended += 1;
             }
         });
-        follow.spawn("Job", &mut watches, move |book, job: Object<NotUsed, JobStatus>, now| {
+        follow.spawn("Job", &mut watches, move |book, news: News<Object<NotUsed, JobStatus>>, now| {
+            let job = match news {
+                News::Here(job) => job,
+                // Its pod, if it had one, has gone before it.
+                News::Gone(job) => return book.release(&job.metadata.name.unwrap_or_default(), now),
+            };
+            let name = job.metadata.name.unwrap_or_default();
             if let Some(place) = place(job.metadata.labels.as_ref(), marks) {
-                book.moments.entry(place).or_default().job.get_or_insert(now);
+                book.moments.entry(place.clone()).or_default().job.get_or_insert(now);
+                book.holds.entry(name.clone()).or_insert(Hold { place, since: now, until: None });
             }
             let conditions = job.status.unwrap_or_default().conditions;
             if conditions.iter().any(|condition| condition.kind == "Complete" && condition.status == "True") {
-                book.jobs_complete.entry(job.metadata.name.unwrap_or_default()).or_insert(now);
+                book.jobs_complete.entry(name).or_insert(now);
             }
         });
-        follow.spawn("PipelineRun", &mut watches, |book, run: Object<NotUsed, RunStatus>, now| {
+        follow.spawn("PipelineRun", &mut watches, |book, news: News<Object<NotUsed, RunStatus>>, now| {
+            let News::Here(run) = news else { return };
             let phase = run.status.unwrap_or_default().phase.unwrap_or_default();
             if matches!(phase.as_str(), "Completed" | "Failed" | "Cancelled" | "Skipped") {
                 book.runs_ended.entry(run.metadata.name.unwrap_or_default()).or_insert((now, phase));
@@ -196,7 +237,7 @@ impl Follow<'_> {
         &self,
         kind: &str,
         watches: &mut JoinSet<()>,
-        note: impl Fn(&mut Book, Object<NotUsed, S>, Instant) + Send + 'static,
+        note: impl Fn(&mut Book, News<Object<NotUsed, S>>, Instant) + Send + 'static,
     ) where
         S: Clone + Default + std::fmt::Debug + DeserializeOwned + Serialize + Send + Sync + 'static,
     {
@@ -205,15 +246,21 @@ impl Follow<'_> {
         watches.spawn(async move {
             let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
             while let Some(event) = events.next().await {
-                match event {
-                    Ok(Event::Apply(object) | Event::InitApply(object)) => {
-                        note(&mut lock(&book), object, Instant::now());
-                        news.notify_waiters();
+                let told = match event {
+                    Ok(Event::Apply(object) | Event::InitApply(object)) => News::Here(object),
+                    Ok(Event::Delete(object)) => News::Gone(object),
+                    Ok(Event::Init) => continue,
+                    Ok(Event::InitDone) => {
+                        ready.add_permits(1);
+                        continue;
                     }
-                    Ok(Event::InitDone) => ready.add_permits(1),
-                    Ok(Event::Init | Event::Delete(_)) => {}
-                    Err(error) => eprintln!("a measuring watch broke, this round's gaps are wrong: {error}"),
-                }
+                    Err(error) => {
+                        eprintln!("a measuring watch broke, this round's gaps are wrong: {error}");
+                        continue;
+                    }
+                };
+                note(&mut lock(&book), told, Instant::now());
+                news.notify_waiters();
             }
         });
     }

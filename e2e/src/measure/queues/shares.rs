@@ -29,6 +29,7 @@ pub struct Played {
     share_error: f64,
     compared: usize,
     admission_writes: f64,
+    taken_back: usize,
     status_writes: f64,
     cpu_seconds: f64,
     peak_memory: u64,
@@ -76,20 +77,23 @@ async fn run(session: &Session, namespace: &str, operator: &Operator) -> Result<
     let (before, cpu_before) = (settled(operator).await?, operator.usage()?.cpu_seconds);
     let begun = Instant::now();
     session.create_all((0..RUNS).map(|index| experiment(namespace, index)).collect()).await?;
-    observer.until("the end of every pod", LIMIT, |book| book.pods_ended == RUNS).await?;
-    let total = begun.elapsed().as_secs_f64();
+    // A run that was taken back is complete with its second Job.
+    observer.until("the end of every run", LIMIT, |book| book.jobs_complete.len() == RUNS).await?;
     let after = settled(operator).await?;
     let cpu_seconds = operator.usage()?.cpu_seconds - cpu_before;
     let writes = difference(&before, &after);
     let count = |name: &str| writes.get(name).copied().unwrap_or(0.0);
     let book = observer.book();
+    let last = book.holds.values().filter_map(|hold| hold.until).max();
+    let total = last.map_or(0.0, |last| last.saturating_duration_since(begun).as_secs_f64());
     let (share_error, compared) = errors(&book, begun);
     Ok(Played {
         total,
         peak_held: (0..total as u32).map(|second| held(&book, begun, second).iter().sum()).max().unwrap_or(0),
         share_error,
         compared,
-        admission_writes: count("Job create") / RUNS as f64,
+        admission_writes: count("Job create") / book.holds.len() as f64,
+        taken_back: book.holds.len() - RUNS,
         status_writes: count("Experiment status") / RUNS as f64,
         cpu_seconds,
         peak_memory: 0,
@@ -110,15 +114,13 @@ fn experiment(namespace: &str, index: usize) -> Value {
     })
 }
 
-// How many runs of each queue held a GPU at a second: from the Job's creation to the pod's end.
+// How many runs of each queue held a GPU at a second.
 fn held(book: &Book, begun: Instant, second: u32) -> [usize; QUEUES] {
     let moment = begun + Duration::from_secs(second.into());
     let mut held = [0; QUEUES];
-    for ((_, name), moments) in &book.moments {
-        let started = moments.job.is_some_and(|job| job <= moment);
-        let ended = moments.ended.is_some_and(|ended| ended <= moment);
-        let index = (0..QUEUES).find(|index| queue(*index) == *name);
-        if let Some(index) = index.filter(|_| started && !ended) {
+    for hold in book.holds.values() {
+        let holds = hold.since <= moment && hold.until.is_none_or(|until| moment < until);
+        if let Some(index) = (0..QUEUES).find(|index| holds && queue(*index) == hold.place.1) {
             held[index] += 1;
         }
     }
@@ -173,7 +175,7 @@ pub fn report(report: &mut Report, played: &Played) {
     report.line(
         format!("{name}: writes per admission / status writes per run"),
         format!("{:.2} / {:.2}", played.admission_writes, played.status_writes),
-        String::new(),
+        format!("{} taken back while the cluster filled", played.taken_back),
         "1",
         Some(played.admission_writes <= 1.0),
     );
@@ -189,6 +191,7 @@ pub fn report(report: &mut Report, played: &Played) {
     report.put("cluster", "seconds_compared", json!(played.compared));
     report.put("cluster", "most_held", json!(played.peak_held));
     report.put("cluster", "writes_per_admission", rounded(played.admission_writes));
+    report.put("cluster", "taken_back", json!(played.taken_back));
     report.put("cluster", "status_writes_per_run", rounded(played.status_writes));
     report.put("cluster", "cpu_ms_per_run", rounded(played.cpu_seconds * 1e3 / RUNS as f64));
     report.put("cluster", "peak_memory", json!(played.peak_memory));
