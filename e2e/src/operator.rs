@@ -51,6 +51,8 @@ pub struct Operator {
 pub struct Usage {
     /// CPU time of user and system, in seconds.
     pub cpu_seconds: f64,
+    /// Resident memory now, in bytes.
+    pub memory: u64,
     /// Most resident memory so far, in bytes.
     pub peak_memory: u64,
 }
@@ -206,10 +208,13 @@ impl Operator {
         let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
         let ticks: f64 = [11, 12].iter().filter_map(|at| fields.get(*at)?.parse::<f64>().ok()).sum();
         let status = read("status")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        let bytes = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key));
+            let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+            kilobytes.unwrap_or(0) * 1024
+        };
         // Linux counts 100 ticks a second on every architecture that it shows them on.
-        Ok(Usage { cpu_seconds: ticks / 100.0, peak_memory: kilobytes.unwrap_or(0) * 1024 })
+        Ok(Usage { cpu_seconds: ticks / 100.0, memory: bytes("VmRSS:"), peak_memory: bytes("VmHWM:") })
     }
 }
 

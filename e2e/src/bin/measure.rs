@@ -1,7 +1,7 @@
-//! `cargo measure [pipelines|data|queues|language]`: how fast pipelines are and what they cost, beside plain Jobs; how fast
-//! data moves, beside boto3; how fast runs are admitted; how long deciding about a large run takes.
+//! `cargo measure [pipelines|data|queues|language|history]`: how fast pipelines are and what they cost, beside plain Jobs; how fast
+//! data moves, beside boto3; how fast runs are admitted; how long deciding about a large run takes; what a long history costs.
 //!
-//! In: the command line. Out: a table with the goals beside the numbers, and `target/measure/{pipelines,data,queues,language}.json`.
+//! In: the command line. Out: a table with the goals beside the numbers, and `target/measure/{pipelines,data,queues,language,history}.json`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -39,6 +39,21 @@ enum What {
     Queues(QueueOptions),
     /// How long one pass over a large run takes: fan-outs of 10,000 members, chains of 1,000 stages; no cluster.
     Language,
+    /// The operator's memory beside tens of thousands of finished experiments.
+    History(HistoryOptions),
+}
+
+#[derive(clap::Args)]
+struct HistoryOptions {
+    /// How many have finished.
+    #[arg(long, default_value_t = measure::history::FINISHED)]
+    finished: usize,
+    /// Name of the cluster; one that is up already is used and left up.
+    #[arg(long, default_value = "measure")]
+    name: String,
+    /// A compiled operator; by default it is compiled from this work tree as for its image.
+    #[arg(long)]
+    operator: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -106,6 +121,7 @@ fn main() -> ExitCode {
         What::Data(options) => moved(options),
         What::Queues(options) => admitted(&options),
         What::Language => decided(),
+        What::History(options) => remembered(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -204,21 +220,47 @@ fn decided() -> Result<()> {
     keep(&report, "language", "Passes of the pure core in one process, 30 of each; no API server takes part in them.")
 }
 
+fn remembered(options: &HistoryOptions) -> Result<()> {
+    let ui = Ui::new("measure-history");
+    let load_before = load_average();
+    let played = on_cluster(&options.name, options.operator.as_ref(), &ui, |session| {
+        ui.step(&format!("{} finished experiments", options.finished), |_| {
+            measure::history::play(session, options.finished)
+        })
+    });
+    let mut report = measure::history::report(&played?);
+    report.about(BTreeMap::from([("load_average_before", load_before)]));
+    keep(&report, "history", "The operator begins anew beside each number of finished experiments.")
+}
+
 fn shared(options: &QueueOptions, report: &mut Report, ui: &Ui) -> Result<()> {
-    let binary = match &options.operator {
+    let played = on_cluster(&options.name, options.operator.as_ref(), ui, |session| {
+        ui.step("four queues share 480 GPUs", |_| measure::queues::shares::play(session))
+    });
+    measure::queues::shares::report(report, &played?);
+    Ok(())
+}
+
+// On simulated nodes; the cluster goes again unless it was up before.
+fn on_cluster<T>(
+    name: &str,
+    operator: Option<&PathBuf>,
+    ui: &Ui,
+    play: impl FnOnce(&Session) -> Result<T>,
+) -> Result<T> {
+    let binary = match operator {
         Some(binary) => binary.clone(),
         None => ui.step("compile the operator", |_| compile_operator(Build::Static))?,
     };
-    let was_up = Cluster::find(&options.name).is_ok();
-    let cluster = Cluster::builder(&options.name)?.nodes(NODES).real_node(false).up(ui)?;
+    let was_up = Cluster::find(name).is_ok();
+    let cluster = Cluster::builder(name)?.nodes(NODES).real_node(false).up(ui)?;
     let played = operator::install_definitions(&cluster)
         .and_then(|()| Session::new(&cluster, binary, "warn"))
-        .and_then(|session| ui.step("four queues share 480 GPUs", |_| measure::queues::shares::play(&session)));
+        .and_then(|session| play(&session));
     if !was_up {
-        Cluster::down(&options.name, ui)?;
+        Cluster::down(name, ui)?;
     }
-    measure::queues::shares::report(report, &played?);
-    Ok(())
+    played
 }
 
 fn keep(report: &Report, name: &str, note: &str) -> Result<()> {

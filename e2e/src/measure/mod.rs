@@ -6,6 +6,7 @@
 
 mod bare;
 pub mod data;
+pub mod history;
 pub mod language;
 pub mod observe;
 pub mod queues;

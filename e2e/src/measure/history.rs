@@ -1,0 +1,175 @@
+//! What a long history costs: an operator in a cluster with tens of thousands of finished experiments.
+//!
+//! In: a session. Out: the operator's memory and its time to begin, with few and with many finished experiments. One
+//! experiment is run for real; the others are made with what it came to, so that nothing is left for the operator to do.
+
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use serde_json::{Value, json};
+
+use super::report::{Report, rounded, seconds};
+use super::scenario::{Session, settled};
+use crate::error::{Error, Result};
+use crate::operator::{Operator, Options};
+
+/// Finished experiments.
+pub const FINISHED: usize = 50_000;
+const FEW: usize = 10;
+/// Requests in flight while they are made.
+const CREATORS: usize = 32;
+const MEBIBYTES: f64 = 256.0;
+const MODEL: &str = "model";
+
+/// An operator that has begun beside so many finished experiments.
+struct Begun {
+    finished: usize,
+    ready_seconds: f64,
+    cpu_seconds: f64,
+    memory: u64,
+    peak_memory: u64,
+    writes: f64,
+}
+
+/// What it came to.
+pub struct Played {
+    begun: Vec<Begun>,
+    object_bytes: usize,
+}
+
+/// Makes the history, and begins beside it.
+///
+/// # Errors
+/// The API server or the operator fails.
+pub fn play(session: &Session, finished: usize) -> Result<Played> {
+    let namespace = session.namespace();
+    let made = make_one(session, &namespace)?;
+    let mut begun = Vec::new();
+    let mut there = 0;
+    for count in [FEW, finished] {
+        session.runtime.block_on(fill(session, &namespace, &made, there..count))?;
+        there = count;
+        begun.push(begin(session, count)?);
+    }
+    session.clear(&namespace)?;
+    Ok(Played { begun, object_bytes: serde_json::to_string(&made).map_or(0, |text| text.len()) })
+}
+
+// Runs one experiment, and returns it as it ended.
+fn make_one(session: &Session, namespace: &str) -> Result<Value> {
+    session.runtime.block_on(session.server.namespace(namespace))?;
+    let options = Options { log_filter: session.log_filter.clone(), ..Options::default() };
+    let operator = Operator::start(&session.operator, &session.cluster, &options)?;
+    let made = session.runtime.block_on(async {
+        session.server.create(&experiment(namespace, MODEL)).await?;
+        let completed = |object: &Value| object["status"]["phase"] == "Completed";
+        session.server.wait("Experiment", namespace, MODEL, Duration::from_secs(60), completed).await?;
+        settled(&operator).await?;
+        let made = session.server.get("Experiment", namespace, MODEL).await?;
+        made.ok_or_else(|| Error::new("the experiment that was run is gone"))
+    })?;
+    operator.stop()?;
+    Ok(made)
+}
+
+// Of a usual size: a program with some parameters, inputs and outputs, that reports some metrics.
+fn experiment(namespace: &str, name: &str) -> Value {
+    let metric = |index: i32| {
+        (format!("val/metric-{index}"), json!({"last": 0.5, "min": 0.1, "max": 0.9, "step": 1000 + index}))
+    };
+    let artifact = |name: &str| {
+        let uri = format!("s3://artifacts/{namespace}/experiments/7f3a41c0/1/{name}.bin");
+        let digest = format!("sha256:{}", "a1".repeat(32));
+        json!({"name": name, "type": "Model", "uri": uri, "digest": digest, "size": 123_456_789})
+    };
+    let result = json!({
+        "metrics": (0..8).map(metric).collect::<serde_json::Map<_, _>>(),
+        "artifacts": [artifact("model"), artifact("report")],
+    });
+    let params: serde_json::Map<String, Value> =
+        (0..8).map(|index| (format!("parameter-{index}"), json!(0.001 * f64::from(index)))).collect();
+    json!({
+        "apiVersion": "cultivar.dev/v1alpha1",
+        "kind": "Experiment",
+        "metadata": {"name": name, "namespace": namespace, "labels": {"team": "vision", "dataset": "digits"}},
+        "spec": {
+            "image": format!("registry.example/vision/train@sha256:{}", "b2".repeat(32)),
+            "command": ["python", "-m", "vision.train"],
+            "args": (0..8).map(|index| format!("--parameter-{index}=${{params[\"parameter-{index}\"]}}")).collect::<Vec<_>>(),
+            "params": params,
+            "env": [{"name": "OMP_NUM_THREADS", "value": "4"}, {"name": "PYTHONUNBUFFERED", "value": "1"}],
+            "resources": {"limits": {"nvidia.com/gpu": 1, "memory": "16Gi"}, "requests": {"cpu": 4}},
+            "timeouts": {"run": "8h"},
+            "podTemplate": {"metadata": {"annotations": {"sim/duration": "100ms", "sim/message": result.to_string()}}},
+        },
+    })
+}
+
+// Each is created, and then ends: the API server takes no status with a new object.
+async fn fill(session: &Session, namespace: &str, made: &Value, which: std::ops::Range<usize>) -> Result<()> {
+    let status = json!({"status": made["status"]});
+    let mut answers = futures::stream::iter(which)
+        .map(|index| {
+            let (server, status, name) = (session.server.clone(), &status, format!("run-{index:06}"));
+            async move {
+                let manifest = json!({
+                    "apiVersion": made["apiVersion"], "kind": made["kind"], "spec": made["spec"],
+                    "metadata": {"name": name, "namespace": namespace, "labels": made["metadata"]["labels"]},
+                });
+                server.create(&manifest).await?;
+                server.patch_status("Experiment", namespace, &name, status).await
+            }
+        })
+        .buffer_unordered(CREATORS);
+    while let Some(answer) = answers.next().await {
+        answer?;
+    }
+    Ok(())
+}
+
+fn begin(session: &Session, finished: usize) -> Result<Begun> {
+    let options = Options { log_filter: session.log_filter.clone(), ..Options::default() };
+    let started = Instant::now();
+    let operator = Operator::start(&session.operator, &session.cluster, &options)?;
+    let ready_seconds = started.elapsed().as_secs_f64();
+    let metrics = session.runtime.block_on(settled(&operator))?;
+    let usage = operator.usage()?;
+    operator.stop()?;
+    Ok(Begun {
+        finished,
+        ready_seconds,
+        cpu_seconds: usage.cpu_seconds,
+        memory: usage.memory,
+        peak_memory: usage.peak_memory,
+        writes: metrics.writes().iter().filter(|(name, _)| !name.starts_with("Lease")).map(|(_, count)| count).sum(),
+    })
+}
+
+/// Its lines.
+pub fn report(played: &Played) -> Report {
+    let mut report = Report::default();
+    for begun in &played.begun {
+        let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        let name = format!("{} finished experiments of {} bytes", begun.finished, played.object_bytes);
+        report.line(
+            format!("{name}: operator's memory / peak"),
+            format!("{:.0} / {:.0} MiB", mebibytes(begun.memory), mebibytes(begun.peak_memory)),
+            String::new(),
+            "< 256 MiB",
+            Some(mebibytes(begun.peak_memory) < MEBIBYTES),
+        );
+        report.line(
+            format!("{name}: until it is ready / CPU / writes"),
+            format!("{} / {} / {}", seconds(begun.ready_seconds), seconds(begun.cpu_seconds), begun.writes),
+            String::new(),
+            "no write",
+            Some(begun.writes == 0.0),
+        );
+        let key = format!("finished_{}", begun.finished);
+        report.put(&key, "ready_seconds", rounded(begun.ready_seconds));
+        report.put(&key, "cpu_seconds", rounded(begun.cpu_seconds));
+        report.put(&key, "memory", json!(begun.memory));
+        report.put(&key, "peak_memory", json!(begun.peak_memory));
+    }
+    report
+}
