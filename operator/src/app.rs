@@ -6,6 +6,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,9 @@ use crate::webhook;
 
 /// A loop that does not beat for this long is taken for dead.
 const STANDSTILL: Duration = Duration::from_secs(60);
+
+/// How often what has become history is packed.
+const PACK_EVERY: Duration = Duration::from_secs(2);
 
 /// Starts every task of the operator.
 pub fn start(client: Client, settings: &Settings, metrics: Metrics, tasks: &mut Tasks) {
@@ -89,6 +93,13 @@ pub fn start(client: Client, settings: &Settings, metrics: Metrics, tasks: &mut 
         // What is held must be known before anything is admitted.
         wait_for(&known, &beat, &stop).await;
         queues::run(admission, leads, beat, stop).await
+    });
+    let (history, stop) = (Arc::clone(&index), tasks.stop());
+    tasks.spawn("history", async move {
+        while stop.run_until_cancelled(tokio::time::sleep(PACK_EVERY)).await.is_some() {
+            history.pack();
+        }
+        Ok::<_, Infallible>(())
     });
     let stores = Stores::new(settings.store.clone());
     let act = Act::new(calls(), Arc::clone(&index), metrics.clone(), stores, Arc::clone(&queues));

@@ -22,6 +22,9 @@ use crate::control::wakeups::Wakeups;
 use crate::queues::{Held, Queues};
 use crate::telemetry::metrics;
 
+/// A few milliseconds of work.
+const PACKED_AT_ONCE: usize = 100;
+
 /// A kind with a controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
@@ -120,16 +123,12 @@ impl Index {
             for kind in Kind::ALL {
                 state.of(kind).forget_all();
             }
-            let experiments = state.experiments.iter().map(|slot| (Kind::Experiment, &slot.stored.meta));
-            let runs = state.runs.iter().map(|slot| (Kind::PipelineRun, &slot.stored.meta));
-            let pipelines = state.pipelines.iter().map(|slot| (Kind::Pipeline, &slot.stored.meta));
-            let schedules = state.schedules.iter().map(|slot| (Kind::Schedule, &slot.stored.meta));
-            experiments
-                .chain(runs)
-                .chain(pipelines)
-                .chain(schedules)
-                .map(|(kind, meta)| Key::new(kind, &meta.namespace, &meta.name))
-                .collect()
+            let experiments = state.experiments.iter().map(|(name, _)| (Kind::Experiment, name));
+            let runs = state.runs.iter().map(|(name, _)| (Kind::PipelineRun, name));
+            let pipelines = state.pipelines.iter().map(|(name, _)| (Kind::Pipeline, name));
+            let schedules = state.schedules.iter().map(|(name, _)| (Kind::Schedule, name));
+            let all = experiments.chain(runs).chain(pipelines).chain(schedules);
+            all.map(|(kind, (namespace, name))| Key::new(kind, namespace, name)).collect()
         };
         self.wake(keys);
     }
@@ -274,7 +273,7 @@ impl Index {
         let jobs = of(state.jobs.get(&key.place()));
         let pods: Vec<_> = state.pods.get(&key.place()).into_iter().flat_map(BTreeMap::values).cloned().collect();
         let slot = state.experiments.get(&key.place());
-        let bearer = slot.map(|slot| bearer(slot.current())).unwrap_or_default();
+        let bearer = slot.map(|slot| bearer(&slot.current())).unwrap_or_default();
         (slot.is_some(), Held { bearer, holds: holds(&jobs, &pods) })
     }
 
@@ -311,7 +310,7 @@ impl Index {
     pub fn enter_group(&self, key: &Key, group: &str, limit: u32) -> bool {
         let mut state = self.lock();
         let Some(slot) = state.runs.get(&key.place()) else { return false };
-        let run = Arc::clone(slot.current());
+        let run = slot.current();
         let begun = state.group_of(&key.namespace, &run).iter().filter(|other| other.has_begun).count();
         if begun >= limit as usize {
             return false;
@@ -347,12 +346,18 @@ impl Index {
         self.lock().stage_ends.get(run_uid).copied()
     }
 
+    /// Packs what has become history: from time to time, and a little each time, since all else waits meanwhile.
+    pub fn pack(&self) {
+        self.lock().experiments.pack(PACKED_AT_ONCE);
+        self.lock().runs.pack(PACKED_AT_ONCE);
+    }
+
     /// Phases of the live objects that have one, by kind, for the metrics.
     pub fn phases(&self) -> [(Kind, Vec<Phase>); 2] {
         let state = self.lock();
         [
-            (Kind::Experiment, state.experiments.iter().map(|slot| slot.current().status.phase).collect()),
-            (Kind::PipelineRun, state.runs.iter().map(|slot| slot.current().status.phase).collect()),
+            (Kind::Experiment, state.experiments.iter().map(|(_, slot)| slot.phase()).collect()),
+            (Kind::PipelineRun, state.runs.iter().map(|(_, slot)| slot.phase()).collect()),
         ]
     }
 

@@ -12,6 +12,7 @@ mod links;
 mod outsiders;
 pub mod raw;
 mod schedules;
+mod slot;
 pub mod snapshot;
 mod state;
 mod store;

@@ -4,9 +4,9 @@ use cultivar_core::decide::schedule::Snapshot;
 use cultivar_core::domain::ScheduleRecord;
 use cultivar_crds::{ScheduleStatus, labels};
 use jiff::Timestamp;
-use std::sync::Arc;
 
 use super::index::{Index, Key, Kind};
+use super::slot::Slot;
 use super::snapshot::{View, place};
 use super::state::State;
 
@@ -24,7 +24,7 @@ impl State {
     pub(super) fn apply_schedule(&mut self, record: ScheduleRecord) -> Vec<Key> {
         let key = Key::new(Kind::Schedule, &record.meta.namespace, &record.meta.name);
         let pipeline = pipeline_of(&record);
-        let before = self.schedules.get(&key.place()).map(|slot| Arc::clone(&slot.stored));
+        let before = self.schedules.get(&key.place()).map(Slot::stored);
         if before.as_ref().is_some_and(|before| before.meta.uid != record.meta.uid) {
             self.refusals.remove(&key);
         }
@@ -52,17 +52,17 @@ impl Index {
     pub fn schedule(&self, key: &Key, now: Timestamp) -> Option<View<Snapshot, ScheduleStatus>> {
         let state = self.lock();
         let slot = state.schedules.get(&place(key))?;
-        let of = (key.namespace.clone(), pipeline_of(&slot.stored));
+        let of = (key.namespace.clone(), pipeline_of(&slot.stored()));
         let runs = state.runs_of.get(&of).into_iter().flatten();
         let runs = runs.filter_map(|name| state.runs.get(&(key.namespace.clone(), name.clone())));
-        let runs = runs.filter(|slot| slot.stored.meta.label(labels::SCHEDULE) == Some(&key.name));
+        let runs = runs.filter(|slot| slot.head().label(labels::SCHEDULE) == Some(&key.name));
         let snapshot = Snapshot {
-            schedule: (**slot.current()).clone(),
-            pipeline: state.pipelines.get(&of).map(|slot| Arc::clone(slot.current())),
-            runs: runs.map(|slot| Arc::clone(slot.current())).collect(),
+            schedule: (*slot.current()).clone(),
+            pipeline: state.pipelines.get(&of).map(Slot::current),
+            runs: runs.map(Slot::current).collect(),
             refusal: state.refusals.get(key).cloned(),
             now,
         };
-        Some(View { snapshot, stored: Arc::clone(&slot.stored) })
+        Some(View { snapshot, stored: slot.stored() })
     }
 }

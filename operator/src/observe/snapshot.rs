@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use super::groups;
 use super::index::{Index, Key};
+use super::slot::{Slot, Status};
 use super::state::State;
 
 /// A snapshot, and the record as the API server stores it.
@@ -53,16 +54,16 @@ impl Index {
         let pods = state.pods.get(&place(key)).into_iter().flat_map(BTreeMap::values);
         let suspended = jobs.iter().find(|job| job.suspended).map(|job| job.uid.clone());
         let snapshot = experiment::Snapshot {
-            experiment: (**record).clone(),
+            experiment: (*record).clone(),
             sources: if frozen { Sources::new() } else { state.sources(&key.namespace, queries_of(&record.spec)) },
-            referred: if record.meta.deleting { state.referred(record) } else { BTreeSet::new() },
+            referred: if record.meta.deleting { state.referred(&record) } else { BTreeSet::new() },
             jobs,
             pods: pods.cloned().collect(),
             in_use: state.links.in_use(&key.namespace, &key.name),
             confirmed: state.confirmed.get(key).and_then(|confirmed| confirmed.attempt),
             refusal: state.refusals.get(key).cloned(),
             queueing: match template.get("admission") {
-                None => self.queues.of(key, queue_of(record, template)),
+                None => self.queues.of(key, queue_of(&record, template)),
                 // The queues here have no say.
                 Some(_) => Queueing { kueue: self.queues.of_kueue(key, suspended), ..Queueing::default() },
             },
@@ -72,7 +73,7 @@ impl Index {
             producers: state.producers_of(&key.namespace, template),
             now,
         };
-        Some(View { snapshot, stored: Arc::clone(&slot.stored) })
+        Some(View { snapshot, stored: slot.stored() })
     }
 
     /// A run, or nothing if it is gone.
@@ -86,7 +87,7 @@ impl Index {
         let run = slot.current();
         let name = run.spec.get("pipeline").and_then(|name| name.as_str()).unwrap_or_default();
         let of = (key.namespace.clone(), name.to_owned());
-        let pipeline = state.pipelines.get(&of).map(|slot| Arc::clone(slot.current()));
+        let pipeline = state.pipelines.get(&of).map(Slot::current);
         let sources = match &pipeline {
             Some(pipeline) if run.status.pipeline_spec.is_none() => {
                 state.sources(&key.namespace, queries(&pipeline.spec))
@@ -95,28 +96,28 @@ impl Index {
         };
         let siblings = state.runs_of.get(&of).into_iter().flatten().filter(|sibling| **sibling != key.name);
         let siblings = siblings.filter_map(|name| state.runs.get(&(key.namespace.clone(), name.clone())));
-        let siblings = siblings.filter(|slot| !slot.stored.meta.is_nested());
+        let siblings = siblings.filter(|slot| !slot.head().is_nested());
         let resumed = run.spec.get("resumeOf").and_then(Value::as_str);
         let resumed = resumed.and_then(|name| state.runs.get(&(key.namespace.clone(), name.to_owned())));
-        let children = state.children_of(&key.namespace, run, RESUMES);
-        let group = state.group_of(&key.namespace, run);
+        let children = state.children_of(&key.namespace, &run, RESUMES);
+        let group = state.group_of(&key.namespace, &run);
         let confirmed = state.confirmed.get(key).cloned().unwrap_or_default();
         let snapshot = pipeline_run::Snapshot {
-            run: (**run).clone(),
+            run: (*run).clone(),
             pipeline,
             sources,
-            siblings: siblings.map(|slot| Arc::clone(slot.current())).collect(),
+            siblings: siblings.map(Slot::current).collect(),
             children,
             approvals: state.approvals.of(&key.namespace, &key.name),
             group,
-            resumed: resumed.map(|slot| Arc::clone(slot.current())),
+            resumed: resumed.map(Slot::current),
             confirmed_gone: confirmed.stages,
             stores: Stores { named: state.store_of(&key.namespace, &Value::Null), own: self.data.store.clone() },
             errands: state.errands.of(key),
             refusals: confirmed.refused_stages,
             now,
         };
-        Some(View { snapshot, stored: Arc::clone(&slot.stored) })
+        Some(View { snapshot, stored: slot.stored() })
     }
 
     /// A pipeline, or nothing if it is gone.
@@ -130,8 +131,8 @@ impl Index {
         let runs = state.runs_of.get(&place(key)).into_iter().flatten();
         let runs: Vec<_> = runs
             .filter_map(|name| state.runs.get(&(key.namespace.clone(), name.clone())))
-            .filter(|slot| !slot.stored.meta.is_nested())
-            .map(|slot| Arc::clone(slot.current()))
+            .filter(|slot| !slot.head().is_nested())
+            .map(Slot::current)
             .collect();
         let in_use = runs
             .iter()
@@ -139,13 +140,18 @@ impl Index {
             .map(|run| (run.meta.uid.clone(), state.stages_in_use(&key.namespace, &run.meta.uid)))
             .filter(|(_, names)| !names.is_empty());
         let snapshot = pipeline::Snapshot {
-            pipeline: (**slot.current()).clone(),
+            pipeline: (*slot.current()).clone(),
             in_use: in_use.collect(),
             runs: runs.clone(),
             now,
         };
-        Some(View { snapshot, stored: Arc::clone(&slot.stored) })
+        Some(View { snapshot, stored: slot.stored() })
     }
+}
+
+// By a run that goes on, again and again.
+fn looked_at<S: Status>(slot: &Slot<S>, again: bool) -> Arc<Record<S>> {
+    if again { slot.in_use() } else { slot.current() }
 }
 
 /// How many runs that resume one another are followed back.
@@ -158,20 +164,23 @@ impl State {
             return Vec::new();
         };
         let at = |name: &str| self.runs.get(&(namespace.to_owned(), name.to_owned()));
-        let mut around: Vec<&str> = vec![&run.meta.name];
-        let mut inner = run;
-        while let Some(outer) = inner.meta.owner.as_ref().filter(|owner| owner.kind == "PipelineRun") {
-            let Some(slot) = at(&outer.name).filter(|_| around.len() < 16) else { break };
-            around.push(&slot.stored.meta.name);
-            inner = slot.current();
+        let outer = |run: &RunRecord| {
+            let owner = run.meta.owner.as_ref().filter(|owner| owner.kind == "PipelineRun");
+            owner.map(|owner| owner.name.clone())
+        };
+        let mut around = vec![run.meta.name.clone()];
+        let mut next = outer(run);
+        while let Some(name) = next.filter(|_| around.len() < 16) {
+            next = at(&name).and_then(|slot| outer(&slot.current()));
+            around.push(name);
         }
-        let others = self.groups.runs(namespace, group).filter(|name| !around.contains(&name.as_str()));
+        let others = self.groups.runs(namespace, group).filter(|name| !around.contains(name));
         let others = others.filter_map(|name| at(name)).map(|slot| {
             let other = slot.current();
             let has_begun = other.status.started_at.is_some()
                 || self.stages.contains_key(&other.meta.uid)
                 || self.groups.has_place(namespace, group, &other.meta.name);
-            GroupRun { run: Arc::clone(other), has_begun }
+            GroupRun { run: other, has_begun }
         });
         others.collect()
     }
@@ -179,16 +188,17 @@ impl State {
     // What stands for the stages of a run: its own, and what completed in the run that it resumes.
     fn children_of(&self, namespace: &str, run: &RunRecord, resumes: u32) -> BTreeMap<Member, Child> {
         let at = |name: &String| (namespace.to_owned(), name.clone());
+        let ended = run.status.phase.is_terminal();
         let experiments = self.stages.get(&run.meta.uid).into_iter().flatten().filter_map(|(member, name)| {
-            Some((member.clone(), Child::Experiment(Arc::clone(self.experiments.get(&at(name))?.current()))))
+            Some((member.clone(), Child::Experiment(looked_at(self.experiments.get(&at(name))?, !ended))))
         });
         let nested = self.nested.get(&run.meta.uid).into_iter().flatten().filter_map(|(member, name)| {
-            Some((member.clone(), Child::Run(Arc::clone(self.runs.get(&at(name))?.current()))))
+            Some((member.clone(), Child::Run(looked_at(self.runs.get(&at(name))?, !ended))))
         });
         let own = experiments.chain(nested).collect();
         let old = run.spec.get("resumeOf").and_then(Value::as_str).filter(|_| resumes > 0);
         match old.and_then(|name| self.runs.get(&(namespace.to_owned(), name.to_owned()))) {
-            Some(old) => take_over(own, self.children_of(namespace, old.current(), resumes - 1)),
+            Some(old) => take_over(own, self.children_of(namespace, &old.current(), resumes - 1)),
             None => own,
         }
     }
@@ -198,18 +208,14 @@ impl State {
         let answer = |query: &Query| match query {
             Query::Name(name) => {
                 let slot = self.experiments.get(&(namespace.to_owned(), name.clone()));
-                slot.filter(|slot| !slot.stored.meta.deleting)
-                    .map(|slot| Arc::clone(slot.current()))
-                    .into_iter()
-                    .collect()
+                slot.filter(|slot| !slot.head().deleting).map(Slot::current).into_iter().collect()
             }
             Query::Labels(labels) => self
                 .experiments
                 .iter()
-                .map(|slot| slot.current())
-                .filter(|record| record.meta.namespace == namespace && !record.meta.deleting)
-                .filter(|record| labels.iter().all(|(key, value)| record.meta.label(key) == Some(value)))
-                .cloned()
+                .filter(|((within, _), slot)| within == namespace && !slot.head().deleting)
+                .filter(|(_, slot)| slot.head().has_labels(labels))
+                .map(|(_, slot)| slot.current())
                 .collect(),
         };
         queries
@@ -238,7 +244,7 @@ impl State {
             .filter(|name| self.links.in_use(namespace, name).is_some())
             .filter(|name| {
                 let slot = self.experiments.get(&(namespace.to_owned(), (*name).clone()));
-                slot.is_some_and(|slot| slot.stored.meta.owner.is_some())
+                slot.is_some_and(|slot| slot.head().owner.is_some())
             })
             .cloned()
             .collect()

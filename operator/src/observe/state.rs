@@ -19,6 +19,7 @@ use super::errands::ErrandBook;
 use super::groups::Groups;
 use super::index::{Key, Kind};
 use super::links::{self, Links};
+use super::slot::Slot;
 use super::store::{Name, Store, Tracked};
 
 /// The state behind the lock.
@@ -92,8 +93,7 @@ impl State {
         let spec = Arc::clone(&record.spec);
         let key = Key::new(Kind::Experiment, &meta.namespace, &meta.name);
         let slot = self.experiments.get(&key.place());
-        let (before, current) =
-            (slot.map(|slot| Arc::clone(&slot.stored)), slot.map(|slot| Arc::clone(slot.current())));
+        let (before, current) = (slot.map(Slot::stored), slot.map(Slot::current));
         if before.as_ref().is_some_and(|before| before.meta.uid != meta.uid) {
             self.confirmed.remove(&key);
             self.refusals.remove(&key);
@@ -122,13 +122,13 @@ impl State {
         status: &ExperimentStatus,
         urgent: bool,
     ) -> Vec<Key> {
-        let before = self.experiments.get(&key.place()).map(|slot| Arc::clone(slot.current()));
+        let before = self.experiments.get(&key.place()).map(Slot::current);
         if !self.experiments.decide(&key.place(), uid, status, urgent) {
             return Vec::new();
         }
         let mut keys = Vec::new();
         if status.phase.is_terminal() {
-            let owner = self.experiments.get(&key.place()).and_then(|slot| slot.stored.meta.owner.clone());
+            let owner = self.experiments.get(&key.place()).and_then(|slot| slot.stored().meta.owner.clone());
             if let Some(owner) = owner {
                 self.stage_ends.insert(owner.uid, Instant::now());
             }
@@ -181,13 +181,14 @@ impl State {
 
     fn note_uses(&mut self, key: &Key) {
         let uses = match key.kind {
-            Kind::Experiment => self.experiments.get(&key.place()).map(|slot| links::uses_of_experiment(&slot.stored)),
-            Kind::Pipeline => self.pipelines.get(&key.place()).map(|slot| links::uses_of_stages(&slot.stored.spec)),
+            Kind::Experiment => {
+                self.experiments.get(&key.place()).map(|slot| links::uses_of_experiment(&slot.stored()))
+            }
+            Kind::Pipeline => self.pipelines.get(&key.place()).map(|slot| links::uses_of_stages(&slot.stored().spec)),
             Kind::PipelineRun => {
-                let run = self.runs.get(&key.place()).map(|slot| &slot.stored.status);
-                let frozen =
-                    run.filter(|status| !status.phase.is_terminal()).and_then(|run| run.pipeline_spec.as_ref());
-                frozen.map(links::uses_of_stages)
+                let run = self.runs.get(&key.place()).filter(|slot| !slot.phase().is_terminal());
+                let run = run.map(Slot::stored);
+                run.and_then(|run| run.status.pipeline_spec.as_ref().map(links::uses_of_stages))
             }
             Kind::Schedule => None,
         };
@@ -200,9 +201,9 @@ impl State {
         let stays = |key: &&Key| {
             let is_own = key.kind == Kind::Experiment && key.name == *own;
             let going = match key.kind {
-                Kind::Experiment => self.experiments.get(&key.place()).is_none_or(|slot| slot.stored.meta.deleting),
-                Kind::Pipeline => self.pipelines.get(&key.place()).is_none_or(|slot| slot.stored.meta.deleting),
-                Kind::PipelineRun => self.runs.get(&key.place()).is_none_or(|slot| slot.stored.meta.deleting),
+                Kind::Experiment => self.experiments.get(&key.place()).is_none_or(|slot| slot.head().deleting),
+                Kind::Pipeline => self.pipelines.get(&key.place()).is_none_or(|slot| slot.head().deleting),
+                Kind::PipelineRun => self.runs.get(&key.place()).is_none_or(|slot| slot.head().deleting),
                 Kind::Schedule => true,
             };
             !going && !is_own
@@ -220,15 +221,16 @@ impl State {
         match waiting.kind {
             Kind::Experiment => {
                 let slot = self.experiments.get(&waiting.place());
-                slot.is_some_and(|slot| links::may_mean(&slot.stored.spec, experiment))
+                slot.is_some_and(|slot| links::may_mean(&slot.stored().spec, experiment))
             }
             Kind::PipelineRun => {
                 let run = self.runs.get(&waiting.place());
-                let pipeline = run.and_then(|slot| slot.stored.spec.get("pipeline")?.as_str());
+                let run = run.map(Slot::stored);
+                let pipeline = run.as_ref().and_then(|run| run.spec.get("pipeline")?.as_str());
                 let pipeline =
                     pipeline.and_then(|name| self.pipelines.get(&(waiting.namespace.clone(), name.to_owned())));
                 pipeline.is_some_and(|slot| {
-                    links::stages(&slot.stored.spec).any(|stage| links::may_mean(stage, experiment))
+                    links::stages(&slot.stored().spec).any(|stage| links::may_mean(stage, experiment))
                 })
             }
             Kind::Pipeline | Kind::Schedule => false,
@@ -262,7 +264,7 @@ impl State {
         let status = Arc::clone(&record.status);
         let meta = record.meta.clone();
         let pipeline = record.spec.get("pipeline").and_then(|name| name.as_str()).unwrap_or_default().to_owned();
-        let before = self.runs.get(&key.place()).map(|slot| position(slot.current()));
+        let before = self.runs.get(&key.place()).map(|slot| position(&slot.current()));
         let now = position(&record);
         if before.as_ref().is_some_and(|before| before.0 != now.0) {
             self.confirmed.remove(&key);
@@ -291,9 +293,9 @@ impl State {
 
     pub(super) fn publish_run(&mut self, key: &Key, uid: &str, status: &PipelineRunStatus, urgent: bool) -> Vec<Key> {
         let place = key.place();
-        let before = self.runs.get(&place).map(|slot| position(slot.current()));
+        let before = self.runs.get(&place).map(|slot| position(&slot.current()));
         let changed = self.runs.decide(&place, uid, status, urgent);
-        let now = self.runs.get(&place).map(|slot| position(slot.current()));
+        let now = self.runs.get(&place).map(|slot| position(&slot.current()));
         if changed {
             self.groups.note(&key.namespace, &key.name, status);
         }
@@ -309,14 +311,15 @@ impl State {
     // Whom a change of a run concerns: its pipeline, and runs of the same pipeline that wait for their turn.
     pub(super) fn around_run(&self, key: &Key) -> Vec<Key> {
         let Some(slot) = self.runs.get(&key.place()) else { return Vec::new() };
-        let pipeline = slot.stored.spec.get("pipeline").and_then(|name| name.as_str()).unwrap_or_default();
+        let run = slot.current();
+        let pipeline = run.spec.get("pipeline").and_then(|name| name.as_str()).unwrap_or_default();
         let mut keys = vec![Key::new(Kind::Pipeline, &key.namespace, pipeline)];
-        keys.extend(self.groups.others(&key.namespace, slot.current()));
+        keys.extend(self.groups.others(&key.namespace, &run));
         // The run that it is a stage of.
-        let around = slot.stored.meta.owner.as_ref().filter(|owner| owner.kind == "PipelineRun");
+        let around = run.meta.owner.as_ref().filter(|owner| owner.kind == "PipelineRun");
         keys.extend(around.map(|owner| Key::new(Kind::PipelineRun, &key.namespace, &owner.name)));
         keys.extend(self.unfinished_siblings(&key.namespace, pipeline, &key.name));
-        let schedule = slot.stored.meta.label(labels::SCHEDULE);
+        let schedule = run.meta.label(labels::SCHEDULE);
         keys.extend(schedule.map(|schedule| Key::new(Kind::Schedule, &key.namespace, schedule)));
         keys
     }
@@ -327,7 +330,7 @@ impl State {
             .filter(|name| *name != except)
             .filter(|name| {
                 let slot = self.runs.get(&(namespace.to_owned(), (*name).clone()));
-                slot.is_some_and(|slot| !slot.current().status.phase.is_terminal())
+                slot.is_some_and(|slot| !slot.phase().is_terminal())
             })
             .map(|name| Key::new(Kind::PipelineRun, namespace, name))
             .collect()
@@ -354,10 +357,9 @@ impl State {
             Some(store) => drop(self.stores.insert(name, store)),
             None => drop(self.stores.remove(&name)),
         }
-        let current = self.experiments.iter().map(|slot| slot.current());
-        let waits = current
-            .filter(|record| record.meta.namespace == namespace && record.status.reason == Some(Reason::StoreNotFound));
-        waits.map(|record| Key::new(Kind::Experiment, &namespace, &record.meta.name)).collect()
+        let alive = self.experiments.iter().filter(|(name, slot)| name.0 == namespace && !slot.phase().is_terminal());
+        let waits = alive.filter(|(_, slot)| slot.current().status.reason == Some(Reason::StoreNotFound));
+        waits.map(|((_, name), _)| Key::new(Kind::Experiment, &namespace, name)).collect()
     }
 
     pub(super) fn apply_job(&mut self, job: JobRecord) -> Vec<Key> {

@@ -7,41 +7,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::slot::{Slot, Status};
+
 /// Namespace and name.
 pub type Name = (String, String);
-
-/// One object.
-pub struct Slot<S> {
-    /// As the API server stores it.
-    pub stored: Arc<Record<S>>,
-    /// With the decided status, while that is not stored yet.
-    pub decided: Option<Arc<Record<S>>>,
-    /// Since when the decided status waits to be stored.
-    pub dirty_since: Option<Instant>,
-    /// When it may be stored, once that is settled.
-    pub due: Option<Instant>,
-    /// Whether it should be stored without waiting for more.
-    pub urgent: bool,
-    /// Whether a status write is under way: one at a time.
-    pub writing: bool,
-    /// Whether a pass waits for the end of that write.
-    pub again: bool,
-}
-
-impl<S> Slot<S> {
-    fn new(stored: Arc<Record<S>>) -> Self {
-        Self { stored, decided: None, dirty_since: None, due: None, urgent: false, writing: false, again: false }
-    }
-
-    fn clean(&mut self) {
-        (self.decided, self.dirty_since, self.due, self.urgent) = (None, None, None, false);
-    }
-
-    /// What deciding continues from.
-    pub fn current(&self) -> &Arc<Record<S>> {
-        self.decided.as_ref().unwrap_or(&self.stored)
-    }
-}
 
 /// All objects of one kind.
 pub struct Store<S> {
@@ -61,39 +30,44 @@ fn version(text: &str) -> Option<u64> {
     text.parse().ok()
 }
 
-impl<S: Clone + PartialEq> Store<S> {
+impl<S: Status> Store<S> {
     pub fn get(&self, name: &Name) -> Option<&Slot<S>> {
         self.slots.get(name)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Slot<S>> {
-        self.slots.values()
+    pub fn iter(&self) -> impl Iterator<Item = (&Name, &Slot<S>)> {
+        self.slots.iter()
+    }
+
+    /// Packs what has become history, so much of it at most.
+    pub fn pack(&mut self, most: usize) {
+        self.slots.values_mut().filter_map(|slot| slot.pack().then_some(())).take(most).for_each(drop);
     }
 
     /// Takes in what was read; true when it is news.
     pub fn apply(&mut self, record: Record<S>) -> bool {
         let name = (record.meta.namespace.clone(), record.meta.name.clone());
         self.note_seen(&name);
-        if let Some(slot) = self.slots.get_mut(&name).filter(|slot| slot.stored.meta.uid == record.meta.uid) {
-            let (old, new) = (version(&slot.stored.meta.resource_version), version(&record.meta.resource_version));
+        if let Some(slot) = self.slots.get_mut(&name).filter(|slot| *slot.head().uid == *record.meta.uid) {
+            let (old, new) = (version(&slot.head().resource_version), version(&record.meta.resource_version));
             if old.is_some() && new <= old {
                 return false;
             }
             if slot.current().is_echoed_by(&record) {
                 slot.clean();
-                slot.stored = Arc::new(record);
+                slot.store(Arc::new(record));
                 return false;
             }
             if slot.decided.as_ref().is_some_and(|decided| decided.status == record.status) {
                 slot.clean();
-            } else if slot.stored.status != record.status && !slot.writing {
+            } else if slot.stored().status != record.status && !slot.writing {
                 // Somebody else wrote a status: another leader. What was decided here is worth nothing.
                 slot.clean();
             } else if let Some(decided) = &mut slot.decided {
                 // What was decided stays, over the newer spec and metadata.
                 *decided = Arc::new(Record { status: Arc::clone(&decided.status), ..record.clone() });
             }
-            slot.stored = Arc::new(record);
+            slot.store(Arc::new(record));
             return true;
         }
         self.slots.insert(name, Slot::new(Arc::new(record)));
@@ -102,12 +76,12 @@ impl<S: Clone + PartialEq> Store<S> {
 
     /// Notes a decided status; true when it differs from what was known.
     pub fn decide(&mut self, name: &Name, uid: &str, status: &S, urgent: bool) -> bool {
-        let Some(slot) = self.slots.get_mut(name).filter(|slot| slot.stored.meta.uid == uid) else { return false };
+        let Some(slot) = self.slots.get_mut(name).filter(|slot| *slot.head().uid == *uid) else { return false };
         let changed = *slot.current().status != *status;
-        if *slot.stored.status == *status && !slot.writing {
+        if *slot.stored().status == *status && !slot.writing {
             slot.clean();
         } else if changed || slot.decided.is_none() {
-            let record = Record { status: Arc::new(status.clone()), ..(*slot.stored).clone() };
+            let record = Record { status: Arc::new(status.clone()), ..(*slot.stored()).clone() };
             slot.decided = Some(Arc::new(record));
             slot.dirty_since.get_or_insert_with(Instant::now);
             if urgent && !slot.urgent {
@@ -136,7 +110,7 @@ impl<S: Clone + PartialEq> Store<S> {
     }
 
     pub fn remove(&mut self, name: &Name) -> Option<Arc<Record<S>>> {
-        self.slots.remove(name).map(|slot| slot.stored)
+        self.slots.remove(name).map(|slot| slot.stored())
     }
 }
 
@@ -173,18 +147,17 @@ pub trait Tracked {
     fn finish(&mut self, within: Option<&str>) -> Vec<Name>;
 }
 
-impl<S: Clone + PartialEq> Tracked for Store<S> {
+impl<S: Status> Tracked for Store<S> {
     fn arrival(&self, name: &Name, meta: &ObjectMeta) -> Arrival {
-        let known = self.slots.get(name).map(|slot| &slot.stored);
-        let Some(known) = known.filter(|known| Some(&known.meta.uid) == meta.uid.as_ref()) else {
-            return Arrival::New;
-        };
-        let (old, new) = (version(&known.meta.resource_version), meta.resource_version.as_deref().and_then(version));
+        let slot = self.slots.get(name).filter(|slot| Some(&*slot.head().uid) == meta.uid.as_deref());
+        let Some(slot) = slot else { return Arrival::New };
+        let head = slot.head();
+        let (old, new) = (version(&head.resource_version), meta.resource_version.as_deref().and_then(version));
         if old.is_some() && new <= old {
             Arrival::Stale
-        } else if meta.generation == Some(known.meta.generation) {
+        } else if meta.generation == Some(head.generation) {
             // The generation counts the changes of the spec.
-            Arrival::SameSpec(Arc::clone(&known.spec))
+            Arrival::SameSpec(Arc::clone(&slot.stored().spec))
         } else {
             Arrival::New
         }
@@ -197,7 +170,7 @@ impl<S: Clone + PartialEq> Tracked for Store<S> {
     }
 
     fn knows(&self, name: &Name, uid: &str) -> bool {
-        self.slots.get(name).is_some_and(|slot| slot.stored.meta.uid == uid)
+        self.slots.get(name).is_some_and(|slot| *slot.head().uid == *uid)
     }
 
     fn begin_write(&mut self, name: &Name) -> bool {
