@@ -18,6 +18,10 @@ use settings::Settings;
 use shutdown::Tasks;
 use telemetry::Metrics;
 
+// Of what is read little stays: with the system's allocator the holes between make most of the memory.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     webhook::install_crypto();
     let settings = match Settings::from_process() {
