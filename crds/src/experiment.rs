@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 use crate::Phase;
+use crate::cache::{Cache, CacheStatus, ReusedFrom};
 use crate::data::{Checkpoint, Input, Output};
 use crate::schema::{self, cancel_is_final, frozen, object_name};
 use crate::source::Source;
@@ -60,6 +61,7 @@ use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, ResourceRequirements};
     validation = frozen("admission"),
     validation = frozen("retries"),
     validation = frozen("timeouts"),
+    validation = frozen("cache"),
     validation = frozen("podTemplate"),
 )]
 #[serde(rename_all = "camelCase")]
@@ -118,7 +120,7 @@ pub struct ExperimentStatus {
     /// Generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Accepted, Complete, Failed, Reconciling, Stalled, InUse, ResultAccepted, InputsPinned, Published.
+    /// Accepted, Complete, Failed, Reconciling, Stalled, InUse, ResultAccepted, InputsPinned, ImagePinned, Published.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -127,12 +129,19 @@ pub struct ExperimentStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::free_object")]
     pub template: Option<Value>,
-    /// Digest of the canonical template, `sha256:` and 64 hex digits.
+    /// Digest of what is run: of the canonical template, without what changes nothing about the result, and of the
+    /// inputs' digests. Equal digests mean the same work, where everything in it is pinned. `sha256:` and 64 hex digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
     /// The experiment whose template this one's was made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloned_from: Option<ClonedFrom>,
+    /// The run whose result this one has taken over; it has no attempts then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reused_from: Option<ReusedFrom>,
+    /// What came of looking for the result of an identical run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheStatus>,
     /// Image id that the node ran, as the container runtime reports it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_id: Option<String>,
@@ -390,6 +399,7 @@ fn every_template_field_is_frozen(template: ExperimentTemplate) {
         admission,
         retries,
         timeouts,
+        cache,
         pod_template,
     } = template;
     let _: (Option<String>, Option<From>, Vec<String>, Vec<String>, Vec<String>) = (image, from, unset, command, args);
@@ -399,5 +409,5 @@ fn every_template_field_is_frozen(template: ExperimentTemplate) {
         (checkpoint, tensorboard, store, keep_on_failure, artifacts);
     let _: (Option<Retries>, Option<Timeouts>, Option<Value>, Option<String>, Option<u32>) =
         (retries, timeouts, pod_template, queue, workers);
-    let _: Option<Admission> = admission;
+    let _: (Option<Admission>, Option<Cache>) = (admission, cache);
 }

@@ -50,5 +50,7 @@ pub const BACKFILL: &str = "cultivar.dev/backfill";
 pub const CONCURRENCY: &str = "cultivar.dev/concurrency";
 /// On a PipelineRun made by its Pipeline: digest of the part of the spec that starts runs.
 pub const PIPELINE_DIGEST: &str = "cultivar.dev/pipeline-digest";
+/// On a PipelineRun made by its Pipeline: the value of `rerun` that it was made for.
+pub const RERUN: &str = "cultivar.dev/rerun";
 /// On a PipelineRun made by its Pipeline: the Pipeline's generation it was made for.
 pub const PIPELINE_GENERATION: &str = "cultivar.dev/pipeline-generation";

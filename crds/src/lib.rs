@@ -6,6 +6,7 @@
 
 pub mod approval;
 pub mod artifact_store;
+pub mod cache;
 pub mod data;
 pub mod experiment;
 pub mod fan_out;
@@ -24,6 +25,7 @@ pub mod template;
 
 pub use approval::{Answer, Approval, ApprovalSpec};
 pub use artifact_store::{ArtifactStore, ArtifactStoreSpec};
+pub use cache::{Cache, CacheMode, CacheResult, CacheStatus, ReusedFrom};
 pub use data::{Checkpoint, Input, Output};
 pub use experiment::{
     Artifact, Attempt, ClonedFrom, Experiment, ExperimentSpec, ExperimentStatus, InputUsed, Metric, PhaseTimes,

@@ -421,6 +421,9 @@ pub struct PipelineStatus {
     /// Generation that the latest run was made for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_generation: Option<i64>,
+    /// Value of `spec.rerun` that the latest run was made for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerun: Option<String>,
     /// The latest run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latest_run: Option<RunSummary>,

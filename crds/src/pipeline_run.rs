@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::Phase;
+use crate::cache::CacheMode;
 use crate::fan_out::MembersStatus;
 use crate::schema::{self, cancel_is_final, object_name, stays};
 
@@ -36,6 +37,7 @@ use crate::schema::{self, cancel_is_final, object_name, stays};
     validation = Rule::new("self.spec.pipeline == oldSelf.spec.pipeline").message("a run belongs to one pipeline for good: make another PipelineRun").field_path(".spec.pipeline"),
     validation = stays("resumeOf"),
     validation = stays("only"),
+    validation = stays("cache"),
     validation = stays("scheduledTime"),
     validation = Rule::new("has(self.spec.params) == has(oldSelf.spec.params) && (!has(self.spec.params) || self.spec.params == oldSelf.spec.params)").message("the parameters of a run are frozen: make another PipelineRun").field_path(".spec.params"),
 )]
@@ -67,6 +69,11 @@ pub struct PipelineRunSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 96))]
     pub scheduled_time: Option<String>,
+
+    /// Refresh runs every stage, whatever results there are; Never also looks for none that is under way. Without it each stage
+    /// says so itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheMode>,
 
     /// True starts nothing more until it is false again; what runs goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -152,6 +159,9 @@ pub struct StageStatus {
     /// Its Experiment, once there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub experiment: Option<String>,
+    /// The Experiment whose result it has taken over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reused_from: Option<String>,
     /// Why it stands there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<crate::Reason>,

@@ -124,6 +124,10 @@ reasons! {
     WaitingForInput => Final,
     /// The program has ended; its result, too large for a termination message, is being read from the store.
     ReadingResult => Final,
+    /// Waits for an identical experiment that is under way, to take over its result.
+    WaitingForIdentical => Final,
+    /// The store is asked whether the artifacts of an identical experiment are still there.
+    CheckingArtifacts => Final,
     /// The record that the experiment is made from is being read, and the artifacts in it are checked.
     ReadingRecord => Final,
     /// Waits for stages that have not ended.
@@ -213,6 +217,10 @@ reasons! {
     InputUnpinned => Final,
     /// Every input is known by its digest, version or ETag.
     InputsPinned => Final,
+    /// The image that ran is known by a tag alone, which can be moved: nothing is reused from it.
+    ImageUnpinned => Final,
+    /// The image that ran is known by its digest.
+    ImagePinned => Final,
     /// The result message was understood.
     ResultAccepted => Final,
     /// A Pipeline, an Experiment or an unfinished run names this in `from`.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
+use crate::cache::Cache;
 use crate::data::{Checkpoint, Input, Output};
 use crate::schema;
 use crate::source::Source;
@@ -137,6 +138,10 @@ pub struct ExperimentTemplate {
     /// How long each step of a run may take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<Timeouts>,
+
+    /// Whether the result of an identical run may be taken over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<Cache>,
 
     /// Strategic-merge patch over the rendered pod template (`metadata` and `spec`); the program's
     /// container is called `main`. What the pod security rules of the namespace forbid stays forbidden.

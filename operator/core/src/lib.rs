@@ -11,4 +11,5 @@ pub mod decide;
 pub mod domain;
 pub mod refs;
 pub mod render;
+pub mod reuse;
 pub mod validate;

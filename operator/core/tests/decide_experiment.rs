@@ -304,6 +304,8 @@ impl Given {
                 .enumerate()
                 .map(|(index, pod)| Arc::new(pod.record(&name(self.stage), index)))
                 .collect(),
+            identical: Vec::new(),
+            nearest: None,
             in_use: self.in_use.clone(),
             confirmed: self.confirmed,
             refusal: self.refusal.as_ref().map(|refusal| Refusal {

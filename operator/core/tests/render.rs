@@ -136,7 +136,14 @@ impl Case {
         let name = names::run(&run.pipeline, run.revision);
         render::run(
             &meta(&run.pipeline),
-            &NewRun { name, revision: run.revision, digest: "v1:sha256:ab".to_owned(), generation: 3 },
+            &NewRun {
+                name,
+                revision: run.revision,
+                digest: "v1:sha256:ab".to_owned(),
+                generation: 3,
+                rerun: None,
+                refresh: false,
+            },
         )
     }
 }

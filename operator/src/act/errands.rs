@@ -63,6 +63,7 @@ impl Act {
             Errand::ReadResult(at) => self.stores.read(&self.calls, namespace, at).await,
             Errand::ReadRecord(at) => self.stores.record(&self.calls, namespace, at).await,
             Errand::DeleteArtifacts(leftovers) => self.stores.clear(&self.calls, namespace, leftovers).await,
+            Errand::FindArtifacts(presence) => self.stores.missing(&self.calls, namespace, presence).await,
             Errand::Publish(entry) => self.publish(namespace, entry).await,
             Errand::FindLocalQueue(name) => match self.calls.has_local_queue(namespace, name).await {
                 Ok(true) => Ok(String::new()),

@@ -5,7 +5,7 @@
 
 use cultivar_core::decide::experiment::record::CheckedRecord;
 use cultivar_core::domain::StoreAccess;
-use cultivar_core::domain::errand::{Document, Leftovers};
+use cultivar_core::domain::errand::{Document, Leftovers, Presence};
 use cultivar_core::render::STORE_SECRET;
 use cultivar_crds::Artifact;
 use cultivar_data::{DataError, Store, digest_of};
@@ -135,6 +135,26 @@ impl Stores {
         }
         found.record = record;
         checked(&found)
+    }
+
+    /// The first of some artifacts that is not there; nothing: they all are, or the store is not the operator's to read.
+    pub async fn missing(&self, calls: &Calls, namespace: &str, wanted: &Presence) -> Result<String, String> {
+        let spec = match self.access(calls, namespace, Some(&wanted.store)).await {
+            Err(why) if why == UNREADABLE => return Ok(String::new()),
+            access => access?,
+        };
+        let store = Store::open(&spec).map_err(|error| error.to_string())?;
+        for uri in &wanted.uris {
+            let Some(key) = store.key_of(uri) else { continue };
+            // A folder is there when its manifest is.
+            let file = key.strip_suffix('/').map_or_else(|| key.to_owned(), |folder| format!("{folder}.manifest.json"));
+            let there = tokio::time::timeout(READING, store.exists(&file)).await;
+            let there = there.map_err(|_| format!("the store did not answer within {READING:?}"))?;
+            if !there.map_err(|error| error.to_string())? {
+                return Ok(uri.clone());
+            }
+        }
+        Ok(String::new())
     }
 
     /// Deletes what an experiment left, but for what is to stay.

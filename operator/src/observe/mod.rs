@@ -7,6 +7,7 @@ mod approvals;
 pub mod convert;
 mod errands;
 mod groups;
+mod identical;
 pub mod index;
 mod links;
 mod outsiders;

@@ -1,12 +1,14 @@
 //! Snapshots: everything that deciding about one object looks at, taken under one lock.
 
 use cultivar_core::decide::experiment::queueing::Queueing;
+use cultivar_core::decide::experiment::reuse;
 use cultivar_core::decide::freeze::{Query, Sources, queries as queries_of};
 use cultivar_core::decide::inputs;
 use cultivar_core::decide::pipeline_run::{Child, GroupRun, queries, take_over};
 use cultivar_core::decide::{experiment, pipeline, pipeline_run};
-use cultivar_core::domain::{ExperimentRecord, Member, Producer, Record, RunRecord, StoreAccess, Stores};
+use cultivar_core::domain::{ExperimentRecord, Member, Producer, Record, RunRecord, StoreAccess, Stores, names};
 use cultivar_crds::artifact_store::DEFAULT_STORE;
+use cultivar_crds::labels;
 use jiff::Timestamp;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,8 +55,12 @@ impl Index {
         let jobs: Vec<_> = jobs.filter(|job| job.owner_uid == *uid).cloned().collect();
         let pods = state.pods.get(&place(key)).into_iter().flat_map(BTreeMap::values);
         let suspended = jobs.iter().find(|job| job.suspended).map(|job| job.uid.clone());
+        let producers = state.producers_of(&key.namespace, template);
+        let wanted = reuse::wanted(&record, &producers);
         let snapshot = experiment::Snapshot {
             experiment: (*record).clone(),
+            identical: wanted.iter().flat_map(|digest| state.identical_to(&record, digest)).collect(),
+            nearest: wanted.as_ref().and_then(|_| state.nearest_to(&record)),
             sources: if frozen { Sources::new() } else { state.sources(&key.namespace, queries_of(&record.spec)) },
             referred: if record.meta.deleting { state.referred(&record) } else { BTreeSet::new() },
             jobs,
@@ -70,7 +76,7 @@ impl Index {
             runner_image: self.data.runner_image.clone(),
             stores: Stores { named: state.store_of(&key.namespace, template), own: self.data.store.clone() },
             errands: state.errands.of(key),
-            producers: state.producers_of(&key.namespace, template),
+            producers,
             now,
         };
         Some(View { snapshot, stored: slot.stored() })
@@ -154,6 +160,9 @@ fn looked_at<S: Status>(slot: &Slot<S>, again: bool) -> Arc<Record<S>> {
     if again { slot.in_use() } else { slot.current() }
 }
 
+/// How many identical experiments are looked at.
+const IDENTICAL: usize = 64;
+
 /// How many runs that resume one another are followed back.
 const RESUMES: u32 = 16;
 
@@ -225,6 +234,36 @@ impl State {
                 (query, found)
             })
             .collect()
+    }
+
+    fn identical_to<'s>(
+        &'s self,
+        record: &'s ExperimentRecord,
+        digest: &'s str,
+    ) -> impl Iterator<Item = Arc<ExperimentRecord>> + 's {
+        let names = self.identical.of(&record.meta.namespace, digest, &record.meta.name);
+        let records = names.filter_map(|name| Some(self.experiments.get(name)?.current()));
+        records.filter(move |other| other.status.digest.as_deref() == Some(digest)).take(IDENTICAL)
+    }
+
+    // Of the same stage in the latest other run of the pipeline in which that has ended; or whose clone it is.
+    fn nearest_to(&self, record: &ExperimentRecord) -> Option<Arc<ExperimentRecord>> {
+        let namespace = &record.meta.namespace;
+        let at = |name: &str| (namespace.clone(), name.to_owned());
+        let ended = |name: &str| self.experiments.get(&at(name)).filter(|slot| slot.phase().is_terminal());
+        let Some((member, owner)) = names::member_of(&record.meta).zip(record.meta.owner.as_ref()) else {
+            let source = record.status.cloned_from.as_ref()?;
+            return ended(&source.name).map(Slot::current);
+        };
+        let pipeline = record.meta.label(labels::PIPELINE)?;
+        let runs = self.runs_of.get(&at(pipeline)).into_iter().flatten();
+        let others = runs.filter_map(|name| {
+            let run = self.runs.get(&at(name)).filter(|slot| *slot.head().uid != *owner.uid)?;
+            let child = ended(self.stages.get(&*run.head().uid)?.get(&member)?)?.current();
+            let finished = child.status.times.as_ref().and_then(|times| times.finished.clone());
+            Some((finished, child))
+        });
+        others.max_by(|(one, _), (other, _)| one.cmp(other)).map(|(_, child)| child)
     }
 
     // The ArtifactStore that a template names, or the namespace's default one.

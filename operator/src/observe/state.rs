@@ -2,7 +2,7 @@
 //!
 //! Comes in: records and decided statuses. Goes out: the keys to wake, before and after the change.
 
-use cultivar_core::decide::experiment::Refusal;
+use cultivar_core::decide::experiment::{Refusal, reuse};
 use cultivar_core::decide::inputs::{artifact_of, makers};
 use cultivar_core::decide::pipeline_run::standing;
 use cultivar_core::domain::{
@@ -17,6 +17,7 @@ use std::time::Instant;
 use super::approvals::Approvals;
 use super::errands::ErrandBook;
 use super::groups::Groups;
+use super::identical::Identical;
 use super::index::{Key, Kind};
 use super::links::{self, Links};
 use super::slot::Slot;
@@ -47,6 +48,7 @@ pub struct State {
     pub(super) approvals: Approvals,
     // By namespace and uri: who made what lies there.
     pub(super) producers: HashMap<(String, String), Producer>,
+    pub(super) identical: Identical,
     // By namespace: objects that are not frozen yet and may wait for an experiment.
     pub(super) waiting: HashMap<String, HashSet<Key>>,
     // What the API server itself said: attempts and stages that are gone for sure.
@@ -162,6 +164,11 @@ impl State {
             let producer = Producer { experiment, artifact: artifact.name.clone(), digest };
             self.producers.insert((key.namespace.clone(), artifact.uri.clone()), producer);
         }
+        let before_digest = before.and_then(|before| before.status.digest.as_deref());
+        self.identical.set(&key.place(), before_digest, current.status.digest.as_deref());
+        if !same && let Some(digest) = &current.status.digest {
+            keys.extend(self.waiting_for_identical(key, digest));
+        }
         let is_source = current.status.phase.is_terminal();
         let unfrozen = current.status.template.is_none();
         self.set_waiting(key, waits);
@@ -177,6 +184,16 @@ impl State {
             // A result that is recorded is not read again.
             self.errands.retain(key, |errand| !matches!(errand, Errand::ReadResult(_) | Errand::ReadRecord(_)));
         }
+    }
+
+    // Those that wait for this one, or for another that does the same.
+    fn waiting_for_identical(&self, key: &Key, digest: &str) -> Vec<Key> {
+        let others = self.identical.of(&key.namespace, digest, &key.name);
+        let wait = others.filter(|name| {
+            let slot = self.experiments.get(name);
+            slot.is_some_and(|slot| !slot.phase().is_terminal() && reuse::waits(&slot.current().status))
+        });
+        wait.map(|(namespace, name)| Key::new(Kind::Experiment, namespace, name)).collect()
     }
 
     fn note_uses(&mut self, key: &Key) {
@@ -411,8 +428,13 @@ impl State {
         self.set_waiting(key, false);
         match key.kind {
             Kind::Experiment => {
+                let digest = self.experiments.get(&place).and_then(|slot| slot.current().status.digest.clone());
                 if let Some(record) = self.experiments.remove(&place) {
                     keys.extend(self.unlink_stage(&record.meta));
+                    if let Some(digest) = &digest {
+                        keys.extend(self.waiting_for_identical(key, digest));
+                        self.identical.set(&place, Some(digest), None);
+                    }
                     for artifact in &record.status.artifacts {
                         let at = (key.namespace.clone(), artifact.uri.clone());
                         if self.producers.get(&at).is_some_and(|producer| producer.experiment == key.name) {

@@ -109,6 +109,18 @@ impl Store {
         found.bytes().await.map_err(|error| DataError::of_store(&uri, &error))
     }
 
+    /// Whether there is an object.
+    ///
+    /// # Errors
+    /// When the store refuses or does not answer.
+    pub async fn exists(&self, key: &str) -> Result<bool, DataError> {
+        match self.client.head(&self.key(key)?).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(DataError::of_store(&self.uri(key), &error)),
+        }
+    }
+
     /// Removes an object; one that is not there is no error.
     ///
     /// # Errors

@@ -24,19 +24,6 @@ pub fn digest(value: &Value) -> String {
     hash.iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
 }
 
-/// The digest of a template: of what is run, whoever admits it.
-#[must_use]
-pub fn digest_of_template(template: &Value) -> String {
-    match template.as_object().filter(|fields| fields.contains_key("admission")) {
-        None => digest(template),
-        Some(fields) => {
-            let mut fields = fields.clone();
-            fields.remove("admission");
-            digest(&Value::Object(fields))
-        }
-    }
-}
-
 fn write(value: &Value, out: &mut String) {
     match value {
         Value::Number(number) => out.push_str(&canonical_number(number)),
@@ -76,20 +63,5 @@ fn canonical_number(number: &Number) -> String {
             (double as i64).to_string()
         }
         _ => number.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn who_admits_a_run_is_no_part_of_what_is_run() {
-        let plain = json!({"image": "a", "params": {"lr": 1}});
-        let handed = json!({"image": "a", "params": {"lr": 1}, "admission": {"kueue": {"localQueue": "team-a"}}});
-        assert_eq!(digest_of_template(&handed), digest_of_template(&plain));
-        assert_eq!(digest_of_template(&plain), digest(&plain));
-        assert_ne!(digest_of_template(&json!({"image": "b"})), digest_of_template(&json!({"image": "a"})));
     }
 }

@@ -9,7 +9,7 @@ mod strategic;
 mod union;
 mod unset;
 
-pub use canonical::{canonical_json, digest, digest_of_template};
+pub use canonical::{canonical_json, digest};
 pub use merge::merge_template;
 pub use strategic::strategic_merge;
 

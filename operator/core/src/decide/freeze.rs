@@ -13,6 +13,7 @@ use std::sync::Arc;
 use super::inputs;
 use crate::clone;
 use crate::domain::{ExperimentRecord, source, time};
+use crate::reuse::digest_of_template;
 
 /// What `from` asks the index for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -127,14 +128,27 @@ pub fn freeze(spec: &Value, sources: &Sources, exclude: Option<&str>) -> Frozen<
         );
     };
     let unset: Vec<String> = spec.get("unset").and_then(|unset| Vec::deserialize(unset).ok()).unwrap_or_default();
-    match clone::merge_template(template, &unset, &overrides(spec)) {
+    match clone::merge_template(&without_its_cache(template), &unset, &overrides(spec)) {
         Err(error) => refused(Reason::InvalidTemplate, format!("cloning {}: {error}", source.meta.name)),
         Ok(merged) => {
-            let digest = source.status.digest.clone().unwrap_or_else(|| clone::digest_of_template(template));
+            let digest = source.status.digest.clone().unwrap_or_else(|| digest_of_template(template));
             let cloned_from = ClonedFrom { name: source.meta.name.clone(), uid: source.meta.uid.clone(), digest };
             inputs::pin(merged, sources).and_then(|template| check(template, Some(cloned_from)))
         }
     }
+}
+
+// Whether its source looked for results, and how old ones it took, is no part of what a clone is a copy of.
+fn without_its_cache(template: &Value) -> Value {
+    let mut template = template.clone();
+    if let Some(cache) = template.get_mut("cache").and_then(Value::as_object_mut) {
+        cache.remove("mode");
+        cache.remove("maxAge");
+        if cache.is_empty() {
+            template.as_object_mut().into_iter().for_each(|fields| drop(fields.remove("cache")));
+        }
+    }
+    template
 }
 
 fn pick(from: &From, sources: &Sources, exclude: Option<&str>) -> Result<Arc<ExperimentRecord>, Frozen<Effective>> {

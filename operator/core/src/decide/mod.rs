@@ -188,6 +188,7 @@ impl Action {
             Self::Run(Errand::DeleteArtifacts(_)) => "DeleteArtifacts",
             Self::Run(Errand::Publish(_)) => "Publish",
             Self::Run(Errand::FindLocalQueue(_)) => "FindLocalQueue",
+            Self::Run(Errand::FindArtifacts(_)) => "FindArtifacts",
             Self::ConfirmStage { .. } => "ConfirmStage",
             Self::DeleteExperiment { .. } => "DeleteExperiment",
             Self::CreateStage(_) => "CreateStage",
@@ -239,6 +240,8 @@ pub struct NewNested {
     pub nested_in: Vec<String>,
     /// The time that the run around it is for.
     pub scheduled_time: Option<String>,
+    /// What the run around it says about reuse.
+    pub cache: Option<Value>,
 }
 
 /// A run, to be made.
@@ -252,6 +255,10 @@ pub struct NewRun {
     pub digest: String,
     /// Generation of the pipeline.
     pub generation: i64,
+    /// Value of the pipeline's `rerun`.
+    pub rerun: Option<String>,
+    /// Whether that is a new one: nothing is reused.
+    pub refresh: bool,
 }
 
 /// The run of a schedule's time, to be made.

@@ -138,7 +138,11 @@ fn accept(snapshot: &Snapshot, plan: &mut Plan<PipelineStatus>) {
         plan.status.digest = Some(digest.clone());
         plan.status.run_generation = Some(pipeline.meta.generation);
         plan.status.latest_run = Some(RunSummary { name: name.clone(), phase: Phase::Running });
-        plan.actions.push(Action::CreateRun(NewRun { name, revision, digest, generation: pipeline.meta.generation }));
+        let rerun = pipeline.spec.get("rerun").and_then(Value::as_str).map(str::to_owned);
+        let refresh = asks_anew(snapshot, rerun.as_deref());
+        plan.status.rerun.clone_from(&rerun);
+        let generation = pipeline.meta.generation;
+        plan.actions.push(Action::CreateRun(NewRun { name, revision, digest, generation, rerun, refresh }));
     }
     let ready = match (suspended, on_demand) {
         (true, _) => "suspended: a change makes no run until spec.suspend is false",
@@ -150,6 +154,18 @@ fn accept(snapshot: &Snapshot, plan: &mut Plan<PipelineStatus>) {
         .set(kind::READY, true, Reason::UpToDate, ready)
         .clear(kind::STALLED)
         .clear(kind::RECONCILING);
+}
+
+// Whether `rerun` has a value that no run was made for last: then the next one reuses nothing.
+fn asks_anew(snapshot: &Snapshot, rerun: Option<&str>) -> bool {
+    let made = snapshot.runs.iter().filter(|run| revision(run).is_some());
+    let latest = made.max_by_key(|run| revision(run));
+    let before = match latest {
+        Some(run) => run.meta.annotations.get(labels::RERUN),
+        None if snapshot.pipeline.status.revision.is_some() => snapshot.pipeline.status.rerun.as_ref(),
+        None => return false,
+    };
+    rerun.is_some() && rerun != before.map(String::as_str)
 }
 
 // A run starts only when what runs differs from the latest run's, and the generation is newer: an

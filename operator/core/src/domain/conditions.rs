@@ -26,6 +26,8 @@ pub mod kind {
     pub const RESULT_ACCEPTED: &str = "ResultAccepted";
     /// Every input is known by its digest, version or ETag.
     pub const INPUTS_PINNED: &str = "InputsPinned";
+    /// The image that ran is known by its digest.
+    pub const IMAGE_PINNED: &str = "ImagePinned";
     /// The places of outputs stand in their ConfigMaps.
     pub const PUBLISHED: &str = "Published";
     /// What goes with a deleted experiment is gone.
@@ -84,4 +86,10 @@ impl<'a> Conditions<'a> {
 #[must_use]
 pub fn is_true(list: &[Condition], kind: &str) -> bool {
     list.iter().any(|condition| condition.type_ == kind && condition.status == "True")
+}
+
+/// Whether a condition is there and false.
+#[must_use]
+pub fn is_false(list: &[Condition], kind: &str) -> bool {
+    list.iter().any(|condition| condition.type_ == kind && condition.status == "False")
 }

@@ -21,6 +21,17 @@ pub enum Errand {
     Publish(Publication),
     /// Look whether the namespace has a LocalQueue of Kueue of this name.
     FindLocalQueue(String),
+    /// Look whether artifacts are still where they lay. Brings the first uri with nothing at it, or nothing.
+    FindArtifacts(Presence),
+}
+
+/// Artifacts in a store.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Presence {
+    /// How it is reached.
+    pub store: StoreAccess,
+    /// Where they lie; a folder's ends in a slash.
+    pub uris: Vec<String>,
 }
 
 /// A document in a store.

@@ -8,9 +8,15 @@ pub const MAX_TAIL: usize = 2048;
 /// The text, cut to what a status message may hold; a cut shows as `…`.
 #[must_use]
 pub fn message(text: impl Into<String>) -> String {
+    short(text, MAX_MESSAGE)
+}
+
+/// The text, cut to so many bytes; a cut shows as `…`.
+#[must_use]
+pub fn short(text: impl Into<String>, most: usize) -> String {
     let mut text = text.into();
-    if text.len() > MAX_MESSAGE {
-        let mut end = MAX_MESSAGE - '…'.len_utf8();
+    if text.len() > most {
+        let mut end = most.saturating_sub('…'.len_utf8());
         while !text.is_char_boundary(end) {
             end -= 1;
         }

@@ -10,7 +10,7 @@ use crate::domain::Meta;
 /// The PipelineRun that executes `pipeline`'s revision.
 #[must_use]
 pub fn run(pipeline: &Meta, new: &NewRun) -> Value {
-    json!({
+    let mut manifest = json!({
         "apiVersion": api_version(),
         "kind": "PipelineRun",
         "metadata": {
@@ -28,7 +28,14 @@ pub fn run(pipeline: &Meta, new: &NewRun) -> Value {
             "ownerReferences": controller_reference("Pipeline", pipeline),
         },
         "spec": {"pipeline": pipeline.name},
-    })
+    });
+    if let Some(rerun) = &new.rerun {
+        manifest["metadata"]["annotations"][labels::RERUN] = rerun.clone().into();
+    }
+    if new.refresh {
+        manifest["spec"]["cache"] = "Refresh".into();
+    }
+    manifest
 }
 
 /// The PipelineRun that is a stage of `run`.
@@ -58,6 +65,9 @@ pub fn nested(run: &Meta, new: &NewNested) -> Value {
         },
         "spec": {"pipeline": new.pipeline, "params": new.params},
     });
+    if let Some(cache) = &new.cache {
+        manifest["spec"]["cache"] = cache.clone();
+    }
     if let Some(index) = new.member.index {
         manifest["metadata"]["labels"][labels::MEMBER] = index.to_string().into();
     }

@@ -247,6 +247,7 @@ pub fn in_words(actions: &[Action], about: &Meta) -> Vec<String> {
             keep => format!("delete {} but {}", left.delete.join(", "), keep.join(", ")),
         },
         Action::Run(Errand::Publish(entry)) => format!("publish {:?} in {}", entry.data, entry.config_map),
+        Action::Run(Errand::FindArtifacts(presence)) => format!("look for {}", presence.uris.join(", ")),
         Action::Run(Errand::FindLocalQueue(name)) => format!("look for LocalQueue {name}"),
         Action::ConfirmStage { member, .. } => format!("confirm stage {member}"),
         Action::DeleteExperiment { name, .. } => format!("delete experiment {name}"),

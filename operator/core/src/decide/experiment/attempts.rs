@@ -9,8 +9,7 @@ use std::time::Duration;
 use super::equipment::{Unequipped, equipment};
 use super::judge::{End, Standing, judge, vanished};
 use super::queueing::{self, Leave};
-use super::{Snapshot, end, fail, gang, kueue, leftovers, report, result, times, wait};
-use crate::clone;
+use super::{Snapshot, end, fail, gang, kueue, leftovers, report, result, reuse, times, wait};
 use crate::decide::queue::Eviction;
 use crate::decide::{Action, Event, Plan, Urgency};
 use crate::domain::{JobState, names, settings, source, text, time};
@@ -85,6 +84,9 @@ fn begin(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, number: u32) {
         }
     }
     let Some(template) = plan.status.template.clone() else { return };
+    if number == 1 && reuse::takes_over(snapshot, plan, &template) {
+        return;
+    }
     let equipment = match equipment(snapshot, &template) {
         Ok(equipment) => equipment,
         Err(Unequipped::Never(reason, message)) => return fail(snapshot, plan, reason, message),
@@ -321,6 +323,7 @@ fn finish(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, mut over: End)
 
 fn complete(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
     pin_image(plan);
+    reuse::known_now(snapshot, plan);
     end(snapshot, plan, Phase::Completed, None, "");
 }
 
@@ -352,17 +355,14 @@ fn pin_image(plan: &mut Plan<ExperimentStatus>) {
     let literal = !image.contains('@') && !image.contains("${");
     if literal && repository(image) == repository(reference) {
         template["image"] = Value::String(reference.to_owned());
-        plan.status.digest = Some(clone::digest_of_template(template));
     }
 }
 
 /// A branch moves on: the next attempt, and every clone, must get what this one got.
 pub fn pin_source(plan: &mut Plan<ExperimentStatus>, reported: &result::RunResult) {
     let commit = reported.commit.as_ref().filter(|_| reported.by_runner);
-    if let (Some(commit), Some(template)) = (commit, plan.status.template.as_mut())
-        && source::pin(template, commit)
-    {
-        plan.status.digest = Some(clone::digest_of_template(template));
+    if let (Some(commit), Some(template)) = (commit, plan.status.template.as_mut()) {
+        source::pin(template, commit);
     }
 }
 

@@ -16,6 +16,7 @@ pub mod queueing;
 pub mod record;
 mod report;
 pub mod result;
+pub mod reuse;
 mod runner;
 
 use cultivar_crds::experiment::RecordSource;
@@ -28,7 +29,6 @@ use std::sync::Arc;
 
 use super::freeze::{self, Effective, Frozen, Sources};
 use super::{Action, Event, Plan, Urgency};
-use crate::clone;
 use crate::domain::conditions::{self, Conditions, kind};
 use crate::domain::{
     ContainerState, Errands, ExperimentRecord, JobRecord, JobState, PodRecord, Producer, Stores, names, settings, text,
@@ -49,6 +49,10 @@ pub struct Snapshot {
     pub pods: Vec<Arc<PodRecord>>,
     /// Uris of its artifacts that others refer to; known while it is being deleted.
     pub referred: BTreeSet<String>,
+    /// Other experiments of the namespace with the digest that it looks for.
+    pub identical: Vec<Arc<ExperimentRecord>>,
+    /// The latest of its stage that has ended, or the one that it is a clone of: where a difference shows best.
+    pub nearest: Option<Arc<ExperimentRecord>>,
     /// What names it in `from`, such as "a Pipeline".
     pub in_use: Option<String>,
     /// The attempt whose absence the API server itself confirmed.
@@ -235,7 +239,7 @@ fn frozen(
     template: serde_json::Value,
     cloned_from: Option<ClonedFrom>,
 ) {
-    plan.status.digest = Some(clone::digest_of_template(&template));
+    plan.status.digest = Some(reuse::key_of(&template, &snapshot.producers).digest());
     plan.status.template = Some(template);
     plan.status.cloned_from = cloned_from;
     plan.status.phase = Phase::Starting;

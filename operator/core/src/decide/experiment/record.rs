@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use super::pursue::{Progress, pursue, so_far};
 use super::{Snapshot, attempts, end, fail, report, result, times, wait};
-use crate::clone;
 use crate::decide::Plan;
 use crate::domain::Errand;
 use crate::domain::errand::{Document, Patience};
 use crate::domain::text;
+use crate::reuse::digest_of_template;
 
 /// How long a store may be away, or a record be missing in it.
 const PATIENCE: Patience = Patience { pause: Duration::from_secs(30), limit: Duration::from_secs(1800) };
@@ -82,7 +82,7 @@ fn read(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, source: &RecordS
             .problems
             .push(format!("artifacts that were not checked, without a digest or in another store: {names}"));
     }
-    plan.status.digest = Some(clone::digest_of_template(&record.template));
+    plan.status.digest = Some(digest_of_template(&record.template));
     plan.status.template = Some(record.template);
     attempts::pin_source(plan, &reported);
     report::keep(snapshot, plan, reported);

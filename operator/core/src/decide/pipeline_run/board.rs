@@ -346,13 +346,14 @@ impl<'a> Board<'a> {
                 let words: Vec<String> = errors.iter().map(ToString::to_string).collect();
                 text::some_of(&words, 4)
             })?;
+            let spec = self.with_cache(as_texts(spec), stage);
             let pipeline = self.snapshot.run.spec.get("pipeline").and_then(Value::as_str).unwrap_or_default();
             let action = Action::CreateStage(Box::new(NewStage {
                 name: name.clone(),
                 member,
                 coordinates,
                 pipeline: pipeline.to_owned(),
-                spec: with_priority(as_texts(spec), self.pipeline.priority),
+                spec: with_priority(spec, self.pipeline.priority),
                 cloned_from: stage.cloned_from.clone(),
             }));
             (action, StageStatus { experiment: Some(name), ..made })
@@ -360,6 +361,23 @@ impl<'a> Board<'a> {
         self.actions.push(action);
         self.room = self.room.map(|room| room.saturating_sub(1));
         Ok(made)
+    }
+
+    // A run that reuses nothing says so to its stages; one that does not even look stays so. What runs at the end, such as a
+    // notification, is wanted for what it does, not for what it leaves.
+    fn with_cache(&self, mut spec: Value, stage: &FrozenStage) -> Value {
+        let own = spec.pointer("/cache/mode").and_then(Value::as_str);
+        let of_run = self.snapshot.run.spec.get("cache").and_then(Value::as_str).filter(|_| own != Some("Never"));
+        let of_end = (own.is_none() && self.is_last(stage)).then_some("Never");
+        if let Some(mode) = of_run.or(of_end).map(str::to_owned) {
+            spec["cache"]["mode"] = mode.into();
+        }
+        spec
+    }
+
+    // Whether a stage is one of `finally`.
+    fn is_last(&self, stage: &FrozenStage) -> bool {
+        self.pipeline.finally.iter().any(|last| last.name == stage.name)
     }
 
     /// The name of a member's experiment.
@@ -370,7 +388,7 @@ impl<'a> Board<'a> {
 
     /// What a stage may read, as the value of `stages`.
     pub(super) fn known_to(&self, stage: &FrozenStage) -> Value {
-        let of_the_end = self.pipeline.finally.iter().any(|last| last.name == stage.name);
+        let of_the_end = self.is_last(stage);
         let is_known = |other: &&FrozenStage| of_the_end || stage.needs.contains(&other.name);
         values::stages(self.snapshot, self.pipeline.stages.iter().filter(is_known), &self.states)
     }

@@ -65,6 +65,7 @@ impl Board<'_> {
             digest: nested.digest.clone(),
             nested_in,
             scheduled_time: values::time_of(run),
+            cache: run.spec.get("cache").cloned(),
         })))
     }
 }

@@ -99,7 +99,10 @@ impl Board<'_> {
 pub(super) fn named(state: StageStatus, child: &Child) -> StageStatus {
     let name = Some(child.meta().name.clone());
     match child {
-        Child::Experiment(_) => StageStatus { experiment: name, ..state },
+        Child::Experiment(experiment) => {
+            let reused_from = experiment.status.reused_from.as_ref().map(|from| from.name.clone());
+            StageStatus { experiment: name, reused_from, ..state }
+        }
         Child::Run(_) => StageStatus { run: name, ..state },
     }
 }
