@@ -17,6 +17,7 @@ mod load;
 mod pipelines;
 mod queues;
 mod refusals;
+mod reuse;
 mod revisions;
 mod runs;
 mod schedules;
@@ -92,6 +93,9 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         pipelines::a_pipeline_runs_within_another,
         pipelines::a_pipeline_that_contains_itself_ends,
         pipelines::a_loop_ends_when_its_condition_holds,
+        reuse::a_change_runs_what_depends_on_it_and_a_revert_nothing,
+        reuse::identical_work_under_way_is_joined,
+        reuse::what_failed_is_not_reused,
         runs::a_deadline_ends_the_run,
         runs::a_failed_run_is_resumed,
         runs::a_newer_run_replaces_the_older,

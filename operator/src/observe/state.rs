@@ -157,12 +157,18 @@ impl State {
         let names_another = current.spec.get("from").is_some() || makers(&current.spec).next().is_some();
         let waits = current.status.template.is_none() && names_another && !current.status.phase.is_terminal();
         let recorded = recorded(&current.status);
+        let reused = current.status.reused_from.is_some();
         for artifact in &current.status.artifacts {
+            let at = (key.namespace.clone(), artifact.uri.clone());
+            // Whoever made it is told, as long as it is there.
+            if reused && self.producers.contains_key(&at) {
+                continue;
+            }
             // What lies elsewhere may be written anew by others; what the runner left here is its maker's for good.
-            let own = artifact.uri.contains(&format!("/{}/", names::store_prefix(&current.meta)));
+            let own = reused || artifact.uri.contains(&format!("/{}/", names::store_prefix(&current.meta)));
             let (experiment, digest) = (key.name.clone(), artifact.digest.clone().filter(|_| own));
             let producer = Producer { experiment, artifact: artifact.name.clone(), digest };
-            self.producers.insert((key.namespace.clone(), artifact.uri.clone()), producer);
+            self.producers.insert(at, producer);
         }
         let before_digest = before.and_then(|before| before.status.digest.as_deref());
         self.identical.set(&key.place(), before_digest, current.status.digest.as_deref());
@@ -184,6 +190,16 @@ impl State {
             // A result that is recorded is not read again.
             self.errands.retain(key, |errand| !matches!(errand, Errand::ReadResult(_) | Errand::ReadRecord(_)));
         }
+    }
+
+    // Another experiment that has the same artifact, since it took over the result of the one that made it.
+    fn heir_of(&self, at: &(String, String), digest: &str) -> Option<Producer> {
+        self.identical.of(&at.0, digest, "").find_map(|name| {
+            let heir = self.experiments.get(name)?.current();
+            let artifact = heir.status.artifacts.iter().find(|artifact| artifact.uri == at.1)?;
+            let (experiment, artifact, digest) = (name.1.clone(), artifact.name.clone(), artifact.digest.clone());
+            Some(Producer { experiment, artifact, digest })
+        })
     }
 
     // Those that wait for this one, or for another that does the same.
@@ -439,6 +455,8 @@ impl State {
                         let at = (key.namespace.clone(), artifact.uri.clone());
                         if self.producers.get(&at).is_some_and(|producer| producer.experiment == key.name) {
                             self.producers.remove(&at);
+                            let heir = digest.as_ref().and_then(|digest| self.heir_of(&at, digest));
+                            heir.into_iter().for_each(|heir| drop(self.producers.insert(at.clone(), heir)));
                         }
                     }
                 }
