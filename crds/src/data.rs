@@ -34,9 +34,9 @@ pub struct Input {
     #[schemars(schema_with = "schema::path")]
     pub path: Option<String>,
     /// `sha256:` and 64 hex digits. What is fetched must have it, or the attempt ends with InputCorrupt. Known by
-    /// itself where an experiment of the namespace made the input.
+    /// itself where an experiment of the namespace made the input. In a stage it may be a reference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::digest")]
+    #[schemars(schema_with = "schema::digest_or_reference")]
     pub digest: Option<String>,
     /// Whether it is a tar or tar.gz archive, of which `path` receives the contents; false by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]

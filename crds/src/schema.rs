@@ -58,6 +58,11 @@ pub fn digest(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "maxLength": 71, "pattern": "^sha256:[0-9a-f]{64}$"})
 }
 
+/// The same, or in a stage a reference to one: `${stages.prepare.artifacts.data.digest}`.
+pub fn digest_or_reference(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "maxLength": 256, "pattern": "^sha256:[0-9a-f]{64}$|^\\$\\{.*\\}$"})
+}
+
 /// Moment in RFC 3339.
 pub fn moment(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "format": "date-time"})
