@@ -2,7 +2,7 @@
 //!
 //! Comes in: watch events and answers. Goes out: snapshots, and keys of objects to look at.
 
-use cultivar_core::decide::experiment::{self, Refusal};
+use cultivar_core::decide::experiment::{self, Refusal, reuse};
 use cultivar_core::decide::freeze::{Query, Sources, queries as queries_of};
 use cultivar_core::decide::pipeline;
 use cultivar_core::decide::pipeline_run::{self, Child, GroupRun, queries, take_over};
@@ -226,6 +226,9 @@ impl Index {
                 if record.status.phase.is_terminal() || waits {
                     self.wake_waiting();
                 }
+                let identical =
+                    self.experiments.values().map(Slot::current).filter(|other| reuse::waits(&other.status));
+                self.queue.extend(identical.map(|other| (Kind::Experiment, other.meta.name.clone())));
                 let recorded =
                     record.status.attempts.iter().filter(|a| a.finished_at.is_some()).map(|a| a.number).max();
                 self.tidy_pods(name, recorded);
@@ -349,6 +352,7 @@ impl Index {
         Some(experiment::Snapshot {
             experiment: (**record).clone(),
             sources: if frozen { Sources::new() } else { self.sources(queries_of(&record.spec)) },
+            identical: self.identical_to(record),
             jobs: jobs.cloned().collect(),
             pods: self.pods.values().filter(|pod| pod.experiment == name).cloned().collect(),
             in_use: self.in_use(name),
@@ -357,6 +361,12 @@ impl Index {
             now,
             ..experiment::Snapshot::default()
         })
+    }
+
+    fn identical_to(&self, record: &Record<ExperimentStatus>) -> Vec<Arc<Record<ExperimentStatus>>> {
+        let Some(wanted) = reuse::wanted(record, &BTreeMap::new()) else { return Vec::new() };
+        let others = self.experiments.values().map(Slot::current).filter(|other| other.meta.name != record.meta.name);
+        others.filter(|other| other.status.digest.as_ref() == Some(&wanted)).map(Arc::clone).collect()
     }
 
     fn in_use(&self, name: &str) -> Option<String> {

@@ -11,6 +11,7 @@ mod index;
 mod kubelet;
 mod operator;
 mod random;
+mod reuse;
 mod scenarios;
 mod world;
 

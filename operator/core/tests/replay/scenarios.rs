@@ -254,6 +254,8 @@ pub fn all() -> Vec<Scenario> {
         resumed(),
         grouped(),
         overdue(),
+        super::reuse::revisions(),
+        super::reuse::joined(),
         super::gates::answered(),
         super::gates::unanswered(None),
         super::gates::unanswered(Some(50)),

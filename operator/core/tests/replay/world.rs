@@ -314,7 +314,7 @@ impl World {
             }
             let told = json!({"phase": status.phase, "reason": known(status.reason), "message": status.message.as_ref().filter(|_| !lost(status.reason)),
                 "attempts": attempts, "template": template, "metrics": status.metrics, "artifacts": status.artifacts,
-                "clonedFrom": status.cloned_from, "retries": status.retries});
+                "clonedFrom": status.cloned_from, "reusedFrom": status.reused_from.as_ref().map(|from| &from.name), "retries": status.retries});
             (name.clone(), told)
         });
         let runs = cluster.runs.iter().map(|(name, record)| {

@@ -239,7 +239,7 @@ fn frozen(
     template: serde_json::Value,
     cloned_from: Option<ClonedFrom>,
 ) {
-    plan.status.digest = Some(reuse::key_of(&template, &snapshot.producers).digest());
+    plan.status.digest = Some(reuse::key_of(&snapshot.experiment.meta, &template, &snapshot.producers).digest());
     plan.status.template = Some(template);
     plan.status.cloned_from = cloned_from;
     plan.status.phase = Phase::Starting;

@@ -16,7 +16,7 @@ use crate::decide::freeze::overrides;
 use crate::decide::{Plan, Urgency};
 use crate::domain::conditions::{self, Conditions, kind};
 use crate::domain::errand::{Patience, Presence};
-use crate::domain::{Errand, ExperimentRecord, Producer, names, text, time};
+use crate::domain::{Errand, ExperimentRecord, Meta, Producer, names, text, time};
 use crate::reuse::{Key, first_difference, key};
 
 /// How long a store may take to say whether artifacts are there; the run starts then.
@@ -34,10 +34,21 @@ pub fn mode(record: &ExperimentRecord, template: &Value) -> CacheMode {
     said(template).mode.unwrap_or(by_default)
 }
 
-/// The key of a template of `namespace`, with what is known of who made its inputs.
+/// The key of an experiment's template, with what is known of who made its inputs.
 #[must_use]
-pub fn key_of(template: &Value, producers: &BTreeMap<String, Producer>) -> Key {
-    key(template, |uri| producers.get(uri)?.digest.clone())
+pub fn key_of(meta: &Meta, template: &Value, producers: &BTreeMap<String, Producer>) -> Key {
+    of_place(meta, key(template, |uri| producers.get(uri)?.digest.clone()))
+}
+
+// Members that are counted, and turns of a loop, may do the same and are wanted each: eight runs, or one more look. The
+// members of a matrix are told apart by what they do.
+fn of_place(meta: &Meta, mut key: Key) -> Key {
+    let index = names::member_of(meta).and_then(|member| member.index);
+    let coordinates = meta.annotations.get(labels::COORDINATES).is_some_and(|text| text != "{}");
+    if let Some(index) = index.filter(|_| !coordinates) {
+        key.document["member"] = index.into();
+    }
+    key
 }
 
 /// The digest that identical experiments have, where this one looks for them.
@@ -50,7 +61,7 @@ pub fn wanted(record: &ExperimentRecord, producers: &BTreeMap<String, Producer>)
     // A stage's spec is its template.
     let of_spec = || names::member_of(&record.meta).is_some().then(|| overrides(&record.spec));
     let template = status.template.clone().or_else(of_spec)?;
-    let key = (mode(record, &template) == CacheMode::Use).then(|| key_of(&template, producers))?;
+    let key = (mode(record, &template) == CacheMode::Use).then(|| key_of(&record.meta, &template, producers))?;
     key.unpinned.is_empty().then(|| key.digest())
 }
 
@@ -65,7 +76,7 @@ pub fn takes_over(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, templa
     if mode(&snapshot.experiment, template) != CacheMode::Use {
         return false;
     }
-    let key = key_of(template, &snapshot.producers);
+    let key = key_of(&snapshot.experiment.meta, template, &snapshot.producers);
     if !key.unpinned.is_empty() {
         note(plan, CacheResult::Unpinned, text::some_of(&key.unpinned, 3));
         return false;
@@ -103,7 +114,8 @@ pub fn known_now(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
     let Some(template) = &status.template else { return };
     let read = |uri: &str| status.inputs.iter().find(|input| input.uri == uri)?.digest.clone();
     let made = |uri: &str| snapshot.producers.get(uri)?.digest.clone();
-    status.digest = Some(key(template, |uri| made(uri).or_else(|| read(uri))).digest());
+    let key = key(template, |uri| made(uri).or_else(|| read(uri)));
+    status.digest = Some(of_place(&snapshot.experiment.meta, key).digest());
     let image = template.get("image").and_then(Value::as_str).unwrap_or_default();
     let pinned = image.contains("@sha256:");
     let (reason, message) = if pinned {
@@ -181,12 +193,12 @@ fn nearest(snapshot: &Snapshot, ours: &Key) -> String {
     let Some(other) = &snapshot.nearest else { return "nothing like it has completed here yet".to_owned() };
     let name = &other.meta.name;
     let Some(template) = &other.status.template else { return format!("{name} has no template") };
-    let theirs = key_of(template, &snapshot.producers);
+    let theirs = key_of(&other.meta, template, &snapshot.producers);
     let content = |uri: &str| {
         let read = other.status.inputs.iter().find(|input| input.uri == uri);
         read.and_then(|input| input.digest.clone())
     };
-    let theirs = if theirs.unpinned.is_empty() { theirs } else { key(template, content) };
+    let theirs = if theirs.unpinned.is_empty() { theirs } else { of_place(&other.meta, key(template, content)) };
     match first_difference(&ours.document, &theirs.document, name) {
         Some(difference) => difference,
         None if other.status.phase != Phase::Completed => format!("{name} did the same and is {}", other.status.phase),
@@ -211,12 +223,6 @@ fn take(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, from: &Experimen
     note(plan, CacheResult::Hit, String::new());
     end(snapshot, plan, Phase::Completed, None, words);
     times(plan).starting = None;
-    plan.urge(Urgency::Now);
-}
-
-/// The experiments among which the one that comes nearest is found: those of the same stage of a pipeline, or the one that
-/// it is a clone of.
-#[must_use]
-pub fn stage_of(record: &ExperimentRecord) -> Option<(&str, &str)> {
-    Some((record.meta.label(labels::PIPELINE)?, record.meta.label(labels::STAGE)?))
+    // Nothing else remembers it: what follows starts from what is stored.
+    plan.urge(Urgency::First);
 }
