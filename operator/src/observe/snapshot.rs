@@ -251,19 +251,18 @@ impl State {
         let namespace = &record.meta.namespace;
         let at = |name: &str| (namespace.clone(), name.to_owned());
         let ended = |name: &str| self.experiments.get(&at(name)).filter(|slot| slot.phase().is_terminal());
-        let Some((member, owner)) = names::member_of(&record.meta).zip(record.meta.owner.as_ref()) else {
-            let source = record.status.cloned_from.as_ref()?;
-            return ended(&source.name).map(Slot::current);
+        let of_stage = || {
+            let (member, owner) = names::member_of(&record.meta).zip(record.meta.owner.as_ref())?;
+            let runs = self.runs_of.get(&at(record.meta.label(labels::PIPELINE)?)).into_iter().flatten();
+            let others = runs.filter_map(|name| {
+                let run = self.runs.get(&at(name)).filter(|slot| *slot.head().uid != *owner.uid)?;
+                let child = ended(self.stages.get(&*run.head().uid)?.get(&member)?)?.current();
+                let finished = child.status.times.as_ref().and_then(|times| times.finished.clone());
+                Some((finished, child))
+            });
+            others.max_by(|(one, _), (other, _)| one.cmp(other)).map(|(_, child)| child)
         };
-        let pipeline = record.meta.label(labels::PIPELINE)?;
-        let runs = self.runs_of.get(&at(pipeline)).into_iter().flatten();
-        let others = runs.filter_map(|name| {
-            let run = self.runs.get(&at(name)).filter(|slot| *slot.head().uid != *owner.uid)?;
-            let child = ended(self.stages.get(&*run.head().uid)?.get(&member)?)?.current();
-            let finished = child.status.times.as_ref().and_then(|times| times.finished.clone());
-            Some((finished, child))
-        });
-        others.max_by(|(one, _), (other, _)| one.cmp(other)).map(|(_, child)| child)
+        of_stage().or_else(|| ended(&reuse::source_of(record)?).map(Slot::current))
     }
 
     // The ArtifactStore that a template names, or the namespace's default one.

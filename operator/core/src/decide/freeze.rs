@@ -139,7 +139,7 @@ pub fn freeze(spec: &Value, sources: &Sources, exclude: Option<&str>) -> Frozen<
 }
 
 // Whether its source looked for results, and how old ones it took, is no part of what a clone is a copy of.
-fn without_its_cache(template: &Value) -> Value {
+pub(crate) fn without_its_cache(template: &Value) -> Value {
     let mut template = template.clone();
     if let Some(cache) = template.get_mut("cache").and_then(Value::as_object_mut) {
         cache.remove("mode");

@@ -3,7 +3,9 @@
 //! Comes in: experiments of the namespace whose digest is the same. Goes out: a completed status with another run's
 //! result, a wait for that run, or leave to start. It is decided once, before the first attempt.
 
-use cultivar_crds::{Cache, CacheMode, CacheResult, CacheStatus, ExperimentStatus, Phase, Reason, ReusedFrom, labels};
+use cultivar_crds::{
+    Cache, CacheMode, CacheResult, CacheStatus, ClonedFrom, ExperimentStatus, Phase, Reason, ReusedFrom, labels,
+};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -63,6 +65,13 @@ pub fn wanted(record: &ExperimentRecord, producers: &BTreeMap<String, Producer>)
     let template = status.template.clone().or_else(of_spec)?;
     let key = (mode(record, &template) == CacheMode::Use).then(|| key_of(&record.meta, &template, producers))?;
     key.unpinned.is_empty().then(|| key.digest())
+}
+
+/// The experiment that this one is a copy of, also before that stands in its status.
+#[must_use]
+pub fn source_of(record: &ExperimentRecord) -> Option<String> {
+    let noted = || serde_json::from_str::<ClonedFrom>(record.meta.annotations.get(labels::CLONED_FROM)?).ok();
+    record.status.cloned_from.clone().or_else(noted).map(|source| source.name)
 }
 
 /// Whether an experiment waits for one that does the same.

@@ -1,0 +1,173 @@
+//! Growing a pipeline from experiments, planning it, exporting it: none of them changes what is done.
+
+use cultivar_core::domain::{ExperimentRecord, Meta, PipelineRecord, Record, names};
+use cultivar_core::dry_run::{Outcome, dry_run, sources};
+use cultivar_core::grow::grow;
+use cultivar_core::reuse::{digest_of_template, key};
+use cultivar_core::{export, validate};
+use cultivar_crds::{Artifact, ExperimentStatus, InputUsed, Phase, PhaseTimes};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+fn now() -> Timestamp {
+    Timestamp::from_second(1_700_000_000).unwrap()
+}
+
+// An experiment that ran by hand; `reads`: inputs with the experiment that made them, `makes`: artifacts.
+fn ran(
+    name: &str,
+    minute: u32,
+    params: Value,
+    reads: &[(&str, &ExperimentRecord)],
+    makes: &[&str],
+) -> ExperimentRecord {
+    let meta = Meta { namespace: "vision".into(), name: name.into(), uid: format!("uid-{name}"), ..Meta::default() };
+    let prefix = names::store_prefix(&meta);
+    let mut template = json!({
+        "image": format!("ghcr.io/acme/digits@sha256:{}", "7f".repeat(32)),
+        "command": ["python", format!("{name}.py")], "args": ["--lr", "${params.lr}"], "params": params, "queue": "gpus",
+    });
+    let mut inputs = Vec::new();
+    for (input, maker) in reads {
+        let made = &maker.status.artifacts[0];
+        let read = json!({"name": input, "uri": made.uri, "digest": made.digest});
+        template["inputs"]
+            .as_array_mut()
+            .map(|list| list.push(read.clone()))
+            .unwrap_or_else(|| template["inputs"] = json!([read]));
+        inputs.push(InputUsed {
+            name: (*input).into(),
+            uri: made.uri.clone(),
+            digest: made.digest.clone(),
+            experiment: Some(maker.meta.name.clone()),
+            artifact: Some(made.name.clone()),
+            ..InputUsed::default()
+        });
+    }
+    let artifact = |made: &&str| Artifact {
+        name: (*made).into(),
+        uri: format!("s3://lake/{prefix}/1/{made}"),
+        digest: Some(format!("sha256:{}", "ab".repeat(32))),
+        ..Artifact::default()
+    };
+    let status = ExperimentStatus {
+        phase: Phase::Completed,
+        digest: Some(digest_of_template(&template)),
+        template: Some(template),
+        artifacts: makes.iter().map(artifact).collect(),
+        inputs,
+        times: Some(PhaseTimes { finished: Some(format!("2023-01-01T00:{minute:02}:00Z")), ..PhaseTimes::default() }),
+        ..ExperimentStatus::default()
+    };
+    Record { meta, status: Arc::new(status), ..Record::default() }
+}
+
+fn digits() -> Vec<Arc<ExperimentRecord>> {
+    let prepare = ran("digits-prepare", 1, json!({"seed": 7, "lr": 0}), &[], &["data"]);
+    let train = ran("digits-train", 2, json!({"seed": 7, "lr": 0.1}), &[("data", &prepare)], &["model"]);
+    let evaluate = ran("digits-evaluate", 3, json!({"lr": 1}), &[("model", &train), ("data", &prepare)], &["report"]);
+    let other = ran("elsewhere", 4, json!({}), &[], &["data"]);
+    [prepare, train, evaluate, other].into_iter().map(Arc::new).collect()
+}
+
+fn grown(known: &[Arc<ExperimentRecord>]) -> Value {
+    let by_name: BTreeMap<String, &ExperimentRecord> =
+        known.iter().map(|record| (record.meta.name.clone(), &**record)).collect();
+    grow(&["digits-evaluate".to_owned()], &by_name, true).unwrap().spec
+}
+
+fn pipeline(spec: &Value) -> PipelineRecord {
+    let meta = Meta { namespace: "vision".into(), name: "digits".into(), generation: 1, ..Meta::default() };
+    Record { meta, spec: Arc::new(spec.clone()), ..Record::default() }
+}
+
+fn outcomes(spec: &Value, known: &[Arc<ExperimentRecord>]) -> Vec<(String, Outcome, String)> {
+    let planned = dry_run(&pipeline(spec), &json!({}), known, now()).unwrap();
+    planned.into_iter().map(|planned| (planned.stage, planned.outcome, planned.why)).collect()
+}
+
+#[test]
+fn what_made_the_inputs_becomes_the_stages_before() {
+    let spec = grown(&digits());
+    assert_eq!(
+        spec,
+        json!({
+            "params": {"seed": 7},
+            "stages": [
+                {"name": "prepare", "from": {"experiment": "digits-prepare"}, "params": {"seed": "${pipeline.params.seed}"}},
+                {"name": "train", "from": {"experiment": "digits-train"}, "params": {"seed": "${pipeline.params.seed}"},
+                    "inputs": [{"name": "data", "uri": "${stages.prepare.artifacts.data.uri}"}]},
+                {"name": "evaluate", "from": {"experiment": "digits-evaluate"}, "inputs": [
+                    {"name": "model", "uri": "${stages.train.artifacts.model.uri}"},
+                    {"name": "data", "uri": "${stages.prepare.artifacts.data.uri}"},
+                ]},
+            ],
+        })
+    );
+    assert_eq!(validate::pipeline(&spec).refusal(), None);
+}
+
+#[test]
+fn run_unchanged_every_stage_is_reused() {
+    let known = digits();
+    let told = outcomes(&grown(&known), &known);
+    let expected = ["prepare", "train", "evaluate"]
+        .map(|stage| (stage.to_owned(), Outcome::Reused, format!("from digits-{stage}")));
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn a_change_runs_its_stage_and_those_after_it_follow() {
+    let known = digits();
+    let mut spec = grown(&known);
+    spec["stages"][1]["params"]["lr"] = json!(0.2);
+    let told = outcomes(&spec, &known);
+    assert_eq!((told[0].1, told[1].1, told[2].1), (Outcome::Reused, Outcome::Runs, Outcome::Follows), "{told:?}");
+    // Nothing of this pipeline has run yet; the next thing to compare with is what the stage is a clone of.
+    assert_eq!(told[1].2, "params.lr: 0.2 here, 0.1 in digits-train");
+    spec["stages"][0]["params"]["seed"] = json!(8);
+    let told = outcomes(&spec, &known);
+    assert_eq!((told[0].1, told[1].1), (Outcome::Runs, Outcome::Follows), "{told:?}");
+    let anew = dry_run(&pipeline(&grown(&known)), &json!({"cache": "Refresh"}), &known, now()).unwrap();
+    assert!(anew[0].outcome == Outcome::Runs && anew[0].why.contains("anew"), "{anew:?}");
+}
+
+#[test]
+fn faults_and_missing_sources_are_told() {
+    let known = digits();
+    let fault = dry_run(
+        &pipeline(&json!({"stages": [{"name": "a", "image": "x", "args": ["${stages.b.uri}"]}]})),
+        &json!({}),
+        &known,
+        now(),
+    );
+    assert!(fault.unwrap_err().contains("stages[0].args[0]"));
+    let gone = json!({"stages": [{"name": "a", "from": {"experiment": "gone"}}]});
+    let told = dry_run(&pipeline(&gone), &json!({}), &known, now()).unwrap_err();
+    assert!(told.contains("experiment gone does not exist"), "{told}");
+    let by_name: BTreeMap<String, &ExperimentRecord> = BTreeMap::new();
+    assert_eq!(
+        grow(&["gone".to_owned()], &by_name, true).unwrap_err(),
+        "experiment gone does not exist in this namespace"
+    );
+}
+
+#[test]
+fn what_is_exported_does_the_same() {
+    let known = digits();
+    let spec = grown(&known);
+    let inline = export::pipeline("digits", &spec, &sources(export::wanted(&spec), &known)).unwrap();
+    assert_eq!(validate::pipeline(&inline).refusal(), None);
+    assert!(!inline.to_string().contains("digits-train\"") && !inline.to_string().contains("queue"), "{inline}");
+    for (stage, record) in inline["stages"].as_array().unwrap().iter().zip(&known) {
+        assert_eq!(stage["image"], record.status.template.as_ref().unwrap()["image"]);
+    }
+    // In a cluster where the same has run it is all reused.
+    let told = outcomes(&inline, &known);
+    assert!(told.iter().all(|(_, outcome, _)| *outcome == Outcome::Reused), "{told:?}");
+    let train = export::experiment(&known[1]).unwrap();
+    assert_eq!(Some(key(&train, |_| None).digest()), known[1].status.digest);
+    assert!(train.get("queue").is_none() && train["inputs"][0]["digest"].is_string(), "{train}");
+}
