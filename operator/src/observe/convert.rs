@@ -10,7 +10,7 @@ use cultivar_core::domain::{
 use cultivar_core::render::of_pod;
 use cultivar_crds::{ArtifactStoreSpec, labels};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -34,7 +34,7 @@ pub fn record<S: DeserializeOwned + Default>(
         (None, None) => Arc::default(),
     };
     let status: Option<S> = object.status.map(|text| serde_json::from_str(text.get())).transpose()?;
-    Ok(Record { meta: meta(object.metadata), spec, status: Arc::new(status.unwrap_or_default()) })
+    Ok(Record { meta: object.metadata.into(), spec, status: Arc::new(status.unwrap_or_default()) })
 }
 
 /// The key of an object of a kind of ours.
@@ -56,7 +56,7 @@ pub fn store(spec: ArtifactStoreSpec) -> StoreAccess {
 /// It has no spec that this version can read.
 pub fn approval(object: Raw) -> Result<ApprovalRecord, serde_json::Error> {
     let spec = object.spec.as_ref().map_or("null", |text| text.get());
-    let meta = meta(object.metadata);
+    let meta = Meta::from(object.metadata);
     let spec = serde_json::from_str(spec)?;
     Ok(ApprovalRecord { namespace: meta.namespace, name: meta.name, created: meta.created, spec })
 }
@@ -102,32 +102,6 @@ fn names(resources: &Value) -> impl Iterator<Item = &str> {
     maps.flat_map(|map| map.keys().map(String::as_str))
 }
 
-fn meta(meta: ObjectMeta) -> Meta {
-    Meta {
-        namespace: meta.namespace.unwrap_or_default(),
-        name: meta.name.unwrap_or_default(),
-        uid: meta.uid.unwrap_or_default(),
-        resource_version: meta.resource_version.unwrap_or_default(),
-        generation: meta.generation.unwrap_or_default(),
-        labels: meta.labels.unwrap_or_default(),
-        annotations: meta.annotations.unwrap_or_default().into_iter().filter(|(key, _)| is_ours(key)).collect(),
-        created: meta.creation_timestamp.map(|time| time.0),
-        deleting: meta.deletion_timestamp.is_some(),
-        deleted: meta.deletion_timestamp.map(|time| time.0),
-        finalizers: meta.finalizers.unwrap_or_default().into_iter().filter(|name| is_ours(name)).collect(),
-        owner: controller(meta.owner_references.as_deref()),
-    }
-}
-
-fn is_ours(key: &str) -> bool {
-    key.starts_with("cultivar.dev/")
-}
-
-fn controller(references: Option<&[OwnerReference]>) -> Option<Owner> {
-    let owner = references?.iter().find(|owner| owner.controller == Some(true))?;
-    Some(Owner { kind: owner.kind.clone(), name: owner.name.clone(), uid: owner.uid.clone() })
-}
-
 fn worker(meta: &ObjectMeta) -> u32 {
     let index = meta.annotations.as_ref().and_then(|notes| notes.get("batch.kubernetes.io/job-completion-index"));
     index.and_then(|index| index.parse().ok()).unwrap_or(0)
@@ -166,7 +140,7 @@ pub fn job(job: SlimJob) -> JobRecord {
         holding: holding(&meta),
         suspended: job.spec.and_then(|spec| spec.suspend).unwrap_or(false),
         started: status.start_time.map(|time| time.0),
-        owner_uid: controller(meta.owner_references.as_deref()).map(|owner| owner.uid).unwrap_or_default(),
+        owner_uid: Owner::of(&meta).map(|owner| owner.uid).unwrap_or_default(),
         experiment: label(&meta, labels::EXPERIMENT),
         attempt: attempt(&meta),
         created: meta.creation_timestamp.as_ref().map(|time| time.0),
@@ -195,7 +169,7 @@ pub fn pod(pod: SlimPod, gone: bool) -> PodRecord {
         _ => false,
     });
     PodRecord {
-        job_uid: controller(meta.owner_references.as_deref()).map(|owner| owner.uid).unwrap_or_default(),
+        job_uid: Owner::of(&meta).map(|owner| owner.uid).unwrap_or_default(),
         experiment: label(&meta, labels::EXPERIMENT),
         attempt: attempt(&meta),
         node: pod.spec.and_then(|spec| spec.node_name),

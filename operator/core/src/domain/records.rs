@@ -5,6 +5,7 @@
 
 use cultivar_crds::{ExperimentStatus, PipelineRunStatus, PipelineStatus, ScheduleStatus};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,6 +50,35 @@ pub struct Meta {
     pub finalizers: Vec<String>,
     /// Who controls it.
     pub owner: Option<Owner>,
+}
+
+impl Owner {
+    /// What controls an object.
+    #[must_use]
+    pub fn of(meta: &ObjectMeta) -> Option<Self> {
+        let owner = meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
+        Some(Self { kind: owner.kind.clone(), name: owner.name.clone(), uid: owner.uid.clone() })
+    }
+}
+
+impl From<ObjectMeta> for Meta {
+    fn from(meta: ObjectMeta) -> Self {
+        let is_ours = |key: &str| key.starts_with("cultivar.dev/");
+        Self {
+            owner: Owner::of(&meta),
+            namespace: meta.namespace.unwrap_or_default(),
+            name: meta.name.unwrap_or_default(),
+            uid: meta.uid.unwrap_or_default(),
+            resource_version: meta.resource_version.unwrap_or_default(),
+            generation: meta.generation.unwrap_or_default(),
+            labels: meta.labels.unwrap_or_default(),
+            annotations: meta.annotations.unwrap_or_default().into_iter().filter(|(key, _)| is_ours(key)).collect(),
+            created: meta.creation_timestamp.map(|time| time.0),
+            deleting: meta.deletion_timestamp.is_some(),
+            deleted: meta.deletion_timestamp.map(|time| time.0),
+            finalizers: meta.finalizers.unwrap_or_default().into_iter().filter(|name| is_ours(name)).collect(),
+        }
+    }
 }
 
 impl Meta {

@@ -1,0 +1,35 @@
+//! `kubectl cultivar`: experiments and pipelines from the command line.
+//!
+//! Comes in: arguments, a kubeconfig, files. Goes out: tables, manifests, requests to the API server, and an exit code. What
+//! is decided is decided by `cultivar-core`, as in the operator; here it is asked for and shown.
+
+mod args;
+mod cluster;
+mod commands;
+mod error;
+mod files;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::Args;
+
+fn main() -> ExitCode {
+    // Which provider the TLS of the API server's connection uses; it is in no other program of this process.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let args = Args::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let done = match runtime {
+        Ok(runtime) => runtime.block_on(commands::run(args)),
+        Err(error) => Err(error::Error::new("no runtime").why(error)),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            error.code()
+        }
+    }
+}
