@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    approve, clone, compare, completion, end, export, grow, lineage, list, logs, metrics, plan, queues, resume, run, show,
-    sweep, tree, why,
+    approve, clone, compare, completion, end, export, grow, lineage, list, logs, metrics, plan, queues, resume, run,
+    show, sweep, tree, why,
 };
 
 /// Experiments and pipelines on Kubernetes.

@@ -9,7 +9,9 @@ use crate::error::{Error, Result};
 pub fn read(path: &str) -> Result<Vec<Value>> {
     let text = if path == "-" {
         let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).map_err(|error| Error::new("the input cannot be read").why(error))?;
+        std::io::stdin()
+            .read_to_string(&mut text)
+            .map_err(|error| Error::new("the input cannot be read").why(error))?;
         text
     } else {
         std::fs::read_to_string(path).map_err(|error| Error::new(format!("{path} cannot be read")).why(error))?

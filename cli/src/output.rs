@@ -32,7 +32,9 @@ pub fn objects(format: Option<Format>, objects: &[Value]) -> Result<bool> {
             }
         }
         Some(Format::Json) if objects.len() == 1 => println!("{:#}", objects[0]),
-        Some(Format::Json) => println!("{:#}", serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects})),
+        Some(Format::Json) => {
+            println!("{:#}", serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects}))
+        }
         Some(Format::Yaml) => {
             for (index, object) in objects.iter().enumerate() {
                 print!("{}{}", if index > 0 { "---\n" } else { "" }, yaml(object)?);
@@ -101,7 +103,8 @@ mod tests {
 
     #[test]
     fn a_table_has_no_borders_and_no_trailing_blanks() {
-        let text = table(&["name", "phase"], vec![vec!["a".into(), "Completed".into()], vec!["longer".into(), String::new()]]);
+        let text =
+            table(&["name", "phase"], vec![vec!["a".into(), "Completed".into()], vec!["longer".into(), String::new()]]);
         assert_eq!(text, "NAME     PHASE\na        Completed\nlonger\n");
     }
 }

@@ -1,0 +1,162 @@
+//! `clone`: a copy of an experiment, with changes, checked before it is sent.
+
+use cultivar_core::clone::merge_template;
+use cultivar_core::validate;
+use cultivar_crds::Phase;
+use serde_json::{Value, json};
+use std::process::ExitCode;
+
+use super::{assignments, fresh, run::follow_experiment, value_of};
+use crate::args::Format;
+use crate::cluster::{Cluster, experiment};
+use crate::error::{Error, Result};
+use crate::output;
+
+/// A copy of an experiment, with changes.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  kubectl cultivar clone train-7f3a --param lr=0.2 --follow\n  kubectl cultivar clone train-7f3a --set resources.limits.memory=32Gi --unset params.scheduler --dry-run"
+)]
+pub struct Clone {
+    /// Name of the experiment that is copied, also a failed one.
+    id: String,
+    /// Name of the copy; one is made up by default.
+    #[arg(long)]
+    name: Option<String>,
+    /// A parameter, name=value.
+    #[arg(short, long = "param")]
+    params: Vec<String>,
+    /// Another image.
+    #[arg(long)]
+    image: Option<String>,
+    /// A field of the spec, path=value, such as resources.limits.memory=32Gi.
+    #[arg(long = "set")]
+    set: Vec<String>,
+    /// A path that the copy does not take over, such as params.scheduler or env.FOO.
+    #[arg(long)]
+    unset: Vec<String>,
+    /// Print the manifest, and make nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Wait until it has ended; the exit code says how.
+    #[arg(short, long)]
+    follow: bool,
+}
+
+pub async fn clone(cluster: &Cluster, format: Option<Format>, asked: &Clone) -> Result<ExitCode> {
+    let source = experiment(&cluster.get("Experiment", &asked.id).await?)?;
+    let spec = spec(asked, source.status.phase)?;
+    if let Some(faults) = validate::experiment(&spec).refusal() {
+        return Err(Error::refused("the copy would not be valid").why(faults));
+    }
+    if let Some(template) = &source.status.template {
+        let merged = merge_template(template, &asked.unset, &cultivar_core::decide::freeze::overrides(&spec));
+        merged.map_err(|error| Error::refused(format!("{} cannot be copied like this", asked.id)).why(error))?;
+    }
+    let name = asked.name.clone().unwrap_or_else(|| fresh(&asked.id, 52));
+    let manifest = cluster.manifest("Experiment", json!({"name": name}), spec);
+    if asked.dry_run {
+        print!("{}", output::yaml(&manifest)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let made = cluster.create(&manifest).await?;
+    if !output::objects(format, &[made])? {
+        println!("experiment {name} is made, a clone of {}", asked.id);
+    }
+    if asked.follow { follow_experiment(cluster, &name).await } else { Ok(ExitCode::SUCCESS) }
+}
+
+fn spec(asked: &Clone, phase: Phase) -> Result<Value> {
+    let mut from = json!({"experiment": asked.id});
+    if phase.is_terminal() && phase != Phase::Completed {
+        from["require"] = "Ended".into();
+    }
+    let mut spec = json!({"from": from});
+    if !asked.params.is_empty() {
+        spec["params"] = assignments(&asked.params)?.into();
+    }
+    if let Some(image) = &asked.image {
+        spec["image"] = image.clone().into();
+    }
+    for text in &asked.set {
+        let Some((path, value)) = text.split_once('=') else {
+            return Err(Error::refused(format!("--set {text}: it is no assignment")).hint("write it as path=value"));
+        };
+        set(&mut spec, path, value_of(value))?;
+    }
+    if !asked.unset.is_empty() {
+        spec["unset"] = json!(asked.unset);
+    }
+    Ok(spec)
+}
+
+// Objects on the way are made. A name with dots, such as nvidia.com/gpu, is written in brackets.
+fn set(spec: &mut Value, path: &str, value: Value) -> Result<()> {
+    let mut at = spec;
+    for key in keys(path)? {
+        if at.is_null() {
+            *at = json!({});
+        }
+        let Some(fields) = at.as_object_mut() else {
+            let hint = "a list is set as a whole, in YAML's short form: --set 'args=[a, b]'";
+            return Err(Error::refused(format!("--set {path}: {key} lies in something that is no object")).hint(hint));
+        };
+        at = fields.entry(key).or_insert(Value::Null);
+    }
+    *at = value;
+    Ok(())
+}
+
+fn keys(path: &str) -> Result<Vec<String>> {
+    let mut keys = Vec::new();
+    let mut rest = path;
+    while !rest.is_empty() {
+        if let Some(inner) = rest.strip_prefix('[') {
+            let Some((key, after)) = inner.split_once(']') else {
+                return Err(Error::refused(format!("--set {path}: the bracket is not closed")));
+            };
+            keys.push(key.trim_matches('"').to_owned());
+            rest = after.strip_prefix('.').unwrap_or(after);
+        } else {
+            let end = rest.find(['.', '[']).unwrap_or(rest.len());
+            keys.push(rest[..end].to_owned());
+            rest = rest[end..].strip_prefix('.').unwrap_or(&rest[end..]);
+        }
+    }
+    Ok(keys)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked() -> Clone {
+        Clone {
+            id: "train".into(),
+            name: None,
+            params: vec!["lr=0.2".into()],
+            image: Some("x:2".into()),
+            set: vec!["resources.limits[nvidia.com/gpu]=2".into(), "args=[a, 1]".into()],
+            unset: vec!["params.old".into()],
+            dry_run: true,
+            follow: false,
+        }
+    }
+
+    #[test]
+    fn changes_become_overrides() {
+        let expected = json!({
+            "from": {"experiment": "train"}, "params": {"lr": 0.2}, "image": "x:2",
+            "resources": {"limits": {"nvidia.com/gpu": 2}}, "args": ["a", 1], "unset": ["params.old"],
+        });
+        assert_eq!(spec(&asked(), Phase::Completed).unwrap(), expected);
+        assert_eq!(spec(&asked(), Phase::Failed).unwrap()["from"]["require"], "Ended");
+    }
+
+    #[test]
+    fn a_path_into_a_list_is_refused_with_what_to_do() {
+        let bad = Clone { set: vec!["args=[a]".into(), "args.0=b".into()], ..asked() };
+        let error = spec(&bad, Phase::Completed).unwrap_err().to_string();
+        assert!(error.contains("--set args.0") && error.contains("as a whole"), "{error}");
+    }
+}
