@@ -36,7 +36,8 @@ impl Cli {
         let mut command = exec::cargo();
         command.args(["build", "--quiet", "--package", "cultivar-cli", "--message-format", "json"]);
         let messages = exec::output(&mut command, None)?;
-        let mut messages = messages.lines().rev().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let mut messages =
+            messages.lines().rev().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
         let binary = messages.find_map(|message| message["executable"].as_str().map(PathBuf::from));
         binary.ok_or_else(|| Error::new("cargo made no kubectl-cultivar"))
     }
