@@ -50,6 +50,9 @@ pub struct ReusedFrom {
     /// Its uid.
     #[serde(default)]
     pub uid: String,
+    /// When it ended: that is how old its result is, however often it was taken over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished: Option<String>,
 }
 
 /// What came of looking for a result.

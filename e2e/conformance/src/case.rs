@@ -170,6 +170,9 @@ pub struct Expect {
     /// Each two run at the same time.
     #[serde(default)]
     pub together: Vec<(String, String)>,
+    /// How many experiments took over the result of another one, by stage, member or name; they had no attempt.
+    #[serde(default)]
+    pub reused: BTreeMap<String, usize>,
     /// How many Jobs are made in all.
     pub jobs: Option<usize>,
     /// How many writes the operator may need at most. Only where nobody else's are counted: in the replay.

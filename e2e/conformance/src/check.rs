@@ -43,6 +43,7 @@ impl Case {
             waits,
             order,
             together,
+            reused,
             jobs,
             writes,
         } = &self.expect;
@@ -84,6 +85,9 @@ impl Case {
         }
         for (one, other) in together {
             seen.together(one, other, &mut lines);
+        }
+        for (name, wanted) in reused {
+            seen.reused(name, *wanted, &mut lines);
         }
         if let Some(wanted) = jobs.filter(|wanted| *wanted != seen.jobs) {
             lines.push(format!("{} Jobs were made, not {wanted}", seen.jobs));
@@ -133,6 +137,19 @@ impl Seen {
             (None, _) => experiment["metadata"]["name"] == name,
         };
         self.experiments.iter().filter(is_meant).collect()
+    }
+
+    fn reused(&self, name: &str, wanted: usize, lines: &mut Vec<String>) {
+        let experiments = self.experiments_of(name);
+        if experiments.is_empty() {
+            return lines.push(format!("{name} has no experiment"));
+        }
+        let took_over =
+            |one: &&Value| !one["status"]["reusedFrom"].is_null() && reasons(one).as_array().is_some_and(Vec::is_empty);
+        let count = experiments.into_iter().filter(took_over).count();
+        if count != wanted {
+            lines.push(format!("{count} of {name} took over a result, not {wanted}"));
+        }
     }
 
     // Moments have whole seconds, which makes one of difference; and where time is not virtual nobody hurries.
@@ -255,12 +272,15 @@ mod tests {
             json!({"metadata": {"name": format!("case-1-{name}-0"), "creationTimestamp": from, "labels": {"cultivar.dev/stage": name}},
                 "spec": {"args": ["1"], "params": {"lr": 1}}, "status": {"times": {"finished": to}, "attempts": [{"reason": "Error", "finishedAt": from}, {"createdAt": later}]}})
         };
+        let mut reused = experiment("b", "2026-11-23T10:00:03Z", "2026-11-23T10:00:09Z");
+        reused["status"]["reusedFrom"] = json!({"name": "before"});
+        reused["status"]["attempts"] = Value::Null;
         Seen {
             run: json!({"status": {"phase": "Failed", "reason": "StageFailed", "message": "stage a Failed", "outputs": {"n": 4.0},
                 "stages": [{"name": "a", "phase": "Failed", "reason": "Error", "members": {"total": 3, "failed": 1}}]}}),
             experiments: vec![
                 experiment("a", "2026-11-23T10:00:00Z", "2026-11-23T10:00:03.5Z"),
-                experiment("b", "2026-11-23T10:00:03Z", "2026-11-23T10:00:09Z"),
+                reused,
                 experiment("c", "2026-11-23T10:00:01Z", "2026-11-23T10:00:09Z"),
             ],
             jobs: 4,
@@ -306,6 +326,10 @@ mod tests {
         finds(with("order", json!([["a", "c"]])), Some("c began at"));
         finds(with("together", json!([["a", "c"]])), None);
         finds(with("together", json!([["a", "b"]])), Some("a ran from"));
+        finds(with("reused", json!({"b": 1, "a": 0, "c": 0})), None);
+        finds(with("reused", json!({"b": 0})), Some("1 of b took over a result, not 0"));
+        finds(with("reused", json!({"a": 1})), Some("0 of a took over a result, not 1"));
+        finds(with("reused", json!({"d": 0})), Some("d has no experiment"));
         finds(with("jobs", json!(4)), None);
         finds(with("jobs", json!(3)), Some("4 Jobs"));
         finds(with("writes", json!(9)), None);

@@ -4,7 +4,7 @@ use cultivar_core::decide::Action;
 use cultivar_core::decide::experiment::{Snapshot, decide, reuse};
 use cultivar_core::domain::{ExperimentRecord, Meta, Record};
 use cultivar_core::reuse::{digest_of_template, first_difference, key};
-use cultivar_crds::{Artifact, CacheResult, ExperimentStatus, Phase, PhaseTimes};
+use cultivar_crds::{Artifact, CacheResult, ExperimentStatus, Phase, PhaseTimes, ReusedFrom};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -194,8 +194,30 @@ fn the_latest_result_is_taken_over_without_a_job() {
     // What was reused names who ran.
     let mut again = completed("again", "2023-07-01T00:00:00Z");
     Arc::make_mut(&mut again.status).reused_from =
-        Some(cultivar_crds::ReusedFrom { name: "first".into(), uid: "u".into() });
+        Some(ReusedFrom { name: "first".into(), ..Default::default() });
     assert_eq!(decided(&experiment("mine", 5, false), &[again]).status.reused_from.unwrap().name, "first");
+}
+
+#[test]
+fn a_result_is_as_old_as_the_run_that_made_it() {
+    // It is now half past ten on the 14th of November.
+    let mut mine = experiment("mine", 5, false);
+    let mut spec = (*mine.spec).clone();
+    spec["cache"]["maxAge"] = "1d".into();
+    Arc::make_mut(&mut mine.status).template = Some(spec.clone());
+    mine.spec = Arc::new(spec);
+    let takes = |others: &[ExperimentRecord]| decided(&mine, others).status.reused_from;
+    let young = completed("young", "2023-11-14T00:00:00Z");
+    let taken = takes(std::slice::from_ref(&young)).unwrap();
+    assert_eq!(taken.finished.as_deref(), Some("2023-11-14T00:00:00Z"));
+    assert_eq!(takes(&[completed("old", "2023-11-13T00:00:00Z")]), None);
+    // Taken over again and again it grows no younger.
+    let mut heir = completed("heir", "2023-11-14T20:00:00Z");
+    let made = |finished: &str| ReusedFrom { name: "old".into(), finished: Some(finished.into()), ..Default::default() };
+    Arc::make_mut(&mut heir.status).reused_from = Some(made("2023-11-13T00:00:00Z"));
+    assert_eq!(takes(std::slice::from_ref(&heir)), None);
+    Arc::make_mut(&mut heir.status).reused_from = Some(made("2023-11-14T01:00:00Z"));
+    assert_eq!(takes(&[heir]), Some(made("2023-11-14T01:00:00Z")));
 }
 
 #[test]

@@ -1,70 +1,128 @@
-//! Which experiments do the same work: by namespace and digest, in the same time however many there are.
+//! Which experiments do the same work: by digest and namespace, the latest first, in the same time however many there are.
 
-use std::collections::HashMap;
+use cultivar_core::domain::ExperimentRecord;
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
 
 use super::store::Name;
 
 /// Experiments by their digests.
 #[derive(Default)]
 pub struct Identical {
-    // The head of a digest; what it finds is compared in full.
-    by_digest: HashMap<u128, Vec<Name>>,
+    places: BTreeSet<Place>,
+    // Of those that have no digest yet, the one that they will have.
+    expected: HashMap<Name, String>,
 }
+
+// The head of a digest, for what it finds is compared in full; the namespace; when it was created; the name.
+type Place = (u128, Box<str>, Reverse<i64>, Box<str>);
 
 // The first half of `sha256:` and 64 hex digits.
 fn head(digest: &str) -> Option<u128> {
     u128::from_str_radix(digest.strip_prefix("sha256:")?.get(..32)?, 16).ok()
 }
 
+fn place(record: &ExperimentRecord, digest: &str) -> Option<Place> {
+    let created = record.meta.created.map_or(i64::MIN, |created| created.as_second());
+    Some((head(digest)?, record.meta.namespace.as_str().into(), Reverse(created), record.meta.name.as_str().into()))
+}
+
 impl Identical {
-    /// An experiment's digest is another one; none: it has none, or is gone.
-    pub fn set(&mut self, name: &Name, before: Option<&str>, now: Option<&str>) {
-        let (before, now) = (before.and_then(head), now.and_then(head));
-        if before == now {
-            return;
+    /// An experiment is another one, appears or goes. `expected` is the digest of one that has none yet: it may have been
+    /// started before that was stored.
+    pub fn set(
+        &mut self,
+        name: &Name,
+        before: Option<&ExperimentRecord>,
+        now: Option<&ExperimentRecord>,
+        expected: Option<String>,
+    ) {
+        let before = before.and_then(|before| place(before, self.digest(name, before)?));
+        match expected {
+            Some(digest) => drop(self.expected.insert(name.clone(), digest)),
+            None => drop(self.expected.remove(name)),
         }
-        if let Some(before) = before
-            && let Some(names) = self.by_digest.get_mut(&before)
-        {
-            names.retain(|other| other != name);
-            if names.is_empty() {
-                self.by_digest.remove(&before);
+        let now = now.and_then(|now| place(now, self.digest(name, now)?));
+        if before != now {
+            if let Some(before) = &before {
+                self.places.remove(before);
             }
-        }
-        if let Some(now) = now {
-            let names = self.by_digest.entry(now).or_default();
-            if !names.contains(name) {
-                names.push(name.clone());
-            }
+            self.places.extend(now);
         }
     }
 
-    /// Those of a namespace that may have this digest, without `except`.
-    pub fn of<'i>(&'i self, namespace: &'i str, digest: &str, except: &'i str) -> impl Iterator<Item = &'i Name> {
-        let all = head(digest).and_then(|head| self.by_digest.get(&head)).into_iter().flatten();
-        all.filter(move |(within, name)| within == namespace && name != except)
+    /// The digest of an experiment, or the one that it will have.
+    pub fn digest<'i>(&'i self, name: &Name, record: &'i ExperimentRecord) -> Option<&'i str> {
+        record.status.digest.as_deref().or_else(|| self.expected.get(name).map(String::as_str))
+    }
+
+    /// Those of a namespace that may have this digest, the latest first.
+    pub fn of<'i>(&'i self, namespace: &'i str, digest: &str) -> impl Iterator<Item = Name> + 'i {
+        let head = head(digest);
+        let first = (head.unwrap_or_default(), namespace.into(), Reverse(i64::MAX), Box::default());
+        let found = self.places.range(first..).take_while(move |place| head == Some(place.0) && *place.1 == *namespace);
+        found.map(|(_, namespace, _, name)| (namespace.to_string(), name.to_string()))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cultivar_core::domain::{Meta, Record};
+    use cultivar_crds::ExperimentStatus;
+    use jiff::Timestamp;
+    use std::sync::Arc;
+
+    fn digest(letter: &str) -> String {
+        format!("sha256:{}", letter.repeat(64))
+    }
+
+    fn record(namespace: &str, name: &str, created: i64, letter: Option<&str>) -> ExperimentRecord {
+        let created = Timestamp::from_second(created).ok();
+        let meta = Meta { namespace: namespace.into(), name: name.into(), created, ..Meta::default() };
+        let status = ExperimentStatus { digest: letter.map(digest), ..ExperimentStatus::default() };
+        Record { meta, spec: Arc::default(), status: Arc::new(status) }
+    }
+
+    fn set(index: &mut Identical, before: Option<&ExperimentRecord>, now: Option<&ExperimentRecord>) {
+        let meta = &before.or(now).unwrap().meta;
+        index.set(&(meta.namespace.clone(), meta.name.clone()), before, now, None);
+    }
+
+    fn found(index: &Identical, letter: &str) -> Vec<String> {
+        index.of("n", &digest(letter)).map(|(_, name)| name).collect()
+    }
 
     #[test]
     fn an_experiment_is_found_by_its_newest_digest_in_its_namespace() {
-        let digest = |letter: &str| format!("sha256:{}", letter.repeat(64));
-        let name = |namespace: &str, name: &str| (namespace.to_owned(), name.to_owned());
         let mut index = Identical::default();
-        index.set(&name("n", "a"), None, Some(&digest("a")));
-        index.set(&name("n", "b"), None, Some(&digest("a")));
-        index.set(&name("m", "c"), None, Some(&digest("a")));
-        let of = |index: &Identical, letter: &str| {
-            index.of("n", &digest(letter), "a").map(|(_, name)| name.clone()).collect::<Vec<_>>()
-        };
-        assert_eq!(of(&index, "a"), ["b"]);
-        index.set(&name("n", "b"), Some(&digest("a")), Some(&digest("b")));
-        assert_eq!((of(&index, "a"), of(&index, "b")), (vec![], vec!["b".to_owned()]));
-        index.set(&name("n", "b"), Some(&digest("b")), None);
-        assert!(of(&index, "b").is_empty());
+        let (old, new) = (record("n", "old", 1, Some("a")), record("n", "new", 2, Some("a")));
+        for record in [&old, &new, &record("m", "other", 3, Some("a")), &record("n", "none", 4, None)] {
+            set(&mut index, None, Some(record));
+        }
+        assert_eq!(found(&index, "a"), ["new", "old"]);
+        let changed = record("n", "new", 2, Some("b"));
+        set(&mut index, Some(&new), Some(&changed));
+        assert_eq!((found(&index, "a"), found(&index, "b")), (vec!["old".to_owned()], vec!["new".to_owned()]));
+        // Made again under its name.
+        let again = record("n", "new", 9, Some("b"));
+        set(&mut index, Some(&changed), Some(&again));
+        assert_eq!(found(&index, "b"), ["new"]);
+        set(&mut index, Some(&again), None);
+        assert!(found(&index, "b").is_empty());
+    }
+
+    #[test]
+    fn what_will_have_a_digest_is_found_by_it() {
+        let mut index = Identical::default();
+        let name = ("n".to_owned(), "e".to_owned());
+        let (fresh, frozen) = (record("n", "e", 1, None), record("n", "e", 1, Some("b")));
+        index.set(&name, None, Some(&fresh), Some(digest("a")));
+        assert_eq!((found(&index, "a"), index.digest(&name, &fresh)), (vec!["e".to_owned()], Some(&*digest("a"))));
+        index.set(&name, Some(&fresh), Some(&frozen), None);
+        assert_eq!((found(&index, "a"), found(&index, "b")), (vec![], vec!["e".to_owned()]));
+        index.set(&name, Some(&frozen), Some(&fresh), Some(digest("a")));
+        index.set(&name, Some(&fresh), None, None);
+        assert!(found(&index, "a").is_empty() && index.expected.is_empty());
     }
 }

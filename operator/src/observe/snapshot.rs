@@ -8,7 +8,7 @@ use cultivar_core::decide::pipeline_run::{Child, GroupRun, queries, take_over};
 use cultivar_core::decide::{experiment, pipeline, pipeline_run};
 use cultivar_core::domain::{ExperimentRecord, Member, Producer, Record, RunRecord, StoreAccess, Stores, names};
 use cultivar_crds::artifact_store::DEFAULT_STORE;
-use cultivar_crds::labels;
+use cultivar_crds::{ExperimentStatus, labels};
 use jiff::Timestamp;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +18,7 @@ use super::groups;
 use super::index::{Index, Key};
 use super::slot::{Slot, Status};
 use super::state::State;
+use super::store::Name;
 
 /// A snapshot, and the record as the API server stores it.
 pub struct View<Snapshot, Status> {
@@ -160,8 +161,8 @@ fn looked_at<S: Status>(slot: &Slot<S>, again: bool) -> Arc<Record<S>> {
     if again { slot.in_use() } else { slot.current() }
 }
 
-/// How many identical experiments are looked at.
-const IDENTICAL: usize = 64;
+/// How many identical experiments are looked at, the latest of them.
+const IDENTICAL: usize = 16;
 
 /// How many runs that resume one another are followed back.
 const RESUMES: u32 = 16;
@@ -241,9 +242,28 @@ impl State {
         record: &'s ExperimentRecord,
         digest: &'s str,
     ) -> impl Iterator<Item = Arc<ExperimentRecord>> + 's {
-        let names = self.identical.of(&record.meta.namespace, digest, &record.meta.name);
-        let records = names.filter_map(|name| Some(self.experiments.get(name)?.current()));
-        records.filter(move |other| other.status.digest.as_deref() == Some(digest)).take(IDENTICAL)
+        let names = self.identical.of(&record.meta.namespace, digest);
+        let others = names.filter(|(_, name)| *name != record.meta.name);
+        let records = others.filter_map(move |name| {
+            let other = self.experiments.get(&name)?.current();
+            (self.identical.digest(&name, &other) == Some(digest)).then(|| self.as_begun(&name, other))
+        });
+        records.take(IDENTICAL)
+    }
+
+    // One whose Job is there has begun, also when the operator died before that was stored.
+    fn as_begun(&self, name: &Name, other: Arc<ExperimentRecord>) -> Arc<ExperimentRecord> {
+        if other.status.phase.is_terminal() || other.status.attempt.is_some() {
+            return other;
+        }
+        let jobs = self.jobs.get(name).into_iter().flat_map(BTreeMap::values);
+        match jobs.filter(|job| job.owner_uid == other.meta.uid).map(|job| job.attempt).max() {
+            Some(attempt) => {
+                let status = ExperimentStatus { attempt: Some(attempt), ..(*other.status).clone() };
+                Arc::new(ExperimentRecord { status: Arc::new(status), ..(*other).clone() })
+            }
+            None => other,
+        }
     }
 
     // Of the same stage in the latest other run of the pipeline in which that has ended; or whose clone it is.
@@ -271,7 +291,7 @@ impl State {
         self.stores.get(&(namespace.to_owned(), name.to_owned())).cloned()
     }
 
-    fn producers_of(&self, namespace: &str, template: &Value) -> BTreeMap<String, Producer> {
+    pub(super) fn producers_of(&self, namespace: &str, template: &Value) -> BTreeMap<String, Producer> {
         let made = |uri: &str| self.producers.get(&(namespace.to_owned(), uri.to_owned())).cloned();
         inputs::uris(template).filter_map(|uri| Some((uri.to_owned(), made(uri)?))).collect()
     }

@@ -170,11 +170,7 @@ impl State {
             let producer = Producer { experiment, artifact: artifact.name.clone(), digest };
             self.producers.insert(at, producer);
         }
-        let before_digest = before.and_then(|before| before.status.digest.as_deref());
-        self.identical.set(&key.place(), before_digest, current.status.digest.as_deref());
-        if !same && let Some(digest) = &current.status.digest {
-            keys.extend(self.waiting_for_identical(key, digest));
-        }
+        self.note_identical(key, before, &current, same, keys);
         let is_source = current.status.phase.is_terminal();
         let unfrozen = current.status.template.is_none();
         self.set_waiting(key, waits);
@@ -192,24 +188,46 @@ impl State {
         }
     }
 
+    // By which digest it is found, and who waits for it under that or the one before.
+    fn note_identical(
+        &mut self,
+        key: &Key,
+        before: Option<&ExperimentRecord>,
+        current: &ExperimentRecord,
+        same: bool,
+        keys: &mut Vec<Key>,
+    ) {
+        let place = key.place();
+        let unknown = current.status.digest.is_none() && names::member_of(&current.meta).is_some();
+        let producers = || self.producers_of(&key.namespace, &current.spec);
+        let expected = if unknown { reuse::wanted(current, &producers()) } else { None };
+        let was = before.and_then(|before| self.identical.digest(&place, before).map(str::to_owned));
+        self.identical.set(&place, before, Some(current), expected);
+        let is = self.identical.digest(&place, current).map(str::to_owned);
+        let gone = was.filter(|was| Some(was) != is.as_ref());
+        for digest in gone.iter().chain(is.iter().filter(|_| !same)) {
+            keys.extend(self.waiting_for_identical(key, digest));
+        }
+    }
+
     // Another experiment that has the same artifact, since it took over the result of the one that made it.
     fn heir_of(&self, at: &(String, String), digest: &str) -> Option<Producer> {
-        self.identical.of(&at.0, digest, "").find_map(|name| {
-            let heir = self.experiments.get(name)?.current();
+        self.identical.of(&at.0, digest).find_map(|name| {
+            let heir = self.experiments.get(&name)?.current();
             let artifact = heir.status.artifacts.iter().find(|artifact| artifact.uri == at.1)?;
-            let (experiment, artifact, digest) = (name.1.clone(), artifact.name.clone(), artifact.digest.clone());
+            let (experiment, artifact, digest) = (name.1, artifact.name.clone(), artifact.digest.clone());
             Some(Producer { experiment, artifact, digest })
         })
     }
 
     // Those that wait for this one, or for another that does the same.
     fn waiting_for_identical(&self, key: &Key, digest: &str) -> Vec<Key> {
-        let others = self.identical.of(&key.namespace, digest, &key.name);
+        let others = self.identical.of(&key.namespace, digest).filter(|(_, name)| *name != key.name);
         let wait = others.filter(|name| {
             let slot = self.experiments.get(name);
             slot.is_some_and(|slot| !slot.phase().is_terminal() && reuse::waits(&slot.current().status))
         });
-        wait.map(|(namespace, name)| Key::new(Kind::Experiment, namespace, name)).collect()
+        wait.map(|(namespace, name)| Key::new(Kind::Experiment, &namespace, &name)).collect()
     }
 
     fn note_uses(&mut self, key: &Key) {
@@ -444,12 +462,14 @@ impl State {
         self.set_waiting(key, false);
         match key.kind {
             Kind::Experiment => {
-                let digest = self.experiments.get(&place).and_then(|slot| slot.current().status.digest.clone());
+                let current = self.experiments.get(&place).map(Slot::current);
+                let digest = current.as_deref().and_then(|current| self.identical.digest(&place, current));
+                let digest = digest.map(str::to_owned);
                 if let Some(record) = self.experiments.remove(&place) {
                     keys.extend(self.unlink_stage(&record.meta));
+                    self.identical.set(&place, current.as_deref(), None, None);
                     if let Some(digest) = &digest {
                         keys.extend(self.waiting_for_identical(key, digest));
-                        self.identical.set(&place, Some(digest), None);
                     }
                     for artifact in &record.status.artifacts {
                         let at = (key.namespace.clone(), artifact.uri.clone());

@@ -195,9 +195,9 @@ fn summarise(snapshot: &Snapshot, plan: &mut Plan<PipelineStatus>) {
     if let Some(run) = latest.filter(|_| !being_made) {
         let phase = if run.status.phase.is_terminal() { run.status.phase } else { Phase::Running };
         plan.status.latest_run = Some(RunSummary { name: run.meta.name.clone(), phase });
-        if let Some(revision) = revision(run) {
-            plan.status.revision = plan.status.revision.max(Some(revision));
-        }
+        // The latest may be one that somebody made by hand, which has none.
+        let known = snapshot.runs.iter().filter_map(|run| revision(run)).max();
+        plan.status.revision = plan.status.revision.max(known);
     }
     let invalid = plan.status.reason == Some(Reason::Invalid)
         && !plan.actions.iter().any(|a| matches!(a, Action::CreateRun(_)))

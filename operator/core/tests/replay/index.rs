@@ -366,7 +366,22 @@ impl Index {
     fn identical_to(&self, record: &Record<ExperimentStatus>) -> Vec<Arc<Record<ExperimentStatus>>> {
         let Some(wanted) = reuse::wanted(record, &BTreeMap::new()) else { return Vec::new() };
         let others = self.experiments.values().map(Slot::current).filter(|other| other.meta.name != record.meta.name);
-        others.filter(|other| other.status.digest.as_ref() == Some(&wanted)).map(Arc::clone).collect()
+        let digest = |other: &Record<ExperimentStatus>| {
+            other.status.digest.clone().or_else(|| reuse::wanted(other, &BTreeMap::new()))
+        };
+        others.filter(|other| digest(other).as_ref() == Some(&wanted)).map(|other| self.as_begun(other)).collect()
+    }
+
+    // One whose Job is there has begun.
+    fn as_begun(&self, other: &Arc<Record<ExperimentStatus>>) -> Arc<Record<ExperimentStatus>> {
+        let jobs = self.jobs.values().filter(|job| job.owner_uid == other.meta.uid);
+        match jobs.map(|job| job.attempt).max() {
+            Some(attempt) if other.status.attempt.is_none() && !other.status.phase.is_terminal() => {
+                let status = ExperimentStatus { attempt: Some(attempt), ..(*other.status).clone() };
+                Arc::new(Record { status: Arc::new(status), ..(**other).clone() })
+            }
+            _ => Arc::clone(other),
+        }
     }
 
     fn in_use(&self, name: &str) -> Option<String> {

@@ -150,8 +150,11 @@ fn note(plan: &mut Plan<ExperimentStatus>, result: CacheResult, message: String)
 // Those that completed, the latest first; they did the same, so it makes no difference but for their age.
 fn completed<'s>(snapshot: &'s Snapshot, template: &Value) -> Vec<&'s ExperimentRecord> {
     let limit = said(template).max_age.and_then(|age| time::parse_duration(&age).ok());
+    // A result is as old as the run that made it, not as the last one that took it over.
     let finished = |record: &ExperimentRecord| {
-        time::read(record.status.times.as_ref().and_then(|times| times.finished.as_deref()))
+        let status = &record.status;
+        let own = || status.times.as_ref()?.finished.as_deref();
+        time::read(status.reused_from.as_ref().and_then(|from| from.finished.as_deref()).or_else(own))
     };
     let is_young = |record: &&ExperimentRecord| {
         limit.is_none_or(|limit| finished(record).is_some_and(|then| time::after(then, limit) > snapshot.now))
@@ -217,7 +220,8 @@ fn nearest(snapshot: &Snapshot, ours: &Key) -> String {
 
 fn take(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, from: &ExperimentRecord) {
     let (status, theirs) = (&mut plan.status, &from.status);
-    let own = || ReusedFrom { name: from.meta.name.clone(), uid: from.meta.uid.clone() };
+    let finished = theirs.times.as_ref().and_then(|times| times.finished.clone());
+    let own = || ReusedFrom { name: from.meta.name.clone(), uid: from.meta.uid.clone(), finished };
     let reused = theirs.reused_from.clone().unwrap_or_else(own);
     status.artifacts.clone_from(&theirs.artifacts);
     status.metrics.clone_from(&theirs.metrics);
