@@ -50,9 +50,11 @@ fn yaml_1_1(text: &str) -> Vec<String> {
     let boolean = |word: &str| matches!(word.to_lowercase().as_str(), "on" | "off" | "yes" | "no" | "y" | "n");
     let mut found = Vec::new();
     for (line, content) in text.lines().enumerate() {
-        let content = content.split(" #").next().unwrap_or_default().trim().trim_start_matches("- ");
-        let (key, value) = content.split_once(':').map_or(("", content), |(key, value)| (key.trim(), value.trim()));
-        for word in [key, value].into_iter().filter(|word| boolean(word)) {
+        let content = content.split(" #").next().unwrap_or_default();
+        // Keys and values, also of the short form.
+        let words = content.split(['{', '}', '[', ']', ',']).flat_map(|part| part.splitn(2, ": "));
+        let words = words.map(|word| word.trim().trim_start_matches("- ").trim_end_matches(':').trim());
+        for word in words.filter(|word| boolean(word)) {
             found.push(format!("line {}: kubectl reads {word} as a boolean; quote it to mean the text", line + 1));
         }
     }
@@ -65,9 +67,11 @@ mod tests {
 
     #[test]
     fn bare_words_that_kubectl_takes_for_booleans_are_named() {
-        let warnings = yaml_1_1("params:\n  augment: on\n  y: 3\n  note: \"no\"\n  city: Oslo # no\nlist:\n- off\n");
+        let warnings = yaml_1_1(
+            "params:\n  augment: on\n  y: 3\n  note: \"no\"\n  city: Oslo # no\nlist:\n- off\nflow: {a: 1, b: yes}\nsaid: he said no\n",
+        );
         let lines: Vec<&str> = warnings.iter().map(|warning| warning.split(':').next().unwrap()).collect();
-        assert_eq!(lines, ["line 2", "line 3", "line 7"]);
+        assert_eq!(lines, ["line 2", "line 3", "line 7", "line 8"]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 pub fn table<S: AsRef<str>>(head: &[S], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
-    table.set_header(head.iter().map(|head| head.as_ref().to_uppercase()));
+    table.set_header(head.iter().map(AsRef::as_ref));
     table.add_rows(rows);
     for column in table.column_iter_mut() {
         column.set_padding((0, 3));
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn a_table_has_no_borders_and_no_trailing_blanks() {
         let text =
-            table(&["name", "phase"], vec![vec!["a".into(), "Completed".into()], vec!["longer".into(), String::new()]]);
+            table(&["NAME", "PHASE"], vec![vec!["a".into(), "Completed".into()], vec!["longer".into(), String::new()]]);
         assert_eq!(text, "NAME     PHASE\na        Completed\nlonger\n");
     }
 }

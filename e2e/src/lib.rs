@@ -6,6 +6,7 @@
 #[cfg(feature = "client")]
 pub mod api;
 pub mod chart;
+pub mod cli;
 pub mod cluster;
 pub mod demo;
 pub mod error;

@@ -44,6 +44,8 @@ tools! {
     HELM = "helm", "helm.sh/helm/v4/cmd/helm" @ "v4.2.4";
     /// The cluster's name server, run as a process.
     COREDNS = "coredns", "github.com/coredns/coredns" @ "v1.15.0";
+    /// The registry that the real node pulls from, and what pushes to it.
+    CRANE = "crane", "github.com/google/go-containerregistry/cmd/crane" @ "v0.22.1";
     /// Unit tests of charts.
     HELM_UNITTEST = "untt", "github.com/helm-unittest/helm-unittest/cmd/helm-unittest" @ "v1.1.2";
     /// The chart's documentation from its values.

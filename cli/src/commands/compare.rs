@@ -45,7 +45,7 @@ pub async fn compare(cluster: &Cluster, format: Option<Format>, asked: &Compare)
     } else if rows.is_empty() {
         println!("they do not differ");
     } else {
-        let head: Vec<&str> = std::iter::once("what").chain(asked.ids.iter().map(String::as_str)).collect();
+        let head: Vec<&str> = std::iter::once("WHAT").chain(asked.ids.iter().map(String::as_str)).collect();
         print!("{}", output::table(&head, rows));
     }
     Ok(())
@@ -67,7 +67,7 @@ async fn runs(cluster: &Cluster, one: &RunRecord, other: &RunRecord) -> Result<(
         if rows.is_empty() {
             println!("{}: the same", stage.name);
         } else {
-            let table = output::table(&["what", &one.meta.name, &other.meta.name], rows);
+            let table = output::table(&["WHAT", &one.meta.name, &other.meta.name], rows);
             print!("{}:\n{}", stage.name, table.lines().map(|line| format!("  {line}\n")).collect::<String>());
         }
     }

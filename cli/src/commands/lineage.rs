@@ -1,6 +1,8 @@
 //! `lineage`: what an experiment was made from, and what was made from it.
 
+use cultivar_core::decide::inputs::uris;
 use cultivar_core::domain::ExperimentRecord;
+use cultivar_core::dry_run::producers;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -44,11 +46,18 @@ pub async fn lineage(cluster: &Cluster, asked: &Lineage) -> Result<()> {
 
 fn edges(known: &[Arc<ExperimentRecord>]) -> Vec<Edge> {
     let mut edges = BTreeSet::new();
+    let producers = producers(known);
     for record in known {
         let (status, to) = (&record.status, record.meta.name.clone());
         for input in &status.inputs {
             if let (Some(from), Some(artifact)) = (&input.experiment, &input.artifact) {
                 edges.insert(Edge { from: from.clone(), what: artifact.clone(), to: to.clone() });
+            }
+        }
+        // What has not ended, or ran without the runner, has told of no inputs.
+        for uri in status.template.iter().flat_map(uris) {
+            if let Some(maker) = producers.get(uri).filter(|maker| maker.experiment != to) {
+                edges.insert(Edge { from: maker.experiment.clone(), what: maker.artifact.clone(), to: to.clone() });
             }
         }
         if let Some(from) = &status.cloned_from {

@@ -152,10 +152,10 @@ impl Wanted {
         }
         columns.sort();
         columns.dedup();
-        let mut head: Vec<&str> = vec!["name", "phase", "reason", "age"];
+        let mut head: Vec<&str> = vec!["NAME", "PHASE", "REASON", "AGE"];
         head.extend(columns.iter().map(String::as_str));
         if wide {
-            head.extend(["pipeline", "stage", "from", "params"]);
+            head.extend(["PIPELINE", "STAGE", "FROM", "PARAMS"]);
         }
         let rows = records.iter().map(|record| row(record, &columns, wide, now)).collect();
         output::table(&head, rows)
@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(all.each_ref().map(|record| record.meta.name.as_str()), ["c", "a", "b"]);
         let text = sorted.table(&all, false, "2026-11-25T10:30:00Z".parse().unwrap());
         assert!(
-            text.starts_with("NAME   PHASE       REASON   AGE   METRICS.ACC\nc      Completed            30m   0.9\n"),
+            text.starts_with("NAME   PHASE       REASON   AGE   metrics.acc\nc      Completed            30m   0.9\n"),
             "{text}"
         );
         let smallest = wanted(&[], "metric:-acc");

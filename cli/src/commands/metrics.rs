@@ -37,7 +37,7 @@ fn table(record: &ExperimentRecord) -> String {
         let step = metric.step.map(|step| step.to_string()).unwrap_or_default();
         vec![name.clone(), number(metric.last), shown(metric.min), shown(metric.max), step]
     });
-    output::table(&["metric", "last", "min", "max", "step"], rows.collect())
+    output::table(&["METRIC", "LAST", "MIN", "MAX", "STEP"], rows.collect())
 }
 
 fn csv(record: &ExperimentRecord) -> String {

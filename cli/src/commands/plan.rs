@@ -94,7 +94,7 @@ fn table(planned: &[Planned]) -> String {
     let runs = planned.iter().filter(|planned| planned.outcome == Outcome::Runs).count();
     let reused = planned.iter().filter(|planned| planned.outcome == Outcome::Reused).count();
     let follows = planned.iter().filter(|planned| planned.outcome == Outcome::Follows).count();
-    let table = output::table(&["stage", "outcome", "why"], rows.collect());
+    let table = output::table(&["STAGE", "OUTCOME", "WHY"], rows.collect());
     format!("{table}\n{reused} reused, {runs} to run, {follows} to follow\n")
 }
 

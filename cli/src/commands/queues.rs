@@ -24,7 +24,7 @@ pub async fn queues(cluster: &Cluster, format: Option<Format>, _: &Queues) -> Re
         eprintln!("the cluster has no queues: everything just runs");
         return Ok(());
     }
-    let head = ["queue", "cohort", "resource", "used", "quota", "borrowed", "running", "waiting"];
+    let head = ["QUEUE", "COHORT", "RESOURCE", "USED", "QUOTA", "BORROWED", "RUNNING", "WAITING"];
     let rows = queues.iter().map(record::<QueueStatus>).collect::<Result<Vec<_>>>()?;
     print!("{}", output::table(&head, rows.iter().flat_map(rows_of).collect()));
     Ok(())

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::layout::Layout;
+use super::node::BesideNode;
 use super::settings::{self, Settings};
 use super::{Cluster, control_plane, kubectl, node, packages, process, simulated};
 use crate::error::{Context as _, Error, Result};
@@ -118,8 +119,8 @@ impl Cluster {
         }
         ui.step("control plane", |step| control_plane::start(layout, settings, bin, step))?;
         ui.step("simulated nodes", |step| simulated::start(layout, settings, bin, &programs.kwok, step))?;
-        if let Some(coredns) = &programs.coredns {
-            return ui.step("real node", |step| node::start(layout, bin, coredns, step));
+        if let Some(beside) = &programs.beside_node {
+            return ui.step("real node", |step| node::start(layout, bin, beside, step));
         }
         match node::possible() {
             Ok(()) => ui.say("  no real node, as asked: every pod is simulated"),
@@ -133,8 +134,8 @@ impl Cluster {
 struct Programs {
     bin: PathBuf,
     kwok: PathBuf,
-    /// Only with a real node: a simulated pod asks for no name.
-    coredns: Option<PathBuf>,
+    /// Only with a real node: a simulated pod asks for no name, and pulls nothing.
+    beside_node: Option<BesideNode>,
 }
 
 impl Programs {
@@ -143,9 +144,13 @@ impl Programs {
         let bin = tools::control_plane(&note)?;
         let kwok = tools::KWOK.ensure(&note)?;
         let helm = tools::HELM.ensure(&note)?;
-        let coredns = settings.real_node.then(|| tools::COREDNS.ensure(&note)).transpose()?;
+        let beside_node = if settings.real_node {
+            Some(BesideNode { coredns: tools::COREDNS.ensure(&note)?, crane: tools::CRANE.ensure(&note)? })
+        } else {
+            None
+        };
         tools::link(&bin.join("kubectl"), &layout.bin().join("kubectl"))?;
         tools::link(&helm, &layout.bin().join("helm"))?;
-        Ok(Self { bin, kwok, coredns })
+        Ok(Self { bin, kwok, beside_node })
     }
 }

@@ -1,7 +1,8 @@
 //! containerd for the real node: its own root, state, socket and CNI configuration, all in the cluster's
 //! folder.
 //!
-//! In: the layout; images as tar files. Out: a container runtime with the pause image in it. `stop` ends
+//! In: the layout; images as tar files. Out: a container runtime with the pause image in it, which asks the cluster's own
+//! registry for the images of its name. `stop` ends
 //! the shims too, which outlive containerd by design: they are found by the socket in their arguments.
 
 use std::fs;
@@ -12,6 +13,7 @@ use serde_json::json;
 
 use super::certs::write;
 use super::layout::Layout;
+use super::registry::{self, Pushed};
 use super::{node, process};
 use crate::error::{Context as _, Error, Result};
 use crate::exec;
@@ -29,6 +31,7 @@ pub(crate) fn start(layout: &Layout, step: &Step) -> Result<()> {
     let config = layout.conf().join("containerd.toml");
     write(&config, &configuration(layout))?;
     cni(layout)?;
+    hosts(layout)?;
     if !matches!(process::state(layout, "containerd"), process::State::Running(_)) && shims(layout).is_empty() {
         // What a containerd that was killed, or a machine that was switched off, believed to be running.
         unmount(&state_dir(layout))?;
@@ -51,9 +54,33 @@ pub(crate) fn start(layout: &Layout, step: &Step) -> Result<()> {
     Ok(())
 }
 
-/// Imports an image from a tar file (OCI layout or `docker save`).
+/// Puts an image into the node from a tar file (an OCI layout). One of our registry's goes through it, so that the node
+/// knows by which digest it was pulled; what is only imported has none.
 pub(crate) fn load(layout: &Layout, tar: &Path) -> Result<()> {
-    ctr(layout, &["images", "import", &tar.display().to_string()]).map(|_| ())
+    match registry::push(layout, tar)? {
+        Some(pushed) => pull(layout, &pushed),
+        None => ctr(layout, &["images", "import", &tar.display().to_string()]).map(|_| ()),
+    }
+}
+
+/// The kubelet finds an image by the names that it has: by its tag, and by its digest, which pods report.
+fn pull(layout: &Layout, image: &Pushed) -> Result<()> {
+    let hosts = hosts_dir(layout).display().to_string();
+    ctr(layout, &["images", "pull", "--hosts-dir", &hosts, &image.reference])?;
+    ctr(layout, &["images", "tag", "--force", &image.reference, &image.by_digest()]).map(|_| ())
+}
+
+/// Where containerd reads who answers for a registry.
+fn hosts_dir(layout: &Layout) -> PathBuf {
+    layout.conf().join("registries")
+}
+
+fn hosts(layout: &Layout) -> Result<()> {
+    let dir = hosts_dir(layout).join(registry::NAME);
+    fs::create_dir_all(&dir).doing(|| format!("cannot make {}", dir.display()))?;
+    let url = format!("http://{}", layout.registry());
+    let text = format!("server = \"{url}\"\n\n[host.\"{url}\"]\n  capabilities = [\"pull\", \"resolve\"]\n");
+    write(&dir.join("hosts.toml"), &text)
 }
 
 /// Stops containerd and every shim of it.
@@ -132,6 +159,9 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
   SystemdCgroup = false
   Root = "{home}/runc"
 
+[plugins."io.containerd.grpc.v1.cri".registry]
+  config_path = "{hosts}"
+
 [plugins."io.containerd.grpc.v1.cri".cni]
   bin_dir = "/usr/lib/cni"
   conf_dir = "{cni}"
@@ -140,6 +170,7 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
         state = state_dir(layout).display(),
         socket = layout.containerd_socket().display(),
         cni = layout.conf().join("cni").display(),
+        hosts = hosts_dir(layout).display(),
     )
 }
 

@@ -24,6 +24,7 @@ pub(crate) enum Port {
     ControllerManager = 3,
     Scheduler = 4,
     Kwok = 5,
+    Registry = 6,
 }
 
 /// The places of one cluster.
@@ -122,6 +123,11 @@ impl Layout {
 
     pub fn containerd_socket(&self) -> PathBuf {
         self.run().join("containerd.sock")
+    }
+
+    /// Where the registry listens: the real node and its pods reach it there, and so does the host.
+    pub fn registry(&self) -> String {
+        format!("{}:{}", self.host_end(), self.port(Port::Registry))
     }
 
     fn address(&self, third: u8, last: u8) -> Ipv4Addr {

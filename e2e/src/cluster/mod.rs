@@ -16,6 +16,7 @@ mod network;
 mod node;
 mod packages;
 mod process;
+mod registry;
 mod settings;
 mod simulated;
 
@@ -28,6 +29,7 @@ pub use self::builder::Builder;
 use self::layout::Layout;
 pub use self::node::GPUS as REAL_GPUS;
 pub use self::process::State;
+pub use self::registry::NAME as REGISTRY;
 use self::settings::Settings;
 pub use self::simulated::GPUS as SIMULATED_GPUS;
 use crate::error::{Context as _, Error, Result};
@@ -80,7 +82,8 @@ impl Cluster {
         Ok(Self { layout: Layout::new(name, settings.slot), settings, bin: tools::control_plane(&|_| ())? })
     }
 
-    /// Imports an image (a tar file: OCI layout, or `docker save`) into the real node. Simulated nodes need none.
+    /// Puts an image (a tar file: OCI layout) into the real node. Simulated nodes need none. One of the registry
+    /// [`REGISTRY`] is pushed to the cluster's own first, and pulled from there.
     ///
     /// # Errors
     /// There is no real node, or the file is no image.
@@ -91,6 +94,12 @@ impl Cluster {
                 .hint("simulated nodes run any image without it; `cargo cluster up --real-node` adds a real one"));
         }
         containerd::load(&self.layout, tar)
+    }
+
+    /// The URL of the registry that answers for [`REGISTRY`] on the real node; whoever is to resolve its tags asks there.
+    #[must_use]
+    pub fn registry(&self) -> Option<String> {
+        self.settings.real_node.then(|| format!("http://{}", self.layout.registry()))
     }
 
     /// The cluster's name.

@@ -12,13 +12,21 @@ use super::certs::{kubeconfig, write};
 use super::containerd::{self, SOCKET_LIMIT};
 use super::layout::Layout;
 use super::process::{self, Spec};
-use super::{cgroup, dns, kubectl, network};
+use super::{cgroup, dns, kubectl, network, registry};
 use crate::error::{Context as _, Result};
 use crate::ui::Step;
 
 /// The GPUs that the real node advertises.
 pub const GPUS: u32 = 2;
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// Programs on the host that the real node needs.
+pub(crate) struct BesideNode {
+    /// Its name server.
+    pub coredns: PathBuf,
+    /// Its registry.
+    pub crane: PathBuf,
+}
 
 /// Whether this machine can have a real node; if not, why.
 pub(crate) fn possible() -> std::result::Result<(), &'static str> {
@@ -39,9 +47,11 @@ pub(crate) fn prepare(layout: &Layout, step: &Step) -> Result<()> {
 }
 
 /// Brings the node up, and waits until it is Ready with its GPUs.
-pub(crate) fn start(layout: &Layout, bin: &Path, coredns: &Path, step: &Step) -> Result<()> {
+pub(crate) fn start(layout: &Layout, bin: &Path, beside: &BesideNode, step: &Step) -> Result<()> {
     step.note("name server");
-    dns::start(layout, coredns)?;
+    dns::start(layout, &beside.coredns)?;
+    step.note("registry");
+    registry::start(layout, &beside.crane)?;
     step.note("containerd");
     containerd::start(layout, step)?;
     step.note("kubelet");
@@ -58,7 +68,7 @@ pub(crate) fn start(layout: &Layout, bin: &Path, coredns: &Path, step: &Step) ->
 
 /// Stops the node and removes what it left on the machine; its files stay in the cluster's folder.
 pub(crate) fn stop(layout: &Layout, step: &Step) -> Result<()> {
-    for name in ["kube-proxy", "kubelet", "coredns"] {
+    for name in ["kube-proxy", "kubelet", "coredns", "registry"] {
         step.note(name);
         process::stop(layout, name, Duration::from_secs(5))?;
     }

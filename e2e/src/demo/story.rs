@@ -127,19 +127,31 @@ impl<'a> Story<'a> {
         for (name, value) in outputs.as_object().into_iter().flatten() {
             self.painter.line(Look::Plain, &format!("   {name:<10} {}", tree::number(value)));
         }
-        let stages = STAGES.map(|stage| self.watch.stage(&run_name(1), stage).unwrap_or_default());
-        let gaps = stages.windows(2).filter_map(|pair| tree::gap(&pair[0], &pair[1]));
-        let gaps: Vec<String> = gaps.map(|gap| format!("{} ms", gap.as_millis())).collect();
-        let text = format!("   from the end of a stage to the next one's Job: {}", gaps.join(", "));
-        self.painter.line(Look::Dim, &text);
+        let reused = STAGES.iter().filter_map(|stage| self.watch.stage(&run_name(1), stage));
+        if reused.filter(|stage| !stage["status"]["reusedFrom"].is_null()).count() == STAGES.len() {
+            let text = "   (no program ran for it: the same work was done by hand, and its results were taken over)";
+            self.painter.line(Look::Dim, text);
+        }
+        self.gaps(1);
         Ok(())
     }
 
+    fn gaps(&mut self, revision: u8) {
+        let stages = STAGES.map(|stage| self.watch.stage(&run_name(revision), stage).unwrap_or_default());
+        let gaps = stages.windows(2).filter_map(|pair| tree::gap(&pair[0], &pair[1]));
+        let gaps: Vec<String> = gaps.map(|gap| format!("{} ms", gap.as_millis())).collect();
+        if !gaps.is_empty() {
+            let text = format!("   from the end of a stage to the next one's Job: {}", gaps.join(", "));
+            self.painter.line(Look::Dim, &text);
+        }
+    }
+
     fn change(&mut self) -> Result<()> {
-        self.painter.heading(5, "One parameter changes: that is a new revision, and it runs");
+        self.painter.heading(5, "One parameter changes: a new revision, in which what depends on it runs");
         self.painter.command(&format!("kubectl patch pipeline {PIPELINE} --type=merge --patch '{CHANGE}'"));
         self.target.kubectl(&["patch", "pipelines.cultivar.dev", PIPELINE, "--type=merge", "--patch", CHANGE])?;
         self.follow(2)?;
+        self.gaps(2);
         self.painter.line(Look::Plain, "");
         for (index, line) in self.compared().iter().enumerate() {
             let look = if index == 0 { Look::Bold } else { Look::Plain };

@@ -107,7 +107,9 @@ fn experiment(object: &Value, branch: &'static str, name: String) -> Row {
     let status = &object["status"];
     let phase = phase(status);
     let attempt = status["attempts"].as_array().and_then(|all| all.last()).unwrap_or(&Value::Null);
+    let reused = text(&status["reusedFrom"]["name"]);
     let detail = match phase {
+        "Completed" if !reused.is_empty() => format!("reused from {reused}"),
         "Completed" => metrics(object),
         "Running" => format!("on {}", attempt["node"].as_str().unwrap_or("a node")),
         _ => why(status),

@@ -1,7 +1,7 @@
-//! Container images without Docker and without a registry.
+//! Container images without Docker.
 //!
 //! In: a built binary, Debian packages, or the recipes in `e2e/images`. Out: OCI tars in the cache folder, each under a
-//! name made from a hash of all that went in, ready for `ctr --namespace k8s.io images import`.
+//! name made from a hash of all that went in, ready to be put into the real node.
 
 mod busybox;
 mod digits;

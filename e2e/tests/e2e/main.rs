@@ -5,6 +5,7 @@
 //! by side; those that stop the operator or the API server run alone.
 
 mod artifacts;
+mod cli;
 mod clones;
 mod conformance;
 mod deaths;
@@ -93,6 +94,10 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         pipelines::a_pipeline_runs_within_another,
         pipelines::a_pipeline_that_contains_itself_ends,
         pipelines::a_loop_ends_when_its_condition_holds,
+        cli::a_pipeline_grows_from_runs_by_hand,
+        cli::an_exported_pipeline_does_the_same_elsewhere,
+        cli::experiments_are_cloned_listed_and_explained,
+        cli::runs_are_swept_approved_resumed_and_cancelled,
         reuse::a_change_runs_what_depends_on_it_and_a_revert_nothing,
         reuse::identical_work_under_way_is_joined,
         reuse::what_failed_is_not_reused,

@@ -1,0 +1,75 @@
+//! `kubectl cultivar`, as a person would call it.
+//!
+//! In: a cluster, a namespace, words. Out: what it prints, and its exit code.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::error::{Context as _, Error, Result};
+use crate::exec;
+
+/// The command line for one namespace of a cluster.
+#[derive(Debug, Clone)]
+pub struct Cli {
+    binary: PathBuf,
+    kubeconfig: PathBuf,
+    namespace: String,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    /// Its exit code.
+    pub code: i32,
+    /// What it printed.
+    pub out: String,
+    /// What it said beside.
+    pub err: String,
+}
+
+impl Cli {
+    /// Compiles it from this work tree, unless that is done.
+    ///
+    /// # Errors
+    /// It does not compile.
+    pub fn compile() -> Result<PathBuf> {
+        let mut command = exec::cargo();
+        command.args(["build", "--quiet", "--package", "cultivar-cli", "--message-format", "json"]);
+        let messages = exec::output(&mut command, None)?;
+        let mut messages =
+            messages.lines().rev().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let binary = messages.find_map(|message| message["executable"].as_str().map(PathBuf::from));
+        binary.ok_or_else(|| Error::new("cargo made no kubectl-cultivar"))
+    }
+
+    /// The command line of a binary.
+    #[must_use]
+    pub fn new(binary: &Path, kubeconfig: &Path, namespace: &str) -> Self {
+        Self { binary: binary.to_owned(), kubeconfig: kubeconfig.to_owned(), namespace: namespace.to_owned() }
+    }
+
+    /// Runs a command, whatever its end.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn call(&self, words: &[&str]) -> Result<Ended> {
+        let mut command = Command::new(&self.binary);
+        command.args(words).args(["--namespace", &self.namespace]).env("KUBECONFIG", &self.kubeconfig);
+        let ended = command.stdin(Stdio::null()).output().doing(|| "kubectl-cultivar does not start")?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok(Ended { code: ended.status.code().unwrap_or(-1), out: text(&ended.stdout), err: text(&ended.stderr) })
+    }
+
+    /// Runs a command that ends well, and returns what it printed.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn run(&self, words: &[&str]) -> Result<String> {
+        let ended = self.call(words)?;
+        if ended.code == 0 {
+            return Ok(ended.out);
+        }
+        let why = format!("exit code {}", ended.code);
+        Err(Error::new(format!("kubectl cultivar {}", words.join(" "))).why(why).log(ended.out + &ended.err))
+    }
+}
