@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
     approve, clone, compare, completion, end, export, grow, lineage, list, logs, metrics, plan, queues, resume, run,
-    show, sweep, tree, why,
+    show, submit, sweep, tree, why,
 };
 
 /// Experiments and pipelines on Kubernetes.
@@ -64,6 +64,8 @@ pub enum Command {
     Lineage(lineage::Lineage),
     /// Why an experiment or a run stands where it does.
     Why(why::Why),
+    /// Run a command of this folder in the cluster.
+    Submit(submit::Submit),
     /// A copy of an experiment, with changes.
     Clone(clone::Clone),
     /// End an experiment or a run, with its pods' grace period.

@@ -8,7 +8,9 @@ mod cluster;
 mod commands;
 mod error;
 mod files;
+mod forward;
 mod output;
+mod store;
 
 use std::process::ExitCode;
 

@@ -16,6 +16,7 @@ pub mod queues;
 pub mod resume;
 pub mod run;
 pub mod show;
+pub mod submit;
 pub mod sweep;
 pub mod tree;
 pub mod why;
@@ -36,6 +37,9 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     let cluster = Cluster::connect(&args.global).await?;
     let output = args.global.output;
     match args.command {
+        Command::Submit(asked) => {
+            return submit::submit(cluster, args.global.namespace.is_some(), output, &asked).await;
+        }
         Command::List(asked) => list::list(&cluster, output, &asked).await?,
         Command::Show(asked) => show::show(&cluster, output, &asked).await?,
         Command::Logs(asked) => logs::logs(&cluster, &asked).await?,
