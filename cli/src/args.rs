@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    approve, clone, compare, completion, end, export, grow, lineage, list, logs, metrics, plan, queues, resume, run,
-    show, submit, sweep, tree, why,
+    approve, artifacts, clone, compare, completion, debug, end, export, grow, lineage, list, logs, metrics, plan,
+    queues, resume, run, show, submit, sweep, tree, why,
 };
 
 /// Experiments and pipelines on Kubernetes.
@@ -56,6 +56,10 @@ pub enum Command {
     Show(show::Show),
     /// The log of an experiment's newest attempt.
     Logs(logs::Logs),
+    /// What an experiment left, and fetching it.
+    Artifacts(artifacts::Artifacts),
+    /// A shell where an experiment ran.
+    Debug(debug::Debug),
     /// The metrics of an experiment.
     Metrics(metrics::Metrics),
     /// In what experiments, or two runs, differ.

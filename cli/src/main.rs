@@ -10,6 +10,7 @@ mod error;
 mod files;
 mod forward;
 mod output;
+mod recorded;
 mod store;
 
 use std::process::ExitCode;

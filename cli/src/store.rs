@@ -21,7 +21,7 @@ const LABELS: &str = "app.kubernetes.io/name=cultivar,app.kubernetes.io/componen
 const ENDPOINT: &str = "aws_endpoint";
 
 /// Where the operator is.
-#[derive(clap::Args)]
+#[derive(Default, clap::Args)]
 pub struct Operator {
     /// Namespace of the operator, where its own store is.
     #[arg(long, env = "CULTIVAR_OPERATOR_NAMESPACE", default_value = "cultivar-system")]

@@ -1,9 +1,11 @@
 //! The commands, one file each: its arguments, what it asks the API server for, what it prints.
 
 pub mod approve;
+pub mod artifacts;
 pub mod clone;
 pub mod compare;
 pub mod completion;
+pub mod debug;
 pub mod end;
 pub mod export;
 pub mod grow;
@@ -43,6 +45,8 @@ pub async fn run(args: Args) -> Result<ExitCode> {
         Command::List(asked) => list::list(&cluster, output, &asked).await?,
         Command::Show(asked) => show::show(&cluster, output, &asked).await?,
         Command::Logs(asked) => logs::logs(&cluster, &asked).await?,
+        Command::Artifacts(asked) => artifacts::artifacts(&cluster, output, &asked).await?,
+        Command::Debug(asked) => return debug::debug(&cluster, &args.global, &asked).await,
         Command::Metrics(asked) => metrics::metrics(&cluster, output, &asked).await?,
         Command::Compare(asked) => compare::compare(&cluster, output, &asked).await?,
         Command::Lineage(asked) => lineage::lineage(&cluster, &asked).await?,

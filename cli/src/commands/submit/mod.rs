@@ -92,7 +92,6 @@ pub async fn submit(mut cluster: Cluster, named: bool, format: Option<Format>, a
     if let Some(namespace) = defaults.namespace.as_ref().filter(|_| !named) {
         cluster.namespace.clone_from(namespace);
     }
-    // Before anything is packed and sent, with what stands for the code; the code changes nothing about it.
     let lifted = if asked.no_lift { lift::plain(&asked.command) } else { lift::lift(&asked.command) };
     let mut spec = spec(asked, &defaults, lifted)?;
     let below = if asked.git {
@@ -281,6 +280,7 @@ mod tests {
             "env": [{"name": "A", "value": "b=c"}], "source": {"subdirectory": "src"},
         });
         assert_eq!(found, expected);
+        found["source"]["packed"] = json!({"uri": "s3://b/a.tar.gz", "digest": format!("sha256:{}", "0".repeat(64))});
         check(&found).unwrap();
     }
 
