@@ -34,8 +34,8 @@ pub use experiment::{
 pub use fan_out::{MAX_MEMBERS, Matrix, MemberEnds, MembersStatus};
 pub use phase::Phase;
 pub use pipeline::{
-    Concurrency, ConcurrencyPolicy, Gate, OnFailure, OnTimeout, ParamSchema, Pipeline, PipelineSpec, PipelineStatus,
-    Repeat, RunOn, RunSummary, Stage, StageDependency, Until,
+    Concurrency, ConcurrencyPolicy, DeletionPolicy, Gate, OnFailure, OnTimeout, ParamSchema, Pipeline, PipelineSpec,
+    PipelineStatus, Repeat, RunOn, RunSummary, Stage, StageDependency, Until,
 };
 pub use pipeline_run::{GateStatus, PipelineRun, PipelineRunSpec, PipelineRunStatus, StageStatus};
 pub use queue::{Queue, QueueSpec, QueueStatus};

@@ -123,6 +123,21 @@ pub struct PipelineSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub history_limit: Option<u32>,
+
+    /// What becomes of the runs that are made from now on when the Pipeline is deleted, by hand or by pruning: Keep (default)
+    /// ends those that have not ended and keeps the others, with their experiments; Delete deletes all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<DeletionPolicy>,
+}
+
+/// What becomes of a deleted Pipeline's runs.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeletionPolicy {
+    /// They stay, ended.
+    #[default]
+    Keep,
+    /// They go with it.
+    Delete,
 }
 
 /// One node of the DAG; its run becomes an Experiment of its own.

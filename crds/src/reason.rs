@@ -98,6 +98,8 @@ reasons! {
     Superseded => Final,
     /// Another run of the pipeline had not ended, and `concurrencyPolicy` is Forbid.
     RunForbidden => Final,
+    /// The pipeline of a run that it had made was deleted.
+    PipelineDeleted => Final,
     /// The experiment of a stage was deleted before it had ended.
     ExperimentDeleted => Final,
     /// A stage that this one depends on did not complete, or a failure stopped the run.

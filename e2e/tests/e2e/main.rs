@@ -12,6 +12,7 @@ mod deaths;
 mod fan_out;
 mod faults;
 mod gates;
+mod gitops;
 mod kit;
 mod kueue;
 mod load;
@@ -94,6 +95,9 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         pipelines::a_pipeline_runs_within_another,
         pipelines::a_pipeline_that_contains_itself_ends,
         pipelines::a_loop_ends_when_its_condition_holds,
+        gitops::a_pruned_pipeline_keeps_what_it_has_done,
+        gitops::a_pipeline_may_take_its_runs_with_it,
+        gitops::applying_again_changes_nothing,
         cli::a_pipeline_grows_from_runs_by_hand,
         cli::an_exported_pipeline_does_the_same_elsewhere,
         cli::experiments_are_cloned_listed_and_explained,
@@ -126,6 +130,7 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         faults::the_api_server_goes_away_and_comes_back,
         faults::another_replica_takes_over,
         gates::an_answer_counts_while_the_operator_is_down,
+        gitops::a_bootstrapped_cluster_starts_what_fits,
         kueue::a_run_is_handed_to_kueue,
         queues::a_crash_of_the_operator_leaks_nothing,
         queues::a_full_queue_takes_no_newer_ones,

@@ -135,6 +135,10 @@ fn a_run_says_what_it_is_for() {
     assert_eq!(manifest["metadata"]["labels"][labels::SCHEDULE], "nightly");
     assert_eq!(manifest["metadata"]["annotations"][labels::SCHEDULED_TIME], time);
     assert_eq!(manifest["metadata"]["annotations"][labels::CONCURRENCY], "Allow");
+    // It outlives its pipeline, unless that says otherwise.
+    assert!(manifest["metadata"]["ownerReferences"].is_null());
+    let owned = NewScheduled { owned: true, ..made(&plan.actions).next().unwrap().clone() };
+    let manifest = render::scheduled(&snapshot.schedule.meta, &owned);
     assert_eq!(manifest["metadata"]["ownerReferences"][0]["uid"], support::uid("digits"));
     assert_eq!(manifest["spec"], json!({"pipeline": "digits", "params": {"lr": 2}, "scheduledTime": time}));
 }

@@ -143,6 +143,7 @@ impl Case {
                 generation: 3,
                 rerun: None,
                 refresh: false,
+                owned: false,
             },
         )
     }

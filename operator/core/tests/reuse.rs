@@ -193,8 +193,7 @@ fn the_latest_result_is_taken_over_without_a_job() {
     assert_eq!(plan.status.cache.unwrap().result, CacheResult::Hit);
     // What was reused names who ran.
     let mut again = completed("again", "2023-07-01T00:00:00Z");
-    Arc::make_mut(&mut again.status).reused_from =
-        Some(ReusedFrom { name: "first".into(), ..Default::default() });
+    Arc::make_mut(&mut again.status).reused_from = Some(ReusedFrom { name: "first".into(), ..Default::default() });
     assert_eq!(decided(&experiment("mine", 5, false), &[again]).status.reused_from.unwrap().name, "first");
 }
 
@@ -213,7 +212,8 @@ fn a_result_is_as_old_as_the_run_that_made_it() {
     assert_eq!(takes(&[completed("old", "2023-11-13T00:00:00Z")]), None);
     // Taken over again and again it grows no younger.
     let mut heir = completed("heir", "2023-11-14T20:00:00Z");
-    let made = |finished: &str| ReusedFrom { name: "old".into(), finished: Some(finished.into()), ..Default::default() };
+    let made =
+        |finished: &str| ReusedFrom { name: "old".into(), finished: Some(finished.into()), ..Default::default() };
     Arc::make_mut(&mut heir.status).reused_from = Some(made("2023-11-13T00:00:00Z"));
     assert_eq!(takes(std::slice::from_ref(&heir)), None);
     Arc::make_mut(&mut heir.status).reused_from = Some(made("2023-11-14T01:00:00Z"));

@@ -259,6 +259,8 @@ pub struct NewRun {
     pub rerun: Option<String>,
     /// Whether that is a new one: nothing is reused.
     pub refresh: bool,
+    /// Whether it goes with its pipeline.
+    pub owned: bool,
 }
 
 /// The run of a schedule's time, to be made.
@@ -276,6 +278,8 @@ pub struct NewScheduled {
     pub backfill: Option<String>,
     /// Whether it may run beside others of its schedule, whatever the pipeline says.
     pub side_by_side: bool,
+    /// Whether it goes with its pipeline.
+    pub owned: bool,
 }
 
 /// JSON of an object, or an empty one.

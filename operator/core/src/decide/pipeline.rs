@@ -2,8 +2,9 @@
 //!
 //! Comes in: [`Snapshot`]. Goes out: a plan with at most one new run.
 
-use cultivar_crds::{Phase, PipelineStatus, Reason, RunSummary, labels};
+use cultivar_crds::{DeletionPolicy, Phase, PipelineStatus, Reason, RunSummary, labels};
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -58,10 +59,22 @@ fn made_for(pipeline: &PipelineRecord, run: &RunRecord) -> Option<MadeFor> {
     match &run.meta.owner {
         Some(owner) if owner.uid == pipeline.meta.uid => Some(MadeFor { generation, digest }),
         Some(_) => Some(MadeFor { generation: None, digest }),
-        // Made by hand: for this pipeline, or for a namesake before it.
+        // For this pipeline, or for a namesake before it.
         None if run.meta.created >= pipeline.meta.created => Some(MadeFor { generation, digest }),
+        // Kept when its pipeline was deleted, or restored from a backup with it: what it has done, or is about to do, is
+        // not done again.
+        None if revision(run).is_some() && !matches!(run.status.phase, Phase::Failed | Phase::Cancelled) => {
+            Some(MadeFor { generation: None, digest })
+        }
         None => None,
     }
+}
+
+/// Whether a pipeline's runs go with it.
+#[must_use]
+pub fn owns_its_runs(spec: &Value) -> bool {
+    let policy = spec.get("deletionPolicy").and_then(|policy| DeletionPolicy::deserialize(policy).ok());
+    policy == Some(DeletionPolicy::Delete)
 }
 
 /// Revision of a run that a pipeline made; runs made by hand have none.
@@ -142,7 +155,15 @@ fn accept(snapshot: &Snapshot, plan: &mut Plan<PipelineStatus>) {
         let refresh = asks_anew(snapshot, rerun.as_deref());
         plan.status.rerun.clone_from(&rerun);
         let generation = pipeline.meta.generation;
-        plan.actions.push(Action::CreateRun(NewRun { name, revision, digest, generation, rerun, refresh }));
+        plan.actions.push(Action::CreateRun(NewRun {
+            name,
+            revision,
+            digest,
+            generation,
+            rerun,
+            refresh,
+            owned: owns_its_runs(&pipeline.spec),
+        }));
     }
     let ready = match (suspended, on_demand) {
         (true, _) => "suspended: a change makes no run until spec.suspend is false",

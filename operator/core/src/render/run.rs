@@ -25,10 +25,12 @@ pub fn run(pipeline: &Meta, new: &NewRun) -> Value {
                 labels::PIPELINE_DIGEST: new.digest,
                 labels::PIPELINE_GENERATION: new.generation.to_string(),
             },
-            "ownerReferences": controller_reference("Pipeline", pipeline),
         },
         "spec": {"pipeline": pipeline.name},
     });
+    if new.owned {
+        manifest["metadata"]["ownerReferences"] = controller_reference("Pipeline", pipeline);
+    }
     if let Some(rerun) = &new.rerun {
         manifest["metadata"]["annotations"][labels::RERUN] = rerun.clone().into();
     }
@@ -84,7 +86,7 @@ pub fn scheduled(schedule: &Meta, new: &NewScheduled) -> Value {
     if new.side_by_side {
         annotations[labels::CONCURRENCY] = "Allow".into();
     }
-    json!({
+    let mut manifest = json!({
         "apiVersion": api_version(),
         "kind": "PipelineRun",
         "metadata": {
@@ -96,10 +98,13 @@ pub fn scheduled(schedule: &Meta, new: &NewScheduled) -> Value {
                 labels::SCHEDULE: schedule.name,
             },
             "annotations": annotations,
-            // With its pipeline it goes, and by its pipeline's history; a schedule that is deleted takes nothing with it.
-            "ownerReferences": controller_reference("Pipeline", &new.pipeline),
         },
         // In the spec too: there it cannot change any more.
         "spec": {"pipeline": new.pipeline.name, "params": new.params, "scheduledTime": new.time},
-    })
+    });
+    if new.owned {
+        // A schedule that is deleted takes nothing with it.
+        manifest["metadata"]["ownerReferences"] = controller_reference("Pipeline", &new.pipeline);
+    }
+    manifest
 }

@@ -120,9 +120,24 @@ fn asked_to_end(snapshot: &Snapshot) -> Option<Ending> {
         let message = "cancel was asked for".to_owned();
         return Some(Ending { phase: Phase::Cancelled, reason: Reason::Cancelled, message });
     }
+    if let Some(ending) = lost_its_pipeline(snapshot) {
+        return Some(ending);
+    }
     let newer = turn::replaced_by(snapshot)?;
     let message = format!("run {} is newer, and concurrencyPolicy is Replace", newer.meta.name);
     Some(Ending { phase: Phase::Cancelled, reason: Reason::Superseded, message })
+}
+
+// What a pipeline or a schedule made is not wanted any more when the pipeline is deleted; who makes a run by hand wants it.
+fn lost_its_pipeline(snapshot: &Snapshot) -> Option<Ending> {
+    let meta = &snapshot.run.meta;
+    let made = meta.label(labels::REVISION).is_some() || meta.label(labels::SCHEDULE).is_some();
+    let gone = snapshot.pipeline.as_ref().is_none_or(|pipeline| pipeline.meta.deleting);
+    (made && gone).then(|| {
+        let name = snapshot.run.spec.get("pipeline").and_then(Value::as_str).unwrap_or_default();
+        let message = format!("pipeline {name} was deleted");
+        Ending { phase: Phase::Cancelled, reason: Reason::PipelineDeleted, message }
+    })
 }
 
 fn is_suspended(snapshot: &Snapshot) -> bool {

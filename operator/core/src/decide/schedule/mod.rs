@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::experiment::Refusal;
+use super::pipeline::owns_its_runs;
 use super::{Action, Event, NewScheduled, Plan, Urgency};
 use crate::domain::conditions::{Conditions, kind};
 use crate::domain::{PipelineRecord, RunRecord, ScheduleRecord, names, text, time};
@@ -259,6 +260,7 @@ fn new(spec: &ScheduleSpec, times: &Times, pipeline: &PipelineRecord, made: &Mad
         params: spec.params.clone(),
         time: times.text(made.time),
         backfill: made.backfill.clone(),
+        owned: owns_its_runs(&pipeline.spec),
         side_by_side: spec.concurrency_policy == Some(ConcurrencyPolicy::Allow) && made.backfill.is_none(),
     }
 }
