@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    approve, clone, compare, completion, end, export, grow, lineage, list, logs, metrics, plan, queues, resume, run,
-    show, sweep, tree, why,
+    approve, artifacts, clone, compare, completion, debug, end, export, grow, lineage, list, logs, metrics, plan,
+    queues, resume, run, show, submit, sweep, tree, why,
 };
 
 /// Experiments and pipelines on Kubernetes.
@@ -56,6 +56,10 @@ pub enum Command {
     Show(show::Show),
     /// The log of an experiment's newest attempt.
     Logs(logs::Logs),
+    /// What an experiment left, and fetching it.
+    Artifacts(artifacts::Artifacts),
+    /// A shell where an experiment ran.
+    Debug(debug::Debug),
     /// The metrics of an experiment.
     Metrics(metrics::Metrics),
     /// In what experiments, or two runs, differ.
@@ -64,6 +68,8 @@ pub enum Command {
     Lineage(lineage::Lineage),
     /// Why an experiment or a run stands where it does.
     Why(why::Why),
+    /// Run a command of this folder in the cluster.
+    Submit(submit::Submit),
     /// A copy of an experiment, with changes.
     Clone(clone::Clone),
     /// End an experiment or a run, with its pods' grace period.

@@ -8,7 +8,10 @@ mod cluster;
 mod commands;
 mod error;
 mod files;
+mod forward;
 mod output;
+mod recorded;
+mod store;
 
 use std::process::ExitCode;
 

@@ -11,6 +11,8 @@ use crate::args::Format;
 use crate::cluster::{Cluster, experiment};
 use crate::error::{Error, Result};
 use crate::output;
+use crate::recorded::{self, Place};
+use crate::store::Operator;
 
 /// A copy of an experiment, with changes.
 #[derive(clap::Args)]
@@ -41,10 +43,13 @@ pub struct Clone {
     /// Wait until it has ended; the exit code says how.
     #[arg(short, long)]
     follow: bool,
+    #[command(flatten)]
+    operator: Operator,
 }
 
 pub async fn clone(cluster: &Cluster, format: Option<Format>, asked: &Clone) -> Result<ExitCode> {
-    let source = experiment(&cluster.get("Experiment", &asked.id).await?)?;
+    let (source, gone) = recorded::get(cluster, &asked.operator, &asked.id).await?;
+    let source = experiment(&source)?;
     let spec = spec(asked, source.status.phase)?;
     if let Some(faults) = validate::experiment(&spec).refusal() {
         return Err(Error::refused("the copy would not be valid").why(faults));
@@ -59,11 +64,25 @@ pub async fn clone(cluster: &Cluster, format: Option<Format>, asked: &Clone) -> 
         print!("{}", output::yaml(&manifest)?);
         return Ok(ExitCode::SUCCESS);
     }
+    if let Some(place) = &gone {
+        let spec = adopted(&asked.id, source.status.phase, place)?;
+        cluster.create(&cluster.manifest("Experiment", json!({"name": asked.id}), spec)).await?;
+        eprintln!("experiment {} is there again, from its record", asked.id);
+    }
     let made = cluster.create(&manifest).await?;
     if !output::objects(format, &[made])? {
         println!("experiment {name} is made, a clone of {}", asked.id);
     }
     if asked.follow { follow_experiment(cluster, &name).await } else { Ok(ExitCode::SUCCESS) }
+}
+
+// A template is an experiment of the cluster: one whose object is gone becomes one again, by its record.
+fn adopted(id: &str, phase: Phase, place: &Place) -> Result<Value> {
+    if phase != Phase::Completed {
+        let what = format!("{id} is gone, and its record is of a run that failed");
+        return Err(Error::refused(what).hint("only what completed can be adopted; show prints what its template was"));
+    }
+    Ok(json!({"record": {"uri": place.uri, "digest": place.digest}}))
 }
 
 fn spec(asked: &Clone, phase: Phase) -> Result<Value> {
@@ -140,6 +159,7 @@ mod tests {
             unset: vec!["params.old".into()],
             dry_run: true,
             follow: false,
+            operator: Operator::default(),
         }
     }
 
@@ -151,6 +171,15 @@ mod tests {
         });
         assert_eq!(spec(&asked(), Phase::Completed).unwrap(), expected);
         assert_eq!(spec(&asked(), Phase::Failed).unwrap()["from"]["require"], "Ended");
+    }
+
+    #[test]
+    fn what_is_gone_is_adopted_where_it_completed() {
+        let place = Place { uri: "s3://b/r.json".into(), digest: format!("sha256:{}", "0".repeat(64)) };
+        let spec = adopted("train", Phase::Completed, &place).unwrap();
+        assert_eq!(spec["record"]["uri"], "s3://b/r.json");
+        assert_eq!(validate::experiment(&spec).refusal(), None);
+        assert!(adopted("train", Phase::Failed, &place).is_err());
     }
 
     #[test]

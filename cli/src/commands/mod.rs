@@ -1,9 +1,11 @@
 //! The commands, one file each: its arguments, what it asks the API server for, what it prints.
 
 pub mod approve;
+pub mod artifacts;
 pub mod clone;
 pub mod compare;
 pub mod completion;
+pub mod debug;
 pub mod end;
 pub mod export;
 pub mod grow;
@@ -16,6 +18,7 @@ pub mod queues;
 pub mod resume;
 pub mod run;
 pub mod show;
+pub mod submit;
 pub mod sweep;
 pub mod tree;
 pub mod why;
@@ -36,9 +39,14 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     let cluster = Cluster::connect(&args.global).await?;
     let output = args.global.output;
     match args.command {
+        Command::Submit(asked) => {
+            return submit::submit(cluster, args.global.namespace.is_some(), output, &asked).await;
+        }
         Command::List(asked) => list::list(&cluster, output, &asked).await?,
         Command::Show(asked) => show::show(&cluster, output, &asked).await?,
         Command::Logs(asked) => logs::logs(&cluster, &asked).await?,
+        Command::Artifacts(asked) => artifacts::artifacts(&cluster, output, &asked).await?,
+        Command::Debug(asked) => return debug::debug(&cluster, &args.global, &asked).await,
         Command::Metrics(asked) => metrics::metrics(&cluster, output, &asked).await?,
         Command::Compare(asked) => compare::compare(&cluster, output, &asked).await?,
         Command::Lineage(asked) => lineage::lineage(&cluster, &asked).await?,

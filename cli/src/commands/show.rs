@@ -8,6 +8,8 @@ use crate::args::Format;
 use crate::cluster::{Cluster, experiment};
 use crate::error::Result;
 use crate::output::{self, length, number, plain};
+use crate::recorded;
+use crate::store::Operator;
 
 /// All about one experiment.
 #[derive(clap::Args)]
@@ -15,10 +17,12 @@ use crate::output::{self, length, number, plain};
 pub struct Show {
     /// Name of the experiment.
     id: String,
+    #[command(flatten)]
+    operator: Operator,
 }
 
 pub async fn show(cluster: &Cluster, format: Option<Format>, asked: &Show) -> Result<()> {
-    let object = cluster.get("Experiment", &asked.id).await?;
+    let (object, _) = recorded::get(cluster, &asked.operator, &asked.id).await?;
     if !output::objects(format, std::slice::from_ref(&object))? {
         print!("{}", text(&experiment(&object)?, Timestamp::now()));
     }

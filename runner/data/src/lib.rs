@@ -26,7 +26,7 @@ pub use fetch::Fetched;
 pub use local::{Kind, Place, Walk, WalkedFile, is_part, look, walk};
 pub use mover::{Backoff, Mover, PATIENCE};
 pub use options::PATIENCE_OPTION;
-pub use pack::pack;
+pub use pack::{pack, pack_files};
 pub use remote::{Pin, Remote, client, client_builder, reason};
 pub use store::{Listed, Store};
 pub use unpack::{Limits, leaves, unpack};

@@ -5,11 +5,11 @@ use crate::error::DataError;
 use crate::unpack::leaves;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use std::fs::{self, File};
+use std::fs::{self, File, FileType};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use tar::Builder;
+use tar::{Builder, HeaderMode};
 
 /// Packs everything below a folder into the new archive `to`, a tar.gz of at most `most` bytes. Times and permissions are
 /// kept. Comes back with the archive's digest; without one it would be larger, and what there is of it is of no use.
@@ -17,14 +17,23 @@ use tar::Builder;
 /// # Errors
 /// [`DataError::Invalid`] for what [`crate::unpack`] would refuse, [`DataError::Local`] for the disk.
 pub fn pack(folder: &Path, to: &Path, most: u64) -> Result<Option<String>, DataError> {
+    archive(to, most, |builder| all(builder, folder))
+}
+
+type Archive = Builder<GzEncoder<Bounded<BufWriter<File>>>>;
+
+fn archive(
+    to: &Path,
+    most: u64,
+    fill: impl FnOnce(&mut Archive) -> Result<(), DataError>,
+) -> Result<Option<String>, DataError> {
     let file = File::create_new(to).map_err(DataError::local("create", to))?;
     let to_file = BufWriter::with_capacity(256 * 1024, file);
     let bounded = Bounded { to: to_file, left: most, full: false, sum: Sha256Sum::default() };
     // Fast: what is packed once is fetched many times, but a program waits for it.
     let mut builder = Builder::new(GzEncoder::new(bounded, Compression::fast()));
     builder.follow_symlinks(false);
-    let done = all(&mut builder, folder);
-    if let Err(error) = done {
+    if let Err(error) = fill(&mut builder) {
         return if builder.get_ref().get_ref().full { Ok(None) } else { Err(error) };
     }
     let finished = builder.into_inner().and_then(GzEncoder::finish);
@@ -33,6 +42,19 @@ pub fn pack(folder: &Path, to: &Path, most: u64) -> Result<Option<String>, DataE
         Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Ok(None),
         Err(error) => Err(DataError::local("write", to)(error)),
     }
+}
+
+/// Packs these files and links, as paths from `top`, into the new archive `to`, a tar.gz of at most `most` bytes. Same files,
+/// same archive, byte for byte: times, owners and all permissions but whether it can be run are left out. Comes back with
+/// the archive's digest; without one it would be larger, and what there is of it is of no use.
+///
+/// # Errors
+/// As [`pack`].
+pub fn pack_files(top: &Path, files: &[PathBuf], to: &Path, most: u64) -> Result<Option<String>, DataError> {
+    archive(to, most, |builder| {
+        builder.mode(HeaderMode::Deterministic);
+        files.iter().try_for_each(|path| one(builder, &top.join(path), path).map(drop))
+    })
 }
 
 fn all(builder: &mut Builder<impl Write>, top: &Path) -> Result<(), DataError> {
@@ -44,26 +66,33 @@ fn all(builder: &mut Builder<impl Write>, top: &Path) -> Result<(), DataError> {
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
             let (from, path) = (entry.path(), folder.join(entry.file_name()));
-            let kind = entry.file_type().map_err(DataError::local("read", &from))?;
-            let bad = |why: &str| DataError::Invalid(format!("{} cannot be packed: {why}", path.display()));
-            if path.to_str().is_none() {
-                return Err(bad("its name is not UTF-8"));
-            }
-            if kind.is_symlink() {
-                let link = fs::read_link(&from).map_err(DataError::local("read the link", &from))?;
-                if leaves(folder.components().count(), link.as_os_str().as_bytes()) {
-                    return Err(bad("it is a link that leaves the folder"));
-                }
-            } else if !kind.is_dir() && !kind.is_file() {
-                return Err(bad("it is no file, folder or link"));
-            }
-            builder.append_path_with_name(&from, &path).map_err(DataError::local("pack", &from))?;
+            let kind = one(builder, &from, &path)?;
             if kind.is_dir() {
                 folders.push(path);
             }
         }
     }
     Ok(())
+}
+
+// Packs a file, link or folder, without what is in the folder.
+fn one(builder: &mut Builder<impl Write>, from: &Path, path: &Path) -> Result<FileType, DataError> {
+    let kind = fs::symlink_metadata(from).map_err(DataError::local("read", from))?.file_type();
+    let bad = |why: &str| DataError::Invalid(format!("{} cannot be packed: {why}", path.display()));
+    if path.to_str().is_none() {
+        return Err(bad("its name is not UTF-8"));
+    }
+    if kind.is_symlink() {
+        let link = fs::read_link(from).map_err(DataError::local("read the link", from))?;
+        let depth = path.components().count().saturating_sub(1);
+        if leaves(depth, link.as_os_str().as_bytes()) {
+            return Err(bad("it is a link that leaves the folder"));
+        }
+    } else if !kind.is_dir() && !kind.is_file() {
+        return Err(bad("it is no file, folder or link"));
+    }
+    builder.append_path_with_name(from, path).map_err(DataError::local("pack", from))?;
+    Ok(kind)
 }
 
 /// A writer that sums up what it takes, and is full at some point.
@@ -125,6 +154,27 @@ mod tests {
         assert_eq!(fs::read_to_string(to.join(long)).unwrap(), "long");
         assert_eq!(fs::read_link(to.join("link")).unwrap(), Path::new("a/tool"));
         assert!(to.join("a/empty").is_dir());
+    }
+
+    #[test]
+    fn the_same_files_make_the_same_archive() {
+        let (root, folder) = folder();
+        fs::write(folder.join("a/train.py"), "print()").unwrap();
+        fs::write(folder.join("left-out"), "x").unwrap();
+        symlink("a/train.py", folder.join("link")).unwrap();
+        let files = [PathBuf::from("a/train.py"), PathBuf::from("link")];
+        let packed = |name: &str| pack_files(&folder, &files, &root.path().join(name), 1 << 20).unwrap().unwrap();
+        let one = packed("1");
+        let later = UNIX_EPOCH + Duration::from_secs(1_500_000_000);
+        File::options().append(true).open(folder.join("a/train.py")).unwrap().set_modified(later).unwrap();
+        fs::set_permissions(folder.join("a/train.py"), fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(packed("2"), one);
+        let to = root.path().join("to");
+        unpack(&root.path().join("1"), "x", &to, Limits::default()).unwrap();
+        assert_eq!(fs::read_to_string(to.join("link")).unwrap(), "print()");
+        assert!(!to.join("left-out").exists());
+        fs::write(folder.join("a/train.py"), "print(1)").unwrap();
+        assert_ne!(packed("3"), one);
     }
 
     #[test]
