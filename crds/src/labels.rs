@@ -52,5 +52,7 @@ pub const CONCURRENCY: &str = "cultivar.dev/concurrency";
 pub const PIPELINE_DIGEST: &str = "cultivar.dev/pipeline-digest";
 /// On a PipelineRun made by its Pipeline: the value of `rerun` that it was made for.
 pub const RERUN: &str = "cultivar.dev/rerun";
+/// On a PipelineRun made by its Pipeline: the Pipeline's uid, which tells it from a namesake.
+pub const PIPELINE_UID: &str = "cultivar.dev/pipeline-uid";
 /// On a PipelineRun made by its Pipeline: the Pipeline's generation it was made for.
 pub const PIPELINE_GENERATION: &str = "cultivar.dev/pipeline-generation";

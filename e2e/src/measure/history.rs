@@ -1,7 +1,8 @@
 //! What a long history costs: an operator in a cluster with tens of thousands of finished experiments.
 //!
-//! In: a session. Out: the operator's memory and its time to begin, with few and with many finished experiments. One
-//! experiment is run for real; the others are made with what it came to, so that nothing is left for the operator to do.
+//! In: a session. Out: the operator's memory, its time to begin, and how soon it finds a result to reuse, with few and with
+//! many finished experiments. One experiment is run for real; the others are made with what it came to, so that nothing is
+//! left for the operator to do. Every second one did the same work, the others work of their own.
 
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::report::{Report, rounded, seconds};
 use super::scenario::{Session, settled};
+use super::stats::percentile;
 use crate::error::{Error, Result};
 use crate::operator::{Operator, Options};
 
@@ -22,6 +24,8 @@ const MEBIBYTES: f64 = 256.0;
 /// When they ended.
 const LONG_AGO: &str = "2026-01-01T12:00:00Z";
 const MODEL: &str = "model";
+/// Experiments that look for a result, one after the other.
+const LOOKS: usize = 20;
 
 /// An operator that has begun beside so many finished experiments.
 struct Begun {
@@ -31,6 +35,14 @@ struct Begun {
     memory: u64,
     peak_memory: u64,
     writes: f64,
+    look_ups: LookUps,
+}
+
+/// What it took to find a result among them.
+struct LookUps {
+    // From the request that creates an experiment until it is seen to have completed with the result.
+    seconds: Vec<f64>,
+    cpu_seconds: f64,
 }
 
 /// What it came to.
@@ -51,7 +63,7 @@ pub fn play(session: &Session, finished: usize) -> Result<Played> {
     for count in [FEW, finished] {
         session.runtime.block_on(fill(session, &namespace, &made, there..count))?;
         there = count;
-        begun.push(begin(session, count)?);
+        begun.push(begin(session, &namespace, &made, count)?);
     }
     session.clear(&namespace)?;
     Ok(Played { begun, object_bytes: serde_json::to_string(&made).map_or(0, |text| text.len()) })
@@ -114,14 +126,19 @@ async fn fill(session: &Session, namespace: &str, made: &Value, which: std::ops:
     let status = json!({"status": made["status"]});
     let mut answers = futures::stream::iter(which)
         .map(|index| {
-            let (server, status, name) = (session.server.clone(), &status, format!("run-{index:06}"));
+            let (server, name) = (session.server.clone(), format!("run-{index:06}"));
+            let mut status = status.clone();
+            if index % 2 == 1 {
+                status["status"]["digest"] = format!("sha256:{index:064x}").into();
+                status["status"]["template"]["params"]["index"] = index.into();
+            }
             async move {
                 let manifest = json!({
                     "apiVersion": made["apiVersion"], "kind": made["kind"], "spec": made["spec"],
                     "metadata": {"name": name, "namespace": namespace, "labels": made["metadata"]["labels"]},
                 });
                 server.create(&manifest).await?;
-                server.patch_status("Experiment", namespace, &name, status).await
+                server.patch_status("Experiment", namespace, &name, &status).await
             }
         })
         .buffer_unordered(CREATORS);
@@ -131,16 +148,48 @@ async fn fill(session: &Session, namespace: &str, made: &Value, which: std::ops:
     Ok(())
 }
 
-fn begin(session: &Session, finished: usize) -> Result<Begun> {
+// Each does what was done before, is created when the one before it has ended, and has no Job.
+async fn look_up(
+    session: &Session,
+    operator: &Operator,
+    namespace: &str,
+    made: &Value,
+    finished: usize,
+) -> Result<LookUps> {
+    let cpu_before = operator.usage()?.cpu_seconds;
+    let mut seconds = Vec::new();
+    for index in 0..LOOKS {
+        let name = format!("look-{finished}-{index}");
+        let mut manifest = json!({
+            "apiVersion": made["apiVersion"], "kind": made["kind"], "spec": made["spec"],
+            "metadata": {"name": name, "namespace": namespace},
+        });
+        manifest["spec"]["cache"] = json!({"mode": "Use"});
+        let begun = Instant::now();
+        session.server.create(&manifest).await?;
+        let completed = |object: &Value| object["status"]["phase"] == "Completed";
+        let ended = session.server.wait("Experiment", namespace, &name, Duration::from_secs(60), completed).await?;
+        seconds.push(begun.elapsed().as_secs_f64());
+        if ended["status"]["reusedFrom"].is_null() {
+            return Err(Error::new(format!("{name} ran")).log(ended["status"]["cache"].to_string()));
+        }
+    }
+    settled(operator).await?;
+    Ok(LookUps { seconds, cpu_seconds: operator.usage()?.cpu_seconds - cpu_before })
+}
+
+fn begin(session: &Session, namespace: &str, made: &Value, finished: usize) -> Result<Begun> {
     let options = Options { log_filter: session.log_filter.clone(), ..Options::default() };
     let started = Instant::now();
     let operator = Operator::start(&session.operator, &session.cluster, &options)?;
     let ready_seconds = started.elapsed().as_secs_f64();
     let metrics = session.runtime.block_on(settled(&operator))?;
     let usage = operator.usage()?;
+    let look_ups = session.runtime.block_on(look_up(session, &operator, namespace, made, finished))?;
     operator.stop()?;
     Ok(Begun {
         finished,
+        look_ups,
         ready_seconds,
         cpu_seconds: usage.cpu_seconds,
         memory: usage.memory,
@@ -169,7 +218,19 @@ pub fn report(played: &Played) -> Report {
             "no write",
             Some(begun.writes == 0.0),
         );
+        let [middle, most] = [0.5, 1.0].map(|share| percentile(&begun.look_ups.seconds, share).unwrap_or_default());
+        let cpu = begun.look_ups.cpu_seconds / LOOKS as f64;
+        report.line(
+            format!("{name}: until a result is reused, p50 / max, and the operator's CPU for it"),
+            format!("{} / {} / {:.1} ms", seconds(middle), seconds(most), cpu * 1e3),
+            String::new(),
+            "the same for all",
+            None,
+        );
         let key = format!("finished_{}", begun.finished);
+        report.put(&key, "reuse_p50_seconds", rounded(middle));
+        report.put(&key, "reuse_max_seconds", rounded(most));
+        report.put(&key, "reuse_cpu_seconds", rounded(cpu));
         report.put(&key, "ready_seconds", rounded(begun.ready_seconds));
         report.put(&key, "cpu_seconds", rounded(begun.cpu_seconds));
         report.put(&key, "memory", json!(begun.memory));

@@ -65,6 +65,9 @@ struct RunInShort {
     /// Made by a pipeline of this name that was deleted, or restored with another uid.
     #[serde(default)]
     of_a_namesake: bool,
+    /// It does not go with its pipeline.
+    #[serde(default)]
+    kept: bool,
 }
 
 fn present() -> Value {
@@ -89,7 +92,11 @@ impl RunInShort {
         run.meta.deleting = self.deleting;
         if let Some(revision) = self.revision {
             let owner = if self.of_a_namesake { "an earlier life".to_owned() } else { uid("digits") };
-            run.meta.owner = Some(Owner { kind: "Pipeline".into(), name: "digits".into(), uid: owner });
+            if self.kept {
+                run.meta.annotations.insert(labels::PIPELINE_UID.to_owned(), owner);
+            } else {
+                run.meta.owner = Some(Owner { kind: "Pipeline".into(), name: "digits".into(), uid: owner });
+            }
             run.meta.labels.insert(labels::REVISION.to_owned(), revision.to_string());
             run.meta.annotations.insert(labels::PIPELINE_DIGEST.to_owned(), digest);
             let generation = self.generation.unwrap_or(1).to_string();

@@ -1,6 +1,9 @@
 //! Which experiments do the same work: by digest and namespace, the latest first, in the same time however many there are.
+//! Those that ended without a result that others could take over are left out.
 
 use cultivar_core::domain::ExperimentRecord;
+use cultivar_core::domain::conditions::{self, kind};
+use cultivar_crds::Phase;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 
@@ -23,6 +26,11 @@ fn head(digest: &str) -> Option<u128> {
 }
 
 fn place(record: &ExperimentRecord, digest: &str) -> Option<Place> {
+    let status = &record.status;
+    let is_loose = conditions::is_false(&status.conditions, kind::INPUTS_PINNED);
+    if status.phase.is_terminal() && (status.phase != Phase::Completed || is_loose) {
+        return None;
+    }
     let created = record.meta.created.map_or(i64::MIN, |created| created.as_second());
     Some((head(digest)?, record.meta.namespace.as_str().into(), Reverse(created), record.meta.name.as_str().into()))
 }
@@ -110,6 +118,24 @@ mod tests {
         assert_eq!(found(&index, "b"), ["new"]);
         set(&mut index, Some(&again), None);
         assert!(found(&index, "b").is_empty());
+    }
+
+    #[test]
+    fn what_left_no_result_is_not_found() {
+        let mut index = Identical::default();
+        let running = record("n", "e", 1, Some("a"));
+        let mut failed = running.clone();
+        Arc::make_mut(&mut failed.status).phase = Phase::Failed;
+        let mut completed = running.clone();
+        Arc::make_mut(&mut completed.status).phase = Phase::Completed;
+        for (end, is_found) in [(&failed, false), (&completed, true)] {
+            set(&mut index, None, Some(&running));
+            assert_eq!(found(&index, "a"), ["e"]);
+            set(&mut index, Some(&running), Some(end));
+            assert_eq!(found(&index, "a").len(), usize::from(is_found));
+            set(&mut index, Some(end), None);
+            assert!(found(&index, "a").is_empty());
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::*;
 use cultivar_core::domain::{ContainerState, Meta, Owner, PodPhase, Record, Terminated};
-use cultivar_crds::{Attempt, Phase, labels};
+use cultivar_crds::{Artifact, Attempt, Phase, ReusedFrom, labels};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -173,4 +173,27 @@ async fn a_schedule_is_woken_by_its_runs_and_its_pipeline() {
     assert_eq!(woken(&queue).await, BTreeSet::from([nightly.clone()]));
     index.remove(&nightly);
     assert!(index.schedule(&nightly, jiff::Timestamp::UNIX_EPOCH).is_none());
+}
+
+#[tokio::test]
+async fn what_another_took_over_stays_when_its_maker_goes() {
+    let (index, _queue) = index();
+    let with = |name: &str, version: u64, from: Option<&str>, deleting: bool| {
+        let mut record = experiment(name, version, json!({"artifacts": "Delete"}), Phase::Completed);
+        record.meta.deleting = deleting;
+        let status = Arc::make_mut(&mut record.status);
+        status.artifacts = vec![Artifact { name: "model".into(), uri: "s3://b/model".into(), ..Artifact::default() }];
+        status.reused_from = from.map(|name| ReusedFrom { name: name.into(), ..ReusedFrom::default() });
+        record
+    };
+    let referred = || {
+        let view = index.experiment(&key(Kind::Experiment, "maker"), jiff::Timestamp::UNIX_EPOCH);
+        view.unwrap().snapshot.referred
+    };
+    index.apply_experiment(with("maker", 1, None, true));
+    assert!(referred().is_empty());
+    index.apply_experiment(with("heir", 2, Some("maker"), false));
+    assert_eq!(referred(), BTreeSet::from(["s3://b/model".to_owned()]));
+    index.apply_experiment(with("heir", 3, Some("maker"), true));
+    assert!(referred().is_empty(), "they go together");
 }

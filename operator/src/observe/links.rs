@@ -72,7 +72,10 @@ pub fn of_experiment(spec: &Value) -> BTreeSet<String> {
 pub fn uses_of_experiment(record: &ExperimentRecord) -> BTreeSet<String> {
     let template = record.status.template.iter().flat_map(inputs::uses);
     let used = record.status.inputs.iter().map(|input| input.uri.clone());
-    inputs::uses(&record.spec).chain(template).chain(used).collect()
+    // What it took over lies where another one left it.
+    let taken_over = record.status.artifacts.iter().filter(|_| record.status.reused_from.is_some());
+    let taken_over = taken_over.map(|artifact| artifact.uri.clone());
+    inputs::uses(&record.spec).chain(template).chain(used).chain(taken_over).collect()
 }
 
 /// What the stages of a Pipeline's spec, frozen or not, refer to.

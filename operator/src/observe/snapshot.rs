@@ -163,6 +163,8 @@ fn looked_at<S: Status>(slot: &Slot<S>, again: bool) -> Arc<Record<S>> {
 
 /// How many identical experiments are looked at, the latest of them.
 const IDENTICAL: usize = 16;
+/// How many of these are results: one is enough, unless its artifacts are gone.
+const RESULTS: usize = 4;
 
 /// How many runs that resume one another are followed back.
 const RESUMES: u32 = 16;
@@ -243,12 +245,18 @@ impl State {
         digest: &'s str,
     ) -> impl Iterator<Item = Arc<ExperimentRecord>> + 's {
         let names = self.identical.of(&record.meta.namespace, digest);
-        let others = names.filter(|(_, name)| *name != record.meta.name);
-        let records = others.filter_map(move |name| {
-            let other = self.experiments.get(&name)?.current();
+        let others = names.filter(|(_, name)| *name != record.meta.name).take(IDENTICAL);
+        let mut results = 0;
+        others.filter_map(move |name| {
+            let slot = self.experiments.get(&name)?;
+            // They have ended, and most have to be unpacked.
+            results += usize::from(slot.phase().is_terminal());
+            if slot.phase().is_terminal() && results > RESULTS {
+                return None;
+            }
+            let other = slot.current();
             (self.identical.digest(&name, &other) == Some(digest)).then(|| self.as_begun(&name, other))
-        });
-        records.take(IDENTICAL)
+        })
     }
 
     // One whose Job is there has begun, also when the operator died before that was stored.

@@ -56,16 +56,15 @@ fn made_for(pipeline: &PipelineRecord, run: &RunRecord) -> Option<MadeFor> {
     let noted = || notes.get(labels::PIPELINE_GENERATION)?.parse().ok();
     let digest = status.pipeline_digest.as_ref().or_else(|| notes.get(labels::PIPELINE_DIGEST))?.clone();
     let generation = status.pipeline_generation.or_else(noted);
-    match &run.meta.owner {
-        Some(owner) if owner.uid == pipeline.meta.uid => Some(MadeFor { generation, digest }),
-        Some(_) => Some(MadeFor { generation: None, digest }),
-        // For this pipeline, or for a namesake before it.
-        None if run.meta.created >= pipeline.meta.created => Some(MadeFor { generation, digest }),
+    let owner = run.meta.owner.as_ref().map(|owner| &owner.uid);
+    match owner.or_else(|| notes.get(labels::PIPELINE_UID)) {
+        Some(uid) if *uid == pipeline.meta.uid => Some(MadeFor { generation, digest }),
         // Kept when its pipeline was deleted, or restored from a backup with it: what it has done, or is about to do, is
         // not done again.
-        None if revision(run).is_some() && !matches!(run.status.phase, Phase::Failed | Phase::Cancelled) => {
-            Some(MadeFor { generation: None, digest })
-        }
+        Some(_) if matches!(run.status.phase, Phase::Failed | Phase::Cancelled) && owner.is_none() => None,
+        Some(_) => Some(MadeFor { generation: None, digest }),
+        // Made by hand: for this pipeline, or for a namesake before it.
+        None if run.meta.created >= pipeline.meta.created => Some(MadeFor { generation, digest }),
         None => None,
     }
 }

@@ -24,6 +24,7 @@ pub fn run(pipeline: &Meta, new: &NewRun) -> Value {
             "annotations": {
                 labels::PIPELINE_DIGEST: new.digest,
                 labels::PIPELINE_GENERATION: new.generation.to_string(),
+                labels::PIPELINE_UID: pipeline.uid,
             },
         },
         "spec": {"pipeline": pipeline.name},
