@@ -1,6 +1,7 @@
 //! Which experiments do the same work: by digest and namespace, the latest first, in the same time however many there are.
 //! Those that ended without a result that others could take over are left out.
 
+use cultivar_core::decide::experiment::reuse;
 use cultivar_core::domain::ExperimentRecord;
 use cultivar_core::domain::conditions::{self, kind};
 use cultivar_crds::Phase;
@@ -13,6 +14,8 @@ use super::store::Name;
 #[derive(Default)]
 pub struct Identical {
     places: BTreeSet<Place>,
+    // Those of them that wait for another one.
+    waiting: BTreeSet<Place>,
     // Of those that have no digest yet, the one that they will have.
     expected: HashMap<Name, String>,
 }
@@ -45,18 +48,18 @@ impl Identical {
         now: Option<&ExperimentRecord>,
         expected: Option<String>,
     ) {
-        let before = before.and_then(|before| place(before, self.digest(name, before)?));
+        let at = |index: &Self, record: Option<&ExperimentRecord>| {
+            let place = record.and_then(|record| place(record, index.digest(name, record)?));
+            (place.clone().filter(|_| record.is_some_and(|record| reuse::waits(&record.status))), place)
+        };
+        let before = at(self, before);
         match expected {
             Some(digest) => drop(self.expected.insert(name.clone(), digest)),
             None => drop(self.expected.remove(name)),
         }
-        let now = now.and_then(|now| place(now, self.digest(name, now)?));
-        if before != now {
-            if let Some(before) = &before {
-                self.places.remove(before);
-            }
-            self.places.extend(now);
-        }
+        let now = at(self, now);
+        change(&mut self.waiting, before.0, now.0);
+        change(&mut self.places, before.1, now.1);
     }
 
     /// The digest of an experiment, or the one that it will have.
@@ -66,11 +69,28 @@ impl Identical {
 
     /// Those of a namespace that may have this digest, the latest first.
     pub fn of<'i>(&'i self, namespace: &'i str, digest: &str) -> impl Iterator<Item = Name> + 'i {
-        let head = head(digest);
-        let first = (head.unwrap_or_default(), namespace.into(), Reverse(i64::MAX), Box::default());
-        let found = self.places.range(first..).take_while(move |place| head == Some(place.0) && *place.1 == *namespace);
-        found.map(|(_, namespace, _, name)| (namespace.to_string(), name.to_string()))
+        range(&self.places, namespace, digest)
     }
+
+    /// Those of them that may wait for another one.
+    pub fn waiting<'i>(&'i self, namespace: &'i str, digest: &str) -> impl Iterator<Item = Name> + 'i {
+        range(&self.waiting, namespace, digest)
+    }
+}
+
+// What is there stays, also when it was not known to be.
+fn change(places: &mut BTreeSet<Place>, before: Option<Place>, now: Option<Place>) {
+    if let Some(before) = before.filter(|before| Some(before) != now.as_ref()) {
+        places.remove(&before);
+    }
+    places.extend(now);
+}
+
+fn range<'i>(places: &'i BTreeSet<Place>, namespace: &'i str, digest: &str) -> impl Iterator<Item = Name> + 'i {
+    let head = head(digest);
+    let first = (head.unwrap_or_default(), namespace.into(), Reverse(i64::MAX), Box::default());
+    let found = places.range(first..).take_while(move |place| head == Some(place.0) && *place.1 == *namespace);
+    found.map(|(_, namespace, _, name)| (namespace.to_string(), name.to_string()))
 }
 
 #[cfg(test)]
@@ -136,6 +156,27 @@ mod tests {
             set(&mut index, Some(end), None);
             assert!(found(&index, "a").is_empty());
         }
+    }
+
+    #[test]
+    fn those_that_wait_are_found_among_many() {
+        let mut index = Identical::default();
+        for name in ["a", "b"] {
+            set(&mut index, None, Some(&record("n", name, 1, Some("a"))));
+        }
+        let runs = record("n", "c", 1, Some("a"));
+        let mut waits = runs.clone();
+        Arc::make_mut(&mut waits.status).reason = Some(cultivar_crds::Reason::WaitingForIdentical);
+        let waiting = |index: &Identical| index.waiting("n", &digest("a")).map(|(_, name)| name).collect::<Vec<_>>();
+        set(&mut index, None, Some(&waits));
+        assert_eq!((waiting(&index), found(&index, "a").len()), (vec!["c".to_owned()], 3));
+        set(&mut index, Some(&waits), Some(&runs));
+        assert!(waiting(&index).is_empty());
+        // What was decided came to nothing, and it waits as before.
+        set(&mut index, Some(&waits), Some(&waits));
+        assert_eq!(waiting(&index), ["c"]);
+        set(&mut index, Some(&waits), None);
+        assert!(waiting(&index).is_empty());
     }
 
     #[test]

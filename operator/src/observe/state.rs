@@ -222,7 +222,7 @@ impl State {
 
     // Those that wait for this one, or for another that does the same.
     fn waiting_for_identical(&self, key: &Key, digest: &str) -> Vec<Key> {
-        let others = self.identical.of(&key.namespace, digest).filter(|(_, name)| *name != key.name);
+        let others = self.identical.waiting(&key.namespace, digest).filter(|(_, name)| *name != key.name);
         let wait = others.filter(|name| {
             let slot = self.experiments.get(name);
             slot.is_some_and(|slot| !slot.phase().is_terminal() && reuse::waits(&slot.current().status))
