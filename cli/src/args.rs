@@ -97,3 +97,21 @@ pub enum Command {
     /// A completion script for a shell.
     Completion(completion::Completion),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn no_two_arguments_of_a_command_have_the_same_name() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_two_dashes_is_the_command_whatever_it_looks_like() {
+        let words = ["x", "submit", "--image", "a", "--", "python", "t.py", "--namespace", "b", "-o", "json"];
+        let args = Args::try_parse_from(words).unwrap_or_else(|error| panic!("{error}"));
+        assert!(args.global.namespace.is_none() && args.global.output.is_none());
+    }
+}

@@ -26,6 +26,8 @@ const LONG_AGO: &str = "2026-01-01T12:00:00Z";
 const MODEL: &str = "model";
 /// Experiments that look for a result, one after the other.
 const LOOKS: usize = 20;
+/// CPU seconds in a second of an operator that has nothing to do, at most.
+const IDLE: f64 = 0.05;
 
 /// An operator that has begun beside so many finished experiments.
 struct Begun {
@@ -148,6 +150,19 @@ async fn fill(session: &Session, namespace: &str, made: &Value, which: std::ops:
     Ok(())
 }
 
+// One that has begun looks at everything once, and writes nothing about it.
+async fn idle(operator: &Operator) -> Result<()> {
+    let mut used = operator.usage()?.cpu_seconds;
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let now = operator.usage()?.cpu_seconds;
+        if now - used < IDLE {
+            return Ok(());
+        }
+        used = now;
+    }
+}
+
 // Each does what was done before, is created when the one before it has ended, and has no Job.
 async fn look_up(
     session: &Session,
@@ -156,6 +171,7 @@ async fn look_up(
     made: &Value,
     finished: usize,
 ) -> Result<LookUps> {
+    idle(operator).await?;
     let cpu_before = operator.usage()?.cpu_seconds;
     let mut seconds = Vec::new();
     for index in 0..LOOKS {
