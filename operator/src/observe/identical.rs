@@ -1,11 +1,11 @@
-//! Which experiments do the same work: by digest and namespace, the latest first, in the same time however many there are.
-//! Those that ended without a result that others could take over are left out.
+//! Which experiments do the same work: by digest and namespace, in the same time however many there are. First those under
+//! way, in the order in which they are waited for, then results, the latest first. Those that ended without a result that
+//! others could take over are left out.
 
 use cultivar_core::decide::experiment::reuse;
 use cultivar_core::domain::ExperimentRecord;
 use cultivar_core::domain::conditions::{self, kind};
 use cultivar_crds::Phase;
-use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 
 use super::store::Name;
@@ -16,12 +16,26 @@ pub struct Identical {
     places: BTreeSet<Place>,
     // Those of them that wait for another one.
     waiting: BTreeSet<Place>,
+    // Where those under way stand: that changes also when what was decided comes to nothing.
+    places_under_way: HashMap<Name, Place>,
     // Of those that have no digest yet, the one that they will have.
     expected: HashMap<Name, String>,
 }
 
-// The head of a digest, for what it finds is compared in full; the namespace; when it was created; the name.
-type Place = (u128, Box<str>, Reverse<i64>, Box<str>);
+// The head of a digest, for what it finds is compared in full; the namespace; where it stands among the others; the name.
+type Place = (u128, Box<str>, Standing, Box<str>);
+
+// Whoever looks must see the same first one, so the order is that in which the others wait for it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    // When it was created, and its uid.
+    Begun(i64, Box<str>),
+    Pending(i64, Box<str>),
+    // When it was created, backwards.
+    Result(i64),
+}
+
+const LATEST: Standing = Standing::Result(i64::MIN);
 
 // The first half of `sha256:` and 64 hex digits.
 fn head(digest: &str) -> Option<u128> {
@@ -35,7 +49,13 @@ fn place(record: &ExperimentRecord, digest: &str) -> Option<Place> {
         return None;
     }
     let created = record.meta.created.map_or(i64::MIN, |created| created.as_second());
-    Some((head(digest)?, record.meta.namespace.as_str().into(), Reverse(created), record.meta.name.as_str().into()))
+    let uid = || record.meta.uid.as_str().into();
+    let standing = match (status.phase.is_terminal(), status.attempt.is_some()) {
+        (true, _) => Standing::Result(created.checked_neg().unwrap_or(i64::MAX)),
+        (false, true) => Standing::Begun(created, uid()),
+        (false, false) => Standing::Pending(created, uid()),
+    };
+    Some((head(digest)?, record.meta.namespace.as_str().into(), standing, record.meta.name.as_str().into()))
 }
 
 impl Identical {
@@ -59,7 +79,11 @@ impl Identical {
         }
         let now = at(self, now);
         change(&mut self.waiting, before.0, now.0);
-        change(&mut self.places, before.1, now.1);
+        let last = self.places_under_way.remove(name);
+        if let Some(place) = now.1.clone().filter(|place| place.2 < LATEST) {
+            self.places_under_way.insert(name.clone(), place);
+        }
+        change(&mut self.places, last.or(before.1), now.1);
     }
 
     /// The digest of an experiment, or the one that it will have.
@@ -67,14 +91,19 @@ impl Identical {
         record.status.digest.as_deref().or_else(|| self.expected.get(name).map(String::as_str))
     }
 
-    /// Those of a namespace that may have this digest, the latest first.
-    pub fn of<'i>(&'i self, namespace: &'i str, digest: &str) -> impl Iterator<Item = Name> + 'i {
-        range(&self.places, namespace, digest)
+    /// Those of a namespace that may have this digest and are under way: who has begun, then by age and uid.
+    pub fn under_way<'i>(&'i self, namespace: &'i str, digest: &str) -> impl Iterator<Item = Name> + 'i {
+        range(&self.places, namespace, digest, oldest()).take_while(|place| place.2 < LATEST).map(name_of)
+    }
+
+    /// Those of a namespace that may have this digest and left a result, the latest first.
+    pub fn results<'i>(&'i self, namespace: &'i str, digest: &str) -> impl Iterator<Item = Name> + 'i {
+        range(&self.places, namespace, digest, LATEST).map(name_of)
     }
 
     /// Those of them that may wait for another one.
     pub fn waiting<'i>(&'i self, namespace: &'i str, digest: &str) -> impl Iterator<Item = Name> + 'i {
-        range(&self.waiting, namespace, digest)
+        range(&self.waiting, namespace, digest, oldest()).map(name_of)
     }
 }
 
@@ -86,11 +115,23 @@ fn change(places: &mut BTreeSet<Place>, before: Option<Place>, now: Option<Place
     places.extend(now);
 }
 
-fn range<'i>(places: &'i BTreeSet<Place>, namespace: &'i str, digest: &str) -> impl Iterator<Item = Name> + 'i {
+fn range<'i>(
+    places: &'i BTreeSet<Place>,
+    namespace: &'i str,
+    digest: &str,
+    first: Standing,
+) -> impl Iterator<Item = &'i Place> + 'i {
     let head = head(digest);
-    let first = (head.unwrap_or_default(), namespace.into(), Reverse(i64::MAX), Box::default());
-    let found = places.range(first..).take_while(move |place| head == Some(place.0) && *place.1 == *namespace);
-    found.map(|(_, namespace, _, name)| (namespace.to_string(), name.to_string()))
+    let first = (head.unwrap_or_default(), namespace.into(), first, Box::default());
+    places.range(first..).take_while(move |place| head == Some(place.0) && *place.1 == *namespace)
+}
+
+fn oldest() -> Standing {
+    Standing::Begun(i64::MIN, Box::default())
+}
+
+fn name_of((_, namespace, _, name): &Place) -> Name {
+    (namespace.to_string(), name.to_string())
 }
 
 #[cfg(test)]
@@ -118,7 +159,8 @@ mod tests {
     }
 
     fn found(index: &Identical, letter: &str) -> Vec<String> {
-        index.of("n", &digest(letter)).map(|(_, name)| name).collect()
+        let digest = digest(letter);
+        index.under_way("n", &digest).chain(index.results("n", &digest)).map(|(_, name)| name).collect()
     }
 
     #[test]
@@ -128,7 +170,7 @@ mod tests {
         for record in [&old, &new, &record("m", "other", 3, Some("a")), &record("n", "none", 4, None)] {
             set(&mut index, None, Some(record));
         }
-        assert_eq!(found(&index, "a"), ["new", "old"]);
+        assert_eq!(found(&index, "a"), ["old", "new"]);
         let changed = record("n", "new", 2, Some("b"));
         set(&mut index, Some(&new), Some(&changed));
         assert_eq!((found(&index, "a"), found(&index, "b")), (vec!["old".to_owned()], vec!["new".to_owned()]));
@@ -138,6 +180,35 @@ mod tests {
         assert_eq!(found(&index, "b"), ["new"]);
         set(&mut index, Some(&again), None);
         assert!(found(&index, "b").is_empty());
+    }
+
+    #[test]
+    fn who_is_waited_for_comes_first_and_then_the_latest_result() {
+        let mut index = Identical::default();
+        let with = |name: &str, created: i64, uid: &str, phase: Phase, attempt: Option<u32>| {
+            let mut record = record("n", name, created, Some("a"));
+            record.meta.uid = uid.into();
+            let status = Arc::make_mut(&mut record.status);
+            (status.phase, status.attempt) = (phase, attempt);
+            record
+        };
+        for record in [
+            with("old result", 1, "u", Phase::Completed, Some(1)),
+            with("b", 5, "u1", Phase::Queued, None),
+            with("a", 5, "u2", Phase::Queued, None),
+            with("younger", 6, "u", Phase::Queued, None),
+            with("begun", 7, "u", Phase::Running, Some(1)),
+            with("new result", 9, "u", Phase::Completed, Some(1)),
+        ] {
+            set(&mut index, None, Some(&record));
+        }
+        assert_eq!(found(&index, "a"), ["begun", "b", "a", "younger", "new result", "old result"]);
+        assert_eq!(index.under_way("n", &digest("a")).count(), 4);
+        // It was decided to begin, and that came to nothing.
+        let (pending, begun) = (with("b", 5, "u1", Phase::Queued, None), with("b", 5, "u1", Phase::Starting, Some(1)));
+        set(&mut index, Some(&pending), Some(&begun));
+        set(&mut index, Some(&pending), Some(&pending));
+        assert_eq!(found(&index, "a").len(), 6);
     }
 
     #[test]

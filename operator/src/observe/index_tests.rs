@@ -197,3 +197,26 @@ async fn what_another_took_over_stays_when_its_maker_goes() {
     index.apply_experiment(with("heir", 3, Some("maker"), true));
     assert!(referred().is_empty(), "they go together");
 }
+
+#[tokio::test]
+async fn of_many_that_do_the_same_at_once_one_starts() {
+    let (index, _queue) = index();
+    let spec = json!({"image": format!("x@sha256:{}", "7f".repeat(32)), "cache": {"mode": "Use"}});
+    let digest = cultivar_core::reuse::digest_of_template(&spec);
+    let names: Vec<String> = (0..60).map(|number| format!("e-{number:02}")).collect();
+    for (number, name) in names.iter().enumerate() {
+        let mut record = experiment(name, 1, spec.clone(), Phase::Starting);
+        // Thirty a second, which their uids tell apart in another order than their names.
+        record.meta.created = jiff::Timestamp::from_second(i64::from(number >= 30)).ok();
+        record.meta.uid = format!("uid-{:02}", (number * 7 + 13) % 60);
+        let status = Arc::make_mut(&mut record.status);
+        (status.template, status.digest) = (Some(spec.clone()), Some(digest.clone()));
+        index.apply_experiment(record);
+    }
+    let starts = |name: &&String| {
+        let view = index.experiment(&key(Kind::Experiment, name), jiff::Timestamp::UNIX_EPOCH).unwrap();
+        let plan = cultivar_core::decide::experiment::decide(&view.snapshot);
+        plan.actions.iter().any(|action| matches!(action, cultivar_core::decide::Action::StartAttempt { .. }))
+    };
+    assert_eq!(names.iter().filter(starts).collect::<Vec<_>>(), ["e-24"]);
+}

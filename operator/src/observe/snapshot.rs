@@ -161,9 +161,10 @@ fn looked_at<S: Status>(slot: &Slot<S>, again: bool) -> Arc<Record<S>> {
     if again { slot.in_use() } else { slot.current() }
 }
 
-/// How many identical experiments are looked at, the latest of them.
-const IDENTICAL: usize = 16;
-/// How many of these are results: one is enough, unless its artifacts are gone.
+/// How many identical experiments under way are looked at, those that are waited for first. It is the first that counts,
+/// unless it is about to end.
+const UNDER_WAY: usize = 16;
+/// How many results are looked at, the latest of them: one is enough, unless its artifacts are gone.
 const RESULTS: usize = 4;
 
 /// How many runs that resume one another are followed back.
@@ -244,17 +245,13 @@ impl State {
         record: &'s ExperimentRecord,
         digest: &'s str,
     ) -> impl Iterator<Item = Arc<ExperimentRecord>> + 's {
-        let names = self.identical.of(&record.meta.namespace, digest);
-        let others = names.filter(|(_, name)| *name != record.meta.name).take(IDENTICAL);
-        let mut results = 0;
-        others.filter_map(move |name| {
-            let slot = self.experiments.get(&name)?;
-            // They have ended, and most have to be unpacked.
-            results += usize::from(slot.phase().is_terminal());
-            if slot.phase().is_terminal() && results > RESULTS {
-                return None;
-            }
-            let other = slot.current();
+        let namespace = &record.meta.namespace;
+        let is_other = |(_, name): &Name| *name != record.meta.name;
+        // Most results have to be unpacked.
+        let results = self.identical.results(namespace, digest).filter(is_other).take(RESULTS);
+        let under_way = self.identical.under_way(namespace, digest).filter(is_other).take(UNDER_WAY);
+        results.chain(under_way).filter_map(move |name| {
+            let other = self.experiments.get(&name)?.current();
             (self.identical.digest(&name, &other) == Some(digest)).then(|| self.as_begun(&name, other))
         })
     }

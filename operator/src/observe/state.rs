@@ -212,7 +212,7 @@ impl State {
 
     // Another experiment that has the same artifact, since it took over the result of the one that made it.
     fn heir_of(&self, at: &(String, String), digest: &str) -> Option<Producer> {
-        self.identical.of(&at.0, digest).find_map(|name| {
+        self.identical.results(&at.0, digest).find_map(|name| {
             let heir = self.experiments.get(&name)?.current();
             let artifact = heir.status.artifacts.iter().find(|artifact| artifact.uri == at.1)?;
             let (experiment, artifact, digest) = (name.1, artifact.name.clone(), artifact.digest.clone());
