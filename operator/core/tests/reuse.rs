@@ -115,6 +115,10 @@ fn what_may_be_another_thing_tomorrow_is_named() {
         (with("/image", json!("x@${params.digest}")), "image: x@${params.digest}"),
         (with("/source/git/commit", Value::Null), "source.git.revision: \"main\""),
         (with("/inputs/0/digest", Value::Null), "inputs[a]: nothing is known of the content of s3://b/a"),
+        (
+            with("/podTemplate/spec/initContainers", json!([{"name": "fetch", "image": "curl:8"}])),
+            "podTemplate: the image curl:8",
+        ),
         (with("/checkpoint", json!({"restore": {"uri": "s3://x"}})), "checkpoint.restore"),
     ];
     assert_eq!(key(&template(), |_| None).unpinned, Vec::<String>::new());

@@ -71,7 +71,7 @@ pub fn key(template: &Value, digest_of: impl Fn(&str) -> Option<String>) -> Key 
     if template.pointer("/cache/considerResources").and_then(Value::as_bool) == Some(true) {
         document.insert("resources".to_owned(), template.get("resources").cloned().unwrap_or_default());
     }
-    document.insert("podTemplate".to_owned(), pod_template(template));
+    document.insert("podTemplate".to_owned(), pod_template(template, &mut unpinned));
     document.retain(|_, value| !is_empty(value));
     Key { document: Value::Object(document), unpinned }
 }
@@ -166,8 +166,15 @@ fn outputs(template: &Value) -> Value {
 }
 
 // What the pod is made of; not where it is placed, nor what is written on it.
-fn pod_template(template: &Value) -> Value {
+fn pod_template(template: &Value, unpinned: &mut Vec<String>) -> Value {
     let Some(mut spec) = template.pointer("/podTemplate/spec").cloned() else { return Value::Null };
+    for container in ["initContainers", "containers"].iter().flat_map(|field| list(&spec, field)) {
+        let image = container.get("image").and_then(Value::as_str).unwrap_or_default();
+        if !image.is_empty() && !image.contains("@sha256:") {
+            unpinned
+                .push(format!("podTemplate: the image {image} of a container has no digest, and a tag can be moved"));
+        }
+    }
     if let Some(fields) = spec.as_object_mut() {
         fields.retain(|field, value| !PLACEMENT.contains(&field.as_str()) && !is_empty(value));
     }

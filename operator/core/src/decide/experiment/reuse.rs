@@ -177,14 +177,21 @@ enum There {
 
 // Artifacts in a store that the operator cannot read are taken on trust: whoever reads them is told if they are gone.
 fn is_there(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, candidate: &ExperimentRecord) -> There {
-    let uris: Vec<String> = candidate.status.artifacts.iter().map(|artifact| artifact.uri.clone()).collect();
-    let Some(store) = uris.iter().find_map(|uri| snapshot.stores.of(uri)).cloned() else { return There::Yes };
-    let uris = uris.into_iter().filter(|uri| store.holds(uri)).collect();
-    match pursue(snapshot, plan, PATIENCE, Errand::FindArtifacts(Presence { store, uris })) {
-        Progress::Done("") | Progress::GivenUp(_) => There::Yes,
-        Progress::Done(missing) => There::No(format!("there is nothing at {missing} any more")),
-        Progress::Pending(_) => There::Unknown,
+    for store in snapshot.stores.named.iter().chain(&snapshot.stores.own) {
+        let uris = candidate.status.artifacts.iter().map(|artifact| &artifact.uri).filter(|uri| store.holds(uri));
+        let uris: Vec<String> = uris.cloned().collect();
+        if uris.is_empty() {
+            continue;
+        }
+        let presence = Presence { store: store.clone(), uris };
+        match pursue(snapshot, plan, PATIENCE, Errand::FindArtifacts(presence)) {
+            Progress::Done("") => {}
+            Progress::Done(missing) => return There::No(format!("there is nothing at {missing} any more")),
+            Progress::GivenUp(why) => return There::No(format!("its store does not say what is there: {why}")),
+            Progress::Pending(_) => return There::Unknown,
+        }
     }
+    There::Yes
 }
 
 // One that has begun waits for nobody; of those that have not, each waits for the one that comes before it.
