@@ -186,9 +186,9 @@ pub async fn kubectl_waits_for_the_condition(case: &Case) -> Result<()> {
     Ok(())
 }
 
-/// Deleting a pipeline takes runs, experiments, Jobs and pods along.
+/// Deleting a pipeline whose runs go with it takes experiments, Jobs and pods along too.
 pub async fn deletion_takes_everything_along(case: &Case) -> Result<()> {
-    let spec = json!({"stages": [stage("a", root(&[])), stage("b", json!({"image": "x:1", "podTemplate": played(&[("outcome", "hang")])}))]});
+    let spec = json!({"deletionPolicy": "Delete", "stages": [stage("a", root(&[])), stage("b", json!({"image": "x:1", "podTemplate": played(&[("outcome", "hang")])}))]});
     case.pipeline("goes", spec).await?;
     case.wait("PipelineRun", "goes-1", |run| summary(run, "b")["phase"] == "Running").await?;
     let mut left = Vec::new();

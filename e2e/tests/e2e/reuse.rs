@@ -88,7 +88,7 @@ pub async fn a_change_runs_what_depends_on_it_and_a_revert_nothing(case: &Case) 
 pub async fn identical_work_under_way_is_joined(case: &Case) -> Result<()> {
     let scored = json!({"metrics": {"acc": 0.9}}).to_string();
     let spec = || {
-        let plays = [("duration", "3s"), ("message", scored.as_str())];
+        let plays = [("duration", "15s"), ("message", scored.as_str())];
         pinned(&plays, json!({"params": {"lr": 1}, "cache": {"mode": "Use"}, "retries": {"limit": 1}}))
     };
     case.experiment("one", spec()).await?;

@@ -38,6 +38,9 @@ impl Act {
                 Ok(())
             }
             Action::StartAttempt { number, template, equipment, placement } => {
+                if number == 1 && !self.index.begin_work(key) {
+                    return Err(ActError::Refused { doing: "another experiment does the same by now".to_owned() });
+                }
                 let attempt = Attempt { number, template: &template, equipment, placement };
                 self.start_attempt(key, meta, attempt).await
             }

@@ -119,6 +119,7 @@ impl Index {
             state.confirmed.clear();
             state.refusals.clear();
             state.groups.forget_places();
+            state.beginning.clear();
             // Another leader may have gone on from what this one had decided last.
             for kind in Kind::ALL {
                 state.of(kind).forget_all();
@@ -302,7 +303,10 @@ impl Index {
 
     /// The next attempt's Job cannot be made.
     pub fn refuse_attempt(&self, key: &Key, refusal: Refusal) {
-        self.lock().refusals.insert(key.clone(), refusal);
+        let mut state = self.lock();
+        state.beginning.remove(&key.place());
+        state.refusals.insert(key.clone(), refusal);
+        drop(state);
         self.queue.wake(key.clone());
     }
 
@@ -317,6 +321,16 @@ impl Index {
         }
         state.groups.take_place(&key.namespace, group, &key.name);
         true
+    }
+
+    /// Begins the work of an experiment, unless an identical one has begun: two may have decided at the same time.
+    pub fn begin_work(&self, key: &Key) -> bool {
+        let mut state = self.lock();
+        let begins = state.is_first(&key.place());
+        if begins {
+            state.beginning.insert(key.place());
+        }
+        begins
     }
 
     /// Begins an errand; false while it is under way.

@@ -220,3 +220,28 @@ async fn of_many_that_do_the_same_at_once_one_starts() {
     };
     assert_eq!(names.iter().filter(starts).collect::<Vec<_>>(), ["e-24"]);
 }
+
+#[tokio::test]
+async fn of_two_that_decided_at_the_same_time_one_begins() {
+    let (index, _queue) = index();
+    let spec = json!({"image": format!("x@sha256:{}", "7f".repeat(32)), "cache": {"mode": "Use"}});
+    let digest = cultivar_core::reuse::digest_of_template(&spec);
+    let record = |name: &str, version: u64, attempt: Option<u32>| {
+        let mut record = experiment(name, version, spec.clone(), Phase::Starting);
+        let status = Arc::make_mut(&mut record.status);
+        (status.template, status.digest, status.attempt) = (Some(spec.clone()), Some(digest.clone()), attempt);
+        record
+    };
+    index.apply_experiment(record("a", 1, None));
+    index.apply_experiment(record("b", 1, None));
+    let begins = |name: &str| index.begin_work(&key(Kind::Experiment, name));
+    assert!(begins("b") && !begins("a") && begins("b"), "the first one, and again after a failed call");
+    let reason = cultivar_crds::Reason::WaitingForQuota;
+    let refusal = Refusal { reason, message: String::new(), at: jiff::Timestamp::UNIX_EPOCH };
+    index.refuse_attempt(&key(Kind::Experiment, "b"), refusal);
+    assert!(begins("a") && !begins("b"), "what was refused has not begun");
+    index.apply_experiment(record("a", 2, Some(1)));
+    assert!(!begins("b"), "it has begun, as its status says");
+    index.remove(&key(Kind::Experiment, "a"));
+    assert!(begins("b"));
+}

@@ -240,6 +240,20 @@ impl State {
             .collect()
     }
 
+    // Whether nobody who does the same has begun.
+    pub(super) fn is_first(&self, place: &Name) -> bool {
+        let Some(record) = self.experiments.get(place).map(Slot::current) else { return true };
+        let template = record.status.template.as_ref().unwrap_or(&record.spec);
+        let producers = self.producers_of(&place.0, template);
+        let Some(digest) = reuse::wanted(&record, &producers) else { return true };
+        let mut others = self.identical_to(&record, &digest);
+        !others.any(|other| {
+            let name = (other.meta.namespace.clone(), other.meta.name.clone());
+            let begun = other.status.attempt.is_some() || self.beginning.contains(&name);
+            begun && !other.status.phase.is_terminal()
+        })
+    }
+
     fn identical_to<'s>(
         &'s self,
         record: &'s ExperimentRecord,

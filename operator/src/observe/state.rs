@@ -49,6 +49,8 @@ pub struct State {
     // By namespace and uri: who made what lies there.
     pub(super) producers: HashMap<(String, String), Producer>,
     pub(super) identical: Identical,
+    // Experiments whose first Job is being made, and that no status says yet.
+    pub(super) beginning: HashSet<Name>,
     // By namespace: objects that are not frozen yet and may wait for an experiment.
     pub(super) waiting: HashMap<String, HashSet<Key>>,
     // What the API server itself said: attempts and stages that are gone for sure.
@@ -172,6 +174,9 @@ impl State {
         }
         self.note_identical(key, before, &current, same, keys);
         let is_source = current.status.phase.is_terminal();
+        if is_source || current.status.attempt.is_some() {
+            self.beginning.remove(&key.place());
+        }
         let unfrozen = current.status.template.is_none();
         self.set_waiting(key, waits);
         // A source that appears changes what its clones say; one that has ended lets them start.
@@ -456,6 +461,7 @@ impl State {
         let place = key.place();
         self.confirmed.remove(key);
         self.refusals.remove(key);
+        self.beginning.remove(&place);
         self.errands.forget(key);
         self.uses.set(key, BTreeSet::new());
         let mut keys = self.links.set(key, BTreeSet::new());

@@ -189,7 +189,7 @@ fn asks_anew(snapshot: &Snapshot, rerun: Option<&str>) -> bool {
 }
 
 // A run starts only when what runs differs from the latest run's, and the generation is newer: an
-// upgrade of the operator, or a restored backup, reruns nothing.
+// upgrade of the operator reruns nothing, nor does a pipeline that comes back beside the runs that it made.
 fn needs_run(snapshot: &Snapshot, digest: &str) -> bool {
     let (meta, status) = (&snapshot.pipeline.meta, &snapshot.pipeline.status);
     let remembered = status.digest.clone().map(|digest| {

@@ -74,6 +74,9 @@ pub struct Snapshot {
     pub now: Timestamp,
 }
 
+/// After this the pipeline that made a run has been seen, or is gone: watches begin one after the other.
+const SEEN_BY_THEN: Duration = Duration::from_secs(20);
+
 /// Decides about one run.
 #[must_use]
 pub fn decide(snapshot: &Snapshot) -> Plan<PipelineRunStatus> {
@@ -93,6 +96,12 @@ pub fn decide(snapshot: &Snapshot) -> Plan<PipelineRunStatus> {
 }
 
 fn live(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
+    if let Some(created) = snapshot.run.meta.created.filter(|_| snapshot.pipeline.is_none()) {
+        let look_again = time::after(created, SEEN_BY_THEN);
+        if look_again > snapshot.now {
+            plan.wake(look_again);
+        }
+    }
     let ending = asked_to_end(snapshot);
     // Stages are made before the status that says so is stored: a crash in between unstarts nothing.
     let own = |child: &Child| child.meta().is_owned_by(&snapshot.run.meta.uid);
@@ -132,7 +141,11 @@ fn asked_to_end(snapshot: &Snapshot) -> Option<Ending> {
 fn lost_its_pipeline(snapshot: &Snapshot) -> Option<Ending> {
     let meta = &snapshot.run.meta;
     let made = meta.label(labels::REVISION).is_some() || meta.label(labels::SCHEDULE).is_some();
-    let gone = snapshot.pipeline.as_ref().is_none_or(|pipeline| pipeline.meta.deleting);
+    let gone = match &snapshot.pipeline {
+        Some(pipeline) => pipeline.meta.deleting,
+        // What was made a moment ago may be seen before the pipeline that made it.
+        None => meta.created.is_none_or(|created| time::after(created, SEEN_BY_THEN) <= snapshot.now),
+    };
     (made && gone).then(|| {
         let name = snapshot.run.spec.get("pipeline").and_then(Value::as_str).unwrap_or_default();
         let message = format!("pipeline {name} was deleted");
