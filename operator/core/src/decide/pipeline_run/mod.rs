@@ -37,7 +37,7 @@ use super::freeze::{Frozen, Sources};
 use super::pipeline::digest;
 use super::{Event, Plan, Urgency};
 use crate::domain::conditions::{Conditions, kind};
-use crate::domain::{ApprovalRecord, Errands, Member, PipelineRecord, RunRecord, Stores, settings, text, time};
+use crate::domain::{ApprovalRecord, Errands, Member, Meta, PipelineRecord, RunRecord, Stores, settings, text, time};
 use crate::validate;
 use board::Board;
 use verdict::{Ending, Verdict, conclude, verdict};
@@ -96,7 +96,8 @@ pub fn decide(snapshot: &Snapshot) -> Plan<PipelineRunStatus> {
 }
 
 fn live(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
-    if let Some(created) = snapshot.run.meta.created.filter(|_| snapshot.pipeline.is_none()) {
+    let may_be_missed = snapshot.pipeline.is_none() && is_made(&snapshot.run.meta);
+    if let Some(created) = snapshot.run.meta.created.filter(|_| may_be_missed) {
         let look_again = time::after(created, SEEN_BY_THEN);
         if look_again > snapshot.now {
             plan.wake(look_again);
@@ -137,16 +138,20 @@ fn asked_to_end(snapshot: &Snapshot) -> Option<Ending> {
     Some(Ending { phase: Phase::Cancelled, reason: Reason::Superseded, message })
 }
 
+// Whether a pipeline or a schedule made the run, and no person.
+fn is_made(meta: &Meta) -> bool {
+    meta.label(labels::REVISION).is_some() || meta.label(labels::SCHEDULE).is_some()
+}
+
 // What a pipeline or a schedule made is not wanted any more when the pipeline is deleted; who makes a run by hand wants it.
 fn lost_its_pipeline(snapshot: &Snapshot) -> Option<Ending> {
     let meta = &snapshot.run.meta;
-    let made = meta.label(labels::REVISION).is_some() || meta.label(labels::SCHEDULE).is_some();
     let gone = match &snapshot.pipeline {
         Some(pipeline) => pipeline.meta.deleting,
         // What was made a moment ago may be seen before the pipeline that made it.
         None => meta.created.is_none_or(|created| time::after(created, SEEN_BY_THEN) <= snapshot.now),
     };
-    (made && gone).then(|| {
+    (gone && is_made(meta)).then(|| {
         let name = snapshot.run.spec.get("pipeline").and_then(Value::as_str).unwrap_or_default();
         let message = format!("pipeline {name} was deleted");
         Ending { phase: Phase::Cancelled, reason: Reason::PipelineDeleted, message }
