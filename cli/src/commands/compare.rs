@@ -82,7 +82,7 @@ async fn runs(cluster: &Cluster, one: &RunRecord, other: &RunRecord) -> Result<(
 /// What can differ, by name: what is run, what went in, what came out.
 fn facts(record: &ExperimentRecord) -> BTreeMap<String, String> {
     let status = &record.status;
-    let template = status.template.as_ref().unwrap_or(&record.spec);
+    let template = record.template();
     let mut facts = BTreeMap::new();
     let mut fact = |name: String, value: String| drop(facts.insert(name, value));
     fact("phase".into(), status.phase.to_string());

@@ -32,7 +32,7 @@ pub struct Debug {
 
 pub async fn debug(cluster: &Cluster, global: &Global, asked: &Debug) -> Result<ExitCode> {
     let source = experiment(&cluster.get("Experiment", &asked.id).await?)?;
-    let template = source.status.template.as_ref().unwrap_or(&source.spec);
+    let template = source.template();
     let spec = spec(&asked.id, template);
     if let Some(faults) = validate::experiment(&spec).refusal() {
         return Err(Error::refused("the copy would not be valid").why(faults));

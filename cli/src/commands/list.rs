@@ -191,7 +191,7 @@ fn row(record: &ExperimentRecord, columns: &[String], wide: bool, now: Timestamp
 }
 
 fn params(record: &ExperimentRecord) -> Option<&serde_json::Map<String, serde_json::Value>> {
-    record.status.template.as_ref().unwrap_or(&record.spec).get("params")?.as_object()
+    record.template().get("params")?.as_object()
 }
 
 fn param<'r>(record: &'r ExperimentRecord, name: &str) -> Option<&'r serde_json::Value> {

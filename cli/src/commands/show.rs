@@ -31,7 +31,7 @@ pub async fn show(cluster: &Cluster, format: Option<Format>, asked: &Show) -> Re
 
 fn text(record: &ExperimentRecord, now: Timestamp) -> String {
     let status = &record.status;
-    let template = status.template.as_ref().unwrap_or(&record.spec);
+    let template = record.template();
     let mut out = String::new();
     let mut line = |key: &str, value: String| {
         if !value.is_empty() {

@@ -6,6 +6,7 @@
 
 use cultivar_crds::{CacheMode, Phase, PipelineRunStatus, StageStatus, labels};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,9 +15,7 @@ use crate::decide::experiment::{self, reuse};
 use crate::decide::freeze::{Query, Sources};
 use crate::decide::pipeline_run::{self, Child, queries};
 use crate::decide::{Action, NewStage};
-use crate::domain::{
-    ExperimentRecord, Member, Meta, Owner, PipelineRecord, Producer, Record, RunRecord, Stores, names,
-};
+use crate::domain::{ExperimentRecord, Member, Meta, PipelineRecord, Producer, Record, RunRecord, Stores, names};
 use crate::render;
 use crate::validate;
 
@@ -96,14 +95,8 @@ pub fn producers(known: &[Arc<ExperimentRecord>]) -> BTreeMap<String, Producer> 
     // Those that took a result over come last: whoever made it is told.
     let (made, reused): (Vec<_>, Vec<_>) = known.iter().partition(|record| record.status.reused_from.is_none());
     for record in made.into_iter().chain(reused) {
-        let own = format!("/{}/", names::store_prefix(&record.meta));
         for artifact in &record.status.artifacts {
-            let traced = artifact.uri.contains(&own) || record.status.reused_from.is_some();
-            producers.entry(artifact.uri.clone()).or_insert_with(|| Producer {
-                experiment: record.meta.name.clone(),
-                artifact: artifact.name.clone(),
-                digest: artifact.digest.clone().filter(|_| traced),
-            });
+            producers.entry(artifact.uri.clone()).or_insert_with(|| Producer::of(record, artifact));
         }
     }
     producers
@@ -269,21 +262,9 @@ fn miss(experiment: &ExperimentRecord) -> String {
 // As the API server would store it.
 fn stage(run: &Meta, new: &NewStage) -> ExperimentRecord {
     let manifest = render::stage(run, new);
-    let texts = |field: &str| {
-        let texts = manifest["metadata"][field].as_object().into_iter().flatten();
-        texts.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
-    };
-    let meta = Meta {
-        namespace: run.namespace.clone(),
-        name: new.name.clone(),
-        uid: format!("dry-run-{}", new.name),
-        generation: 1,
-        labels: texts("labels"),
-        annotations: texts("annotations"),
-        created: run.created,
-        owner: Some(Owner { kind: "PipelineRun".to_owned(), name: run.name.clone(), uid: run.uid.clone() }),
-        ..Meta::default()
-    };
+    let meta: ObjectMeta = serde_json::from_value(manifest["metadata"].clone()).unwrap_or_default();
+    let uid = format!("dry-run-{}", new.name);
+    let meta = Meta { uid, generation: 1, created: run.created, ..Meta::from(meta) };
     let spec = manifest.get("spec").cloned().unwrap_or_else(|| json!({}));
     Record { meta, spec: Arc::new(spec), ..Record::default() }
 }

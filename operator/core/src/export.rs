@@ -46,8 +46,7 @@ pub fn pipeline(name: &str, spec: &Value, sources: &Sources) -> Result<Value, St
     if let Some(faults) = validate::pipeline(spec).refusal() {
         return Err(faults);
     }
-    let mut spec = spec.clone();
-    OF_THIS_CLUSTER.iter().for_each(|field| drop(spec.as_object_mut().and_then(|spec| spec.remove(*field))));
+    let mut spec = without_names(spec.clone());
     for list in ["stages", "finally"] {
         for stage in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
             if stage.get("gate").is_some() || stage.get("pipeline").is_some() {
@@ -77,7 +76,12 @@ pub fn pipeline(name: &str, spec: &Value, sources: &Sources) -> Result<Value, St
 }
 
 fn portable(template: &Value) -> Value {
-    let mut spec = freeze::without_its_cache(template);
-    OF_THIS_CLUSTER.iter().for_each(|field| drop(spec.as_object_mut().and_then(|spec| spec.remove(*field))));
+    without_names(freeze::without_its_cache(template))
+}
+
+fn without_names(mut spec: Value) -> Value {
+    if let Some(fields) = spec.as_object_mut() {
+        fields.retain(|field, _| !OF_THIS_CLUSTER.contains(&field.as_str()));
+    }
     spec
 }

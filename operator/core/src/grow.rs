@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::clone::canonical_json;
-use crate::domain::{ExperimentRecord, names};
+use crate::domain::{ExperimentRecord, Producer};
 
 /// Longest name of a stage.
 const MAX_STAGE: usize = 40;
@@ -161,17 +161,14 @@ fn shared_params(ordered: &[String], known: &BTreeMap<String, &ExperimentRecord>
     shared.map(|(key, values)| (key.clone(), values[0].clone())).collect()
 }
 
-type Made<'r> = BTreeMap<&'r str, (&'r str, &'r Artifact, bool)>;
+type Made<'r> = BTreeMap<&'r str, (&'r ExperimentRecord, &'r Artifact)>;
 
-// By uri: who made it, and whether its digest is known by itself.
-fn artifacts<'r>(ordered: &'r [String], known: &BTreeMap<String, &'r ExperimentRecord>) -> Made<'r> {
+// By uri: who made it.
+fn artifacts<'r>(ordered: &[String], known: &BTreeMap<String, &'r ExperimentRecord>) -> Made<'r> {
     let mut made = Made::new();
-    for name in ordered {
-        let record = known[name];
-        let own = format!("/{}/", names::store_prefix(&record.meta));
+    for record in ordered.iter().map(|name| known[name]) {
         for artifact in &record.status.artifacts {
-            let traced = artifact.uri.contains(&own) || record.status.reused_from.is_some();
-            made.entry(&artifact.uri).or_insert((name, artifact, traced));
+            made.entry(&artifact.uri).or_insert((record, artifact));
         }
     }
     made
@@ -181,11 +178,12 @@ fn inputs(record: &ExperimentRecord, made: &Made<'_>, stage_of: &BTreeMap<&str, 
     let template = record.status.template.as_ref();
     let inputs = template.and_then(|template| template.get("inputs")?.as_array());
     let wired = inputs.into_iter().flatten().filter_map(|input| {
-        let (maker, artifact, traced) = made.get(input.get("uri")?.as_str()?)?;
-        let stage = stage_of.get(maker).filter(|_| **maker != *record.meta.name)?;
+        let (maker, artifact) = made.get(input.get("uri")?.as_str()?)?;
+        let stage = stage_of.get(maker.meta.name.as_str()).filter(|_| maker.meta.name != record.meta.name)?;
         let of = |field: &str| reference("stages", &[*stage, "artifacts", artifact.name.as_str(), field]);
         let mut wired = json!({"name": input.get("name")?, "uri": of("uri")});
-        if !traced && artifact.digest.is_some() {
+        // Where it is not known by itself.
+        if Producer::of(maker, artifact).digest.is_none() && artifact.digest.is_some() {
             wired["digest"] = of("digest").into();
         }
         Some(wired)

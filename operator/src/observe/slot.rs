@@ -3,14 +3,14 @@
 //!
 //! In: records. Out: records; of a packed one the head is there at once, the rest is unpacked for whoever asks.
 
-use cultivar_core::domain::{Meta, Owner, Record};
+use cultivar_core::domain::{Meta, Record};
 use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus, ScheduleStatus};
 use flate2::Compression;
 use flate2::read::DeflateDecoder;
 use flate2::write::DeflateEncoder;
 use jiff::Timestamp;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -21,13 +21,20 @@ use std::time::{Duration, Instant};
 /// How long ago something must have ended, and nobody have looked at it, to be packed.
 const AGE: Duration = Duration::from_secs(600);
 
-/// What of a status says whether its object is history.
+/// What of a status says whether its object is history. Some kinds have neither phases nor an end.
 pub trait Status: Clone + PartialEq + Default + Serialize + DeserializeOwned {
     /// How it stands, where its kind has phases.
-    fn phase(&self) -> Phase;
+    fn phase(&self) -> Phase {
+        Phase::default()
+    }
     /// When it ended, if it will never change again.
-    fn ended(&self) -> Option<Timestamp>;
+    fn ended(&self) -> Option<Timestamp> {
+        None
+    }
 }
+
+impl Status for PipelineStatus {}
+impl Status for ScheduleStatus {}
 
 impl Status for ExperimentStatus {
     fn phase(&self) -> Phase {
@@ -45,25 +52,6 @@ impl Status for PipelineRunStatus {
     }
     fn ended(&self) -> Option<Timestamp> {
         self.phase.is_terminal().then(|| self.finished_at.as_deref()?.parse().ok())?
-    }
-}
-
-// These have no end.
-impl Status for PipelineStatus {
-    fn phase(&self) -> Phase {
-        Phase::default()
-    }
-    fn ended(&self) -> Option<Timestamp> {
-        None
-    }
-}
-
-impl Status for ScheduleStatus {
-    fn phase(&self) -> Phase {
-        Phase::default()
-    }
-    fn ended(&self) -> Option<Timestamp> {
-        None
     }
 }
 
@@ -215,74 +203,25 @@ impl<S: Status> Slot<S> {
     }
 }
 
-#[derive(Serialize, Deserialize)]
-struct Content<Spec, Status, Map, List, Holder> {
-    namespace: String,
-    name: String,
-    uid: String,
-    resource_version: String,
-    generation: i64,
-    labels: Map,
-    annotations: Map,
-    created: Option<String>,
-    finalizers: List,
-    owner: Holder,
-    spec: Spec,
-    status: Status,
-}
-
-type Unpacked<S> = Content<Value, S, BTreeMap<String, String>, Vec<String>, Option<(String, String, String)>>;
-
 fn pack<S: Serialize>(record: &Record<S>) -> std::io::Result<Box<[u8]>> {
-    // What is being deleted is not packed.
-    let Meta { namespace, name, uid, resource_version, generation, labels, annotations, created, .. } = &record.meta;
-    let Meta { deleting: _, deleted: _, finalizers, owner, .. } = &record.meta;
-    let content = Content {
-        namespace: namespace.clone(),
-        name: name.clone(),
-        uid: uid.clone(),
-        resource_version: resource_version.clone(),
-        generation: *generation,
-        labels,
-        annotations,
-        created: created.map(|created| created.to_string()),
-        finalizers,
-        owner: owner.as_ref().map(|owner| (&owner.kind, &owner.name, &owner.uid)),
-        spec: &*record.spec,
-        status: &*record.status,
-    };
     let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
-    serde_json::to_writer(&mut encoder, &content)?;
+    serde_json::to_writer(&mut encoder, &(&record.meta, &*record.spec, &*record.status))?;
     Ok(encoder.finish()?.into())
 }
 
 fn unpack<S: DeserializeOwned>(bytes: &[u8]) -> Record<S> {
     let mut text = Vec::new();
     let read = DeflateDecoder::new(bytes).read_to_end(&mut text);
-    let content = read.ok().and_then(|_| serde_json::from_slice::<Unpacked<S>>(&text).ok());
+    let content = read.ok().and_then(|_| serde_json::from_slice::<(Meta, Value, S)>(&text).ok());
     #[expect(clippy::expect_used, reason = "the bytes are ours, and never leave this process")]
-    let content = content.expect("what was packed here can be unpacked");
-    let owner = content.owner.map(|(kind, name, uid)| Owner { kind, name, uid });
-    let meta = Meta {
-        namespace: content.namespace,
-        name: content.name,
-        uid: content.uid,
-        resource_version: content.resource_version,
-        generation: content.generation,
-        labels: content.labels,
-        annotations: content.annotations,
-        created: content.created.and_then(|created| created.parse().ok()),
-        deleting: false,
-        deleted: None,
-        finalizers: content.finalizers,
-        owner,
-    };
-    Record { meta, spec: Arc::new(content.spec), status: Arc::new(content.status) }
+    let (meta, spec, status) = content.expect("what was packed here can be unpacked");
+    Record { meta, spec: Arc::new(spec), status: Arc::new(status) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cultivar_core::domain::Owner;
     use cultivar_crds::{Metric, PhaseTimes};
     use proptest::prelude::*;
     use serde_json::json;

@@ -51,7 +51,7 @@ impl Index {
         let uid = &record.meta.uid;
         let frozen = record.status.template.is_some();
         // A stage's spec is its template.
-        let template = record.status.template.as_ref().unwrap_or(&record.spec);
+        let template = record.template();
         let jobs = state.jobs.get(&place(key)).into_iter().flat_map(BTreeMap::values);
         let jobs: Vec<_> = jobs.filter(|job| job.owner_uid == *uid).cloned().collect();
         let pods = state.pods.get(&place(key)).into_iter().flat_map(BTreeMap::values);
@@ -243,7 +243,7 @@ impl State {
     // Whether nobody who does the same has begun.
     pub(super) fn is_first(&self, place: &Name) -> bool {
         let Some(record) = self.experiments.get(place).map(Slot::current) else { return true };
-        let template = record.status.template.as_ref().unwrap_or(&record.spec);
+        let template = record.template();
         let producers = self.producers_of(&place.0, template);
         let Some(digest) = reuse::wanted(&record, &producers) else { return true };
         let mut others = self.identical_to(&record, &digest);

@@ -166,11 +166,7 @@ impl State {
             if reused && self.producers.contains_key(&at) {
                 continue;
             }
-            // What lies elsewhere may be written anew by others; what the runner left here is its maker's for good.
-            let own = reused || artifact.uri.contains(&format!("/{}/", names::store_prefix(&current.meta)));
-            let (experiment, digest) = (key.name.clone(), artifact.digest.clone().filter(|_| own));
-            let producer = Producer { experiment, artifact: artifact.name.clone(), digest };
-            self.producers.insert(at, producer);
+            self.producers.insert(at, Producer::of(&current, artifact));
         }
         self.note_identical(key, before, &current, same, keys);
         let is_source = current.status.phase.is_terminal();

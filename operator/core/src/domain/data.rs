@@ -1,6 +1,9 @@
 //! The data plane as deciding knows it: where artifacts go, who made which, and what a pod is given for it.
 
+use cultivar_crds::Artifact;
 use std::collections::BTreeMap;
+
+use super::{ExperimentRecord, names};
 
 /// How an artifact store is reached, as pods are told.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +36,21 @@ pub struct Producer {
     pub artifact: String,
     /// Digest of its content, where one is known.
     pub digest: Option<String>,
+}
+
+impl Producer {
+    /// Who made an artifact, as an experiment that has it tells.
+    #[must_use]
+    pub fn of(record: &ExperimentRecord, artifact: &Artifact) -> Self {
+        // What lies elsewhere may be written anew by others; what the runner left here is its maker's for good.
+        let own = || artifact.uri.contains(&format!("/{}/", names::store_prefix(&record.meta)));
+        let traced = record.status.reused_from.is_some() || own();
+        Self {
+            experiment: record.meta.name.clone(),
+            artifact: artifact.name.clone(),
+            digest: artifact.digest.clone().filter(|_| traced),
+        }
+    }
 }
 
 /// What a pod is given for the data plane.

@@ -6,6 +6,7 @@
 use cultivar_crds::{ExperimentStatus, PipelineRunStatus, PipelineStatus, ScheduleStatus};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use super::queue::Holding;
 
 /// Who controls an object.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
     /// Kind, such as `PipelineRun`.
     pub kind: String,
@@ -24,7 +25,7 @@ pub struct Owner {
 }
 
 /// The part of an object's metadata that matters here.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Meta {
     /// Namespace.
     pub namespace: String,
@@ -41,15 +42,33 @@ pub struct Meta {
     /// Annotations of ours (`cultivar.dev/…`).
     pub annotations: BTreeMap<String, String>,
     /// When it was created.
+    #[serde(with = "moment")]
     pub created: Option<Timestamp>,
     /// Whether it is being deleted.
     pub deleting: bool,
     /// Since when.
+    #[serde(with = "moment")]
     pub deleted: Option<Timestamp>,
     /// Finalizers of ours: what has to be done before it goes.
     pub finalizers: Vec<String>,
     /// Who controls it.
     pub owner: Option<Owner>,
+}
+
+// A moment as text, every digit kept.
+mod moment {
+    use jiff::Timestamp;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    #[expect(clippy::ref_option, reason = "as serde calls it")]
+    pub fn serialize<S: Serializer>(moment: &Option<Timestamp>, to: S) -> Result<S::Ok, S::Error> {
+        moment.map(|moment| moment.to_string()).serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Timestamp>, D::Error> {
+        let text = Option::<String>::deserialize(from)?;
+        text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
+    }
 }
 
 impl Owner {
@@ -125,6 +144,14 @@ impl<S: PartialEq> Record<S> {
 
 /// An Experiment.
 pub type ExperimentRecord = Record<ExperimentStatus>;
+impl ExperimentRecord {
+    /// What it runs: the frozen template, or as long as there is none its spec.
+    #[must_use]
+    pub fn template(&self) -> &Value {
+        self.status.template.as_ref().unwrap_or(&self.spec)
+    }
+}
+
 /// A Pipeline.
 pub type PipelineRecord = Record<PipelineStatus>;
 /// A PipelineRun.

@@ -93,7 +93,7 @@ fn pods_have_ended(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) -> bo
 
 fn left(snapshot: &Snapshot) -> Leftovers {
     let experiment = &snapshot.experiment;
-    let template = experiment.status.template.as_ref().unwrap_or(&experiment.spec);
+    let template = experiment.template();
     let outputs = outputs(template);
     let all = policy(template) == ArtifactPolicy::Delete;
     let declared = |name: &str| outputs.iter().find(|output| output.name == name).and_then(|output| output.keep);
