@@ -115,10 +115,11 @@ impl Cluster {
         made.map(whole).map_err(|error| Error::of_server(what(), error))
     }
 
-    /// Applies an object, server-side.
-    pub async fn apply(&self, manifest: &Value) -> Result<Value> {
-        let (kind, name) = (text(manifest, "/kind"), text(manifest, "/metadata/name"));
-        let applied = self.api(&kind).patch(&name, &PatchParams::apply(MANAGER), &Patch::Apply(manifest)).await;
+    /// Applies an object in the namespace that is meant, server-side.
+    pub async fn apply(&self, mut manifest: Value) -> Result<Value> {
+        manifest["metadata"]["namespace"] = self.namespace.clone().into();
+        let (kind, name) = (text(&manifest, "/kind"), text(&manifest, "/metadata/name"));
+        let applied = self.api(&kind).patch(&name, &PatchParams::apply(MANAGER), &Patch::Apply(&manifest)).await;
         applied.map(whole).map_err(|error| Error::of_server(format!("{kind} {name} cannot be applied"), error))
     }
 
@@ -141,6 +142,12 @@ impl Cluster {
         metadata["namespace"] = self.namespace.clone().into();
         json!({"apiVersion": "cultivar.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec})
     }
+}
+
+/// A manifest that somebody keeps in a repository, which says where it goes; Flux would read `${` in it otherwise.
+pub fn for_a_repository(kind: &str, name: &str, spec: Value) -> Value {
+    let metadata = json!({"name": name, "annotations": {"kustomize.toolkit.fluxcd.io/substitute": "disabled"}});
+    json!({"apiVersion": "cultivar.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec})
 }
 
 fn whole(object: DynamicObject) -> Value {

@@ -6,7 +6,7 @@ use cultivar_crds::Phase;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
-use super::{assignments, fresh, run::follow_experiment, value_of};
+use super::{fresh, run::make, set_params, valid, value_of};
 use crate::args::Format;
 use crate::cluster::{Cluster, experiment};
 use crate::error::{Error, Result};
@@ -51,9 +51,7 @@ pub async fn clone(cluster: &Cluster, format: Option<Format>, asked: &Clone) -> 
     let (source, gone) = recorded::get(cluster, &asked.operator, &asked.id).await?;
     let source = experiment(&source)?;
     let spec = spec(asked, source.status.phase)?;
-    if let Some(faults) = validate::experiment(&spec).refusal() {
-        return Err(Error::refused("the copy would not be valid").why(faults));
-    }
+    valid("the copy", &validate::experiment(&spec))?;
     if let Some(template) = &source.status.template {
         let merged = merge_template(template, &asked.unset, &cultivar_core::decide::freeze::overrides(&spec));
         merged.map_err(|error| Error::refused(format!("{} cannot be copied like this", asked.id)).why(error))?;
@@ -69,11 +67,8 @@ pub async fn clone(cluster: &Cluster, format: Option<Format>, asked: &Clone) -> 
         cluster.create(&cluster.manifest("Experiment", json!({"name": asked.id}), spec)).await?;
         eprintln!("experiment {} is there again, from its record", asked.id);
     }
-    let made = cluster.create(&manifest).await?;
-    if !output::objects(format, &[made])? {
-        println!("experiment {name} is made, a clone of {}", asked.id);
-    }
-    if asked.follow { follow_experiment(cluster, &name).await } else { Ok(ExitCode::SUCCESS) }
+    let told = format!("experiment {name} is made, a clone of {}", asked.id);
+    make(cluster, format, &manifest, &told, asked.follow).await
 }
 
 // A template is an experiment of the cluster: one whose object is gone becomes one again, by its record.
@@ -91,9 +86,7 @@ fn spec(asked: &Clone, phase: Phase) -> Result<Value> {
         from["require"] = "Ended".into();
     }
     let mut spec = json!({"from": from});
-    if !asked.params.is_empty() {
-        spec["params"] = assignments(&asked.params)?.into();
-    }
+    set_params(&mut spec, &asked.params)?;
     if let Some(image) = &asked.image {
         spec["image"] = image.clone().into();
     }

@@ -8,7 +8,7 @@ use kube_runtime::{WatchStreamExt as _, watcher};
 use serde_json::{Value, json};
 use std::process::{Command, ExitCode};
 
-use super::fresh;
+use super::{fresh, valid};
 use crate::args::Global;
 use crate::cluster::{Cluster, experiment};
 use crate::error::{Error, Result};
@@ -34,9 +34,7 @@ pub async fn debug(cluster: &Cluster, global: &Global, asked: &Debug) -> Result<
     let source = experiment(&cluster.get("Experiment", &asked.id).await?)?;
     let template = source.template();
     let spec = spec(&asked.id, template);
-    if let Some(faults) = validate::experiment(&spec).refusal() {
-        return Err(Error::refused("the copy would not be valid").why(faults));
-    }
+    valid("the copy", &validate::experiment(&spec))?;
     let name = fresh(&format!("debug-{}", asked.id), 52);
     cluster.create(&cluster.manifest("Experiment", json!({"name": name}), spec)).await?;
     eprintln!("experiment {name} sleeps for two hours, a clone of {}; waiting for its pod", asked.id);

@@ -2,9 +2,8 @@
 
 use cultivar_core::dry_run::sources;
 use cultivar_core::export;
-use serde_json::json;
 
-use crate::cluster::{Cluster, experiment};
+use crate::cluster::{Cluster, experiment, for_a_repository};
 use crate::error::{Error, Result};
 use crate::output;
 
@@ -36,11 +35,6 @@ pub async fn export(cluster: &Cluster, asked: &Export) -> Result<()> {
         let record = experiment(&cluster.get("Experiment", &asked.name).await?)?;
         ("Experiment", export::experiment(&record).map_err(failed)?)
     };
-    let annotations = json!({"kustomize.toolkit.fluxcd.io/substitute": "disabled"});
-    let manifest = json!({
-        "apiVersion": "cultivar.dev/v1alpha1", "kind": kind,
-        "metadata": {"name": asked.name, "annotations": annotations}, "spec": spec,
-    });
-    print!("{}", output::yaml(&manifest)?);
+    print!("{}", output::yaml(&for_a_repository(kind, &asked.name, spec))?);
     Ok(())
 }

@@ -2,10 +2,9 @@
 
 use cultivar_core::domain::ExperimentRecord;
 use cultivar_core::grow;
-use serde_json::json;
 use std::collections::BTreeMap;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, for_a_repository};
 use crate::error::{Error, Result};
 use crate::output::{self, plain};
 
@@ -42,15 +41,12 @@ pub async fn grow(cluster: &Cluster, asked: &Grow) -> Result<()> {
     for (name, value) in grown.spec["params"].as_object().into_iter().flatten() {
         eprintln!("note: parameter {name} = {} is shared by several stages", plain(value));
     }
-    let metadata = json!({"name": asked.name, "annotations": {"kustomize.toolkit.fluxcd.io/substitute": "disabled"}});
-    let mut manifest = cluster.manifest("Pipeline", metadata, grown.spec);
+    let manifest = for_a_repository("Pipeline", &asked.name, grown.spec);
     if asked.apply {
-        cluster.apply(&manifest).await?;
+        cluster.apply(manifest).await?;
         println!("pipeline {} is applied, with {} stages", asked.name, grown.stages.len());
         return Ok(());
     }
-    // It belongs into a repository, which says where it goes.
-    manifest["metadata"].as_object_mut().into_iter().for_each(|meta| drop(meta.remove("namespace")));
     print!("{}", output::yaml(&manifest)?);
     Ok(())
 }

@@ -23,6 +23,7 @@ pub mod sweep;
 pub mod tree;
 pub mod why;
 
+use cultivar_core::validate::Report;
 use serde_json::{Map, Value};
 use std::process::ExitCode;
 
@@ -78,6 +79,22 @@ fn assignment(text: &str) -> Result<(String, Value)> {
         return Err(Error::refused(format!("{text:?} is no assignment")).hint("write it as name=value, such as lr=0.1"));
     };
     Ok((name.to_owned(), value_of(value)))
+}
+
+/// The params of a spec, as they were typed; none where none were.
+pub fn set_params(spec: &mut Value, given: &[String]) -> Result<()> {
+    if !given.is_empty() {
+        spec["params"] = assignments(given)?.into();
+    }
+    Ok(())
+}
+
+/// What the API server would refuse, or the operator, said before it is sent.
+pub fn valid(what: &str, report: &Report) -> Result<()> {
+    match report.refusal() {
+        Some(faults) => Err(Error::refused(format!("{what} would not be valid")).why(faults)),
+        None => Ok(()),
+    }
 }
 
 /// A value as it is typed: a number, a boolean, null, a list or object in YAML's short form, else text.

@@ -5,7 +5,7 @@ use cultivar_core::dry_run::{Outcome, Planned, dry_run};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::assignments;
+use super::set_params;
 use crate::args::Format;
 use crate::cluster::{Cluster, pipeline, text};
 use crate::error::{Error, Result};
@@ -35,9 +35,7 @@ pub struct Plan {
 pub async fn plan(cluster: &Cluster, format: Option<Format>, asked: &Plan) -> Result<()> {
     let record = wanted(cluster, asked).await?;
     let mut run = json!({});
-    if !asked.params.is_empty() {
-        run["params"] = assignments(&asked.params)?.into();
-    }
+    set_params(&mut run, &asked.params)?;
     if asked.refresh {
         run["cache"] = "Refresh".into();
     }

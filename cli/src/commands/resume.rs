@@ -4,7 +4,7 @@ use serde_json::json;
 use std::process::ExitCode;
 
 use super::run::begin;
-use super::{assignments, fresh};
+use super::{fresh, set_params};
 use crate::args::Format;
 use crate::cluster::{Cluster, run};
 use crate::error::{Error, Result};
@@ -35,8 +35,6 @@ pub async fn resume(cluster: &Cluster, format: Option<Format>, asked: &Resume) -
         return Err(Error::refused(format!("run {} is {}: it has not ended", asked.run, old.status.phase)));
     }
     let mut spec = json!({"pipeline": old.spec["pipeline"], "resumeOf": asked.run});
-    if !asked.params.is_empty() {
-        spec["params"] = assignments(&asked.params)?.into();
-    }
+    set_params(&mut spec, &asked.params)?;
     begin(cluster, format, fresh(&asked.run, 52), spec, asked.follow).await
 }

@@ -1,5 +1,6 @@
 //! `run`: run a pipeline; and following what runs until it has ended.
 
+use cultivar_core::validate;
 use cultivar_crds::Phase;
 use futures::TryStreamExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{assignments, fresh};
+use super::{fresh, set_params, valid};
 use crate::args::Format;
 use crate::cluster::{Cluster, text};
 use crate::error::{Error, Result};
@@ -45,9 +46,7 @@ pub struct Run {
 pub async fn run(cluster: &Cluster, format: Option<Format>, asked: &Run) -> Result<ExitCode> {
     cluster.get("Pipeline", &asked.pipeline).await?;
     let mut spec = json!({"pipeline": asked.pipeline});
-    if !asked.params.is_empty() {
-        spec["params"] = assignments(&asked.params)?.into();
-    }
+    set_params(&mut spec, &asked.params)?;
     if !asked.only.is_empty() {
         spec["only"] = json!(asked.only);
     }
@@ -68,19 +67,27 @@ pub async fn begin(
     spec: Value,
     follow: bool,
 ) -> Result<ExitCode> {
-    if let Some(faults) = cultivar_core::validate::pipeline_run(&spec).refusal() {
-        return Err(Error::refused("the run would not be valid").why(faults));
-    }
-    let made = cluster.create(&cluster.manifest("PipelineRun", json!({"name": name}), spec)).await?;
-    if !output::objects(format, &[made])? {
-        println!("run {name} is made");
-    }
-    if follow { until_ended(cluster, "PipelineRun", &name).await } else { Ok(ExitCode::SUCCESS) }
+    valid("the run", &validate::pipeline_run(&spec))?;
+    let manifest = cluster.manifest("PipelineRun", json!({"name": name}), spec);
+    make(cluster, format, &manifest, &format!("run {name} is made"), follow).await
 }
 
-/// Follows an experiment until it has ended.
-pub async fn follow_experiment(cluster: &Cluster, name: &str) -> Result<ExitCode> {
-    until_ended(cluster, "Experiment", name).await
+/// Makes an experiment or a run, tells it, and follows it where that is asked for.
+pub async fn make(
+    cluster: &Cluster,
+    format: Option<Format>,
+    manifest: &Value,
+    told: &str,
+    follow: bool,
+) -> Result<ExitCode> {
+    let made = cluster.create(manifest).await?;
+    if !output::objects(format, &[made])? {
+        println!("{told}");
+    }
+    if !follow {
+        return Ok(ExitCode::SUCCESS);
+    }
+    until_ended(cluster, &text(manifest, "/kind"), &text(manifest, "/metadata/name")).await
 }
 
 // Success where it completed.

@@ -1,10 +1,11 @@
 //! `sweep`: a fan-out over parameters of an experiment.
 
+use cultivar_core::validate;
 use cultivar_crds::MAX_MEMBERS;
 use serde_json::{Map, Value, json};
 
-use super::value_of;
-use crate::cluster::Cluster;
+use super::{valid, value_of};
+use crate::cluster::{Cluster, for_a_repository};
 use crate::error::{Error, Result};
 use crate::output;
 
@@ -53,21 +54,17 @@ pub async fn sweep(cluster: &Cluster, asked: &Sweep) -> Result<()> {
     if let Some(queue) = &asked.queue {
         spec["queue"] = queue.clone().into();
     }
-    if let Some(faults) = cultivar_core::validate::pipeline(&spec).refusal() {
-        return Err(Error::refused("the sweep would not be valid").why(faults));
-    }
+    valid("the sweep", &validate::pipeline(&spec))?;
     let cut = &asked.id[..asked.id.len().min(34)];
     let name = asked.name.clone().unwrap_or_else(|| format!("{}-sweep", cut.trim_end_matches('-')));
-    let metadata = json!({"name": name, "annotations": {"kustomize.toolkit.fluxcd.io/substitute": "disabled"}});
-    let mut manifest = cluster.manifest("Pipeline", metadata, spec);
+    let manifest = for_a_repository("Pipeline", &name, spec);
     if asked.apply {
-        cluster.apply(&manifest).await?;
+        cluster.apply(manifest).await?;
         println!("pipeline {name} is applied, with {members} members");
         println!("the best of them: kubectl cultivar list -l cultivar.dev/pipeline={name} --sort metric:NAME");
         return Ok(());
     }
     eprintln!("note: {members} members");
-    manifest["metadata"].as_object_mut().into_iter().for_each(|meta| drop(meta.remove("namespace")));
     print!("{}", output::yaml(&manifest)?);
     Ok(())
 }

@@ -17,6 +17,8 @@ use cultivar_e2e::ui::Ui;
 use serde_json::{Value, json};
 
 const NODES: u32 = 60;
+/// What an operator logs that is measured.
+const QUIET: &str = "warn";
 
 /// How fast pipelines are and what they cost, on a cluster of simulated nodes of its own; or how fast data moves.
 #[derive(Parser)]
@@ -134,30 +136,17 @@ fn main() -> ExitCode {
 
 fn pipelines(options: &Options) -> Result<()> {
     let ui = Ui::new("measure");
-    let binary = match &options.operator {
-        Some(binary) => binary.clone(),
-        None => ui.step("compile the operator", |_| compile_operator(Build::Static))?,
-    };
-    let was_up = Cluster::find(&options.name).is_ok();
-    let measured = Cluster::builder(&options.name)?
-        .nodes(NODES)
-        .real_node(false)
-        .up(&ui)
-        .and_then(|cluster| measured(&cluster, binary, options, &ui));
-    if !was_up {
-        Cluster::down(&options.name, &ui)?;
-    }
-    measured
+    on_cluster(&options.name, options.operator.as_ref(), &options.log_filter, &ui, |session| {
+        measured(session, options, &ui)
+    })
 }
 
-fn measured(cluster: &Cluster, binary: PathBuf, options: &Options, ui: &Ui) -> Result<()> {
-    operator::install_definitions(cluster)?;
+fn measured(session: &Session, options: &Options, ui: &Ui) -> Result<()> {
     let all = [(Load::Chains5, CHAINS_5), (Load::Runs300, RUNS_300), (Load::Chains200, CHAINS_200)];
     let wanted = |load: Load| options.only.is_empty() || options.only.contains(&load);
     let shapes: Vec<Shape> = all.into_iter().filter(|(load, _)| wanted(*load)).map(|(_, shape)| shape).collect();
-    let session = Session::new(cluster, binary, &options.log_filter)?;
     let load_before = load_average();
-    let mut report = measure::run(&session, &shapes, options.rounds, ui)?;
+    let mut report = measure::run(session, &shapes, options.rounds, ui)?;
     report.about(BTreeMap::from([
         ("rounds", json!(options.rounds)),
         ("nodes", json!(NODES)),
@@ -223,7 +212,7 @@ fn decided() -> Result<()> {
 fn remembered(options: &HistoryOptions) -> Result<()> {
     let ui = Ui::new("measure-history");
     let load_before = load_average();
-    let played = on_cluster(&options.name, options.operator.as_ref(), &ui, |session| {
+    let played = on_cluster(&options.name, options.operator.as_ref(), QUIET, &ui, |session| {
         ui.step(&format!("{} finished experiments", options.finished), |_| {
             measure::history::play(session, options.finished)
         })
@@ -234,7 +223,7 @@ fn remembered(options: &HistoryOptions) -> Result<()> {
 }
 
 fn shared(options: &QueueOptions, report: &mut Report, ui: &Ui) -> Result<()> {
-    let played = on_cluster(&options.name, options.operator.as_ref(), ui, |session| {
+    let played = on_cluster(&options.name, options.operator.as_ref(), QUIET, ui, |session| {
         ui.step("four queues share 480 GPUs", |_| measure::queues::shares::play(session))
     });
     measure::queues::shares::report(report, &played?);
@@ -245,6 +234,7 @@ fn shared(options: &QueueOptions, report: &mut Report, ui: &Ui) -> Result<()> {
 fn on_cluster<T>(
     name: &str,
     operator: Option<&PathBuf>,
+    log_filter: &str,
     ui: &Ui,
     play: impl FnOnce(&Session) -> Result<T>,
 ) -> Result<T> {
@@ -253,10 +243,10 @@ fn on_cluster<T>(
         None => ui.step("compile the operator", |_| compile_operator(Build::Static))?,
     };
     let was_up = Cluster::find(name).is_ok();
-    let cluster = Cluster::builder(name)?.nodes(NODES).real_node(false).up(ui)?;
-    let played = operator::install_definitions(&cluster)
-        .and_then(|()| Session::new(&cluster, binary, "warn"))
-        .and_then(|session| play(&session));
+    let played = Cluster::builder(name)?.nodes(NODES).real_node(false).up(ui).and_then(|cluster| {
+        operator::install_definitions(&cluster)?;
+        play(&Session::new(&cluster, binary, log_filter)?)
+    });
     if !was_up {
         Cluster::down(name, ui)?;
     }

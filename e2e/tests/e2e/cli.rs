@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use crate::ensure;
-use crate::kit::{Case, root, stage, summary, with};
+use crate::kit::{Case, pinned, root, stage, summary, with};
 
 fn cli(case: &Case) -> Result<Cli> {
     static BINARY: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
@@ -31,10 +31,6 @@ async fn done(cli: &Cli, words: &[&str]) -> Result<String> {
     let ended = call(cli, words).await?;
     ensure!(ended.code == 0, "kubectl cultivar {words:?}: {} {} {}", ended.code, ended.out, ended.err);
     Ok(ended.out)
-}
-
-fn pinned(plays: &[(&str, &str)], more: Value) -> Value {
-    with(with(root(plays), json!({"image": format!("registry.example/train@sha256:{}", "7f".repeat(32))})), more)
 }
 
 async fn by_hand(case: &Case) -> Result<()> {

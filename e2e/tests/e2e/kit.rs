@@ -284,6 +284,11 @@ pub fn root(plays: &[(&str, &str)]) -> Value {
     json!({"image": "train:1", "podTemplate": played(plays)})
 }
 
+/// The same with more fields, and an image that is known by its digest: what a tag names may change.
+pub fn pinned(plays: &[(&str, &str)], more: Value) -> Value {
+    with(with(root(plays), json!({"image": format!("registry.example/train@sha256:{}", "7f".repeat(32))})), more)
+}
+
 /// A pod template whose annotations say how the pod plays.
 pub fn played(plays: &[(&str, &str)]) -> Value {
     let mut annotations = json!({"sim/duration": "200ms"});

@@ -4,12 +4,7 @@ use cultivar_e2e::error::Result;
 use serde_json::{Value, json};
 
 use crate::ensure;
-use crate::kit::{Case, condition, root, stage, summary, with};
-
-// An image that is known by its digest: what a tag names may change.
-fn pinned(plays: &[(&str, &str)], more: Value) -> Value {
-    with(with(root(plays), json!({"image": format!("registry.example/train@sha256:{}", "7f".repeat(32))})), more)
-}
+use crate::kit::{Case, condition, pinned, root, stage, summary, with};
 
 fn digits(lr: f64, rerun: Option<&str>) -> Value {
     let digest = format!("sha256:{}", "d1".repeat(32));

@@ -146,11 +146,7 @@ impl Stores {
         let store = Store::open(&spec).map_err(|error| error.to_string())?;
         for uri in &wanted.uris {
             let Some(key) = store.key_of(uri) else { continue };
-            // A folder is there when its manifest is.
-            let file = key.strip_suffix('/').map_or_else(|| key.to_owned(), |folder| format!("{folder}.manifest.json"));
-            let there = tokio::time::timeout(READING, store.exists(&file)).await;
-            let there = there.map_err(|_| format!("the store did not answer within {READING:?}"))?;
-            if !there.map_err(|error| error.to_string())? {
+            if !in_time(store.exists(key)).await? {
                 return Ok(uri.clone());
             }
         }
@@ -179,9 +175,7 @@ impl Stores {
             return Err(UNREADABLE.to_owned());
         }
         let (store, key) = Store::of_object(&at.uri, Some(spec)).map_err(|error| error.to_string())?;
-        let read = tokio::time::timeout(READING, store.get(&key, MAX_RESULT)).await;
-        let bytes = read.map_err(|_| format!("the store did not answer within {READING:?}"))?;
-        let bytes = bytes.map_err(|error| error.to_string())?;
+        let bytes = in_time(store.get(&key, MAX_RESULT)).await?;
         if digest_of(&bytes) != at.digest {
             return Err(NOT_ITS_DIGEST.to_owned());
         }
@@ -237,6 +231,11 @@ impl Stores {
         };
         self.root.get_or_try_init(read).await.map(Vec::as_slice)
     }
+}
+
+async fn in_time<T>(asked: impl Future<Output = Result<T, DataError>>) -> Result<T, String> {
+    let answer = tokio::time::timeout(READING, asked).await;
+    answer.map_err(|_| format!("the store did not answer within {READING:?}"))?.map_err(|error| error.to_string())
 }
 
 async fn verify(spec: &StoreSpec, uri: &str, digest: &str) -> Result<(), DataError> {

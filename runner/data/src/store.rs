@@ -1,6 +1,7 @@
 //! A store: one client, one prefix.
 
 use crate::error::DataError;
+use crate::tree::manifest_key;
 use crate::{digest_of, options};
 use bytes::Bytes;
 use cultivar_protocol::StoreSpec;
@@ -109,12 +110,13 @@ impl Store {
         found.bytes().await.map_err(|error| DataError::of_store(&uri, &error))
     }
 
-    /// Whether there is an object.
+    /// Whether there is an object; or, where the key ends in a slash, a directory, which is there when its manifest is.
     ///
     /// # Errors
     /// When the store refuses or does not answer.
     pub async fn exists(&self, key: &str) -> Result<bool, DataError> {
-        match self.client.head(&self.key(key)?).await {
+        let file = key.strip_suffix('/').map_or_else(|| key.to_owned(), manifest_key);
+        match self.client.head(&self.key(&file)?).await {
             Ok(_) => Ok(true),
             Err(object_store::Error::NotFound { .. }) => Ok(false),
             Err(error) => Err(DataError::of_store(&self.uri(key), &error)),
@@ -145,7 +147,7 @@ impl Store {
     /// # Errors
     /// When the store refuses or does not answer.
     pub async fn delete_tree_where(&self, prefix: &str, goes: impl Fn(&str) -> bool) -> Result<(), DataError> {
-        let manifest = format!("{prefix}.manifest.json");
+        let manifest = manifest_key(prefix);
         if goes(&manifest) {
             self.delete(&manifest).await?;
         }

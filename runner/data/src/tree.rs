@@ -95,10 +95,15 @@ impl Mover {
     }
 }
 
+/// Key of the manifest of the directory `prefix`: beside what is in it.
+pub(crate) fn manifest_key(prefix: &str) -> String {
+    format!("{prefix}.manifest.json")
+}
+
 impl Store {
     /// The manifest of the directory `prefix`, checked against the directory's digest; nothing where there is none.
     pub(crate) async fn manifest(&self, prefix: &str, digest: &str) -> Result<Option<DirectoryManifest>, DataError> {
-        let key = format!("{prefix}.manifest.json");
+        let key = manifest_key(prefix);
         let bytes = match self.get(&key, MAX_MANIFEST).await {
             Ok(bytes) => bytes,
             Err(DataError::NotFound(_)) => return Ok(None),

@@ -6,6 +6,7 @@ use crate::fetch::broken;
 use crate::local::WalkedFile;
 use crate::mover::{FILES, Mover, PART, PARTS};
 use crate::store::Store;
+use crate::tree::manifest_key;
 use bytes::Bytes;
 use cultivar_protocol::{DirectoryManifest, ManifestFile};
 use futures::{StreamExt, TryStreamExt};
@@ -125,7 +126,7 @@ impl Mover {
         let manifest = DirectoryManifest::new(uploaded);
         let bytes = manifest.canonical();
         let digest = digest_of(&bytes);
-        store.put(&format!("{key}.manifest.json"), bytes).await?;
+        store.put(&manifest_key(key), bytes).await?;
         Ok(Uploaded { uri: format!("{}/", store.uri(key)), size: manifest.size(), digest })
     }
 }

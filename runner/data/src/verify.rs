@@ -4,6 +4,7 @@ use crate::digest::Sha256Sum;
 use crate::error::DataError;
 use crate::fetch::check;
 use crate::store::Store;
+use crate::tree::manifest_key;
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStoreExt;
 
@@ -36,7 +37,7 @@ impl Store {
 
     async fn verify_tree(&self, prefix: &str, digest: &str) -> Result<u64, DataError> {
         let manifest = self.manifest(prefix, digest).await?;
-        let manifest = manifest.ok_or_else(|| DataError::NotFound(self.uri(&format!("{prefix}.manifest.json"))))?;
+        let manifest = manifest.ok_or_else(|| DataError::NotFound(self.uri(&manifest_key(prefix))))?;
         let files = manifest.files.into_iter().map(|file| {
             let (store, key) = (self.clone(), format!("{prefix}/{}", file.path));
             async move { store.verify_file(&key, &file.digest).await }

@@ -33,7 +33,7 @@ pub fn tree(folder: &Path) -> Result<Tree> {
             record: Map::new(),
         });
     };
-    let below = folder.strip_prefix(&top).map(|below| below.to_string_lossy().into_owned()).unwrap_or_default();
+    let below = below(folder, &top);
     let files = files(&top, &git(&top, &list)?);
     let mut record = Map::new();
     if let Some(remote) = remote(&top) {
@@ -74,8 +74,11 @@ pub fn reference(folder: &Path, secret: Option<&str>) -> Result<(Value, String)>
     if let Some(secret) = secret {
         found["secret"] = secret.into();
     }
-    let below = folder.strip_prefix(&top).map(|below| below.to_string_lossy().into_owned()).unwrap_or_default();
-    Ok((found, below))
+    Ok((found, below(folder, &top)))
+}
+
+fn below(folder: &Path, top: &Path) -> String {
+    folder.strip_prefix(top).map(|below| below.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 fn top(folder: &Path) -> Result<Option<PathBuf>> {

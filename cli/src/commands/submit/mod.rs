@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::{assignments, fresh, run::follow_experiment};
+use super::{assignments, fresh, run::make, valid};
 use crate::args::Format;
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
@@ -104,25 +104,14 @@ pub async fn submit(mut cluster: Cluster, named: bool, format: Option<Format>, a
         tree.below
     };
     place(&mut spec, &below);
-    check(&spec)?;
+    valid("the experiment", &validate::experiment(&spec))?;
     let name = asked.name.clone().unwrap_or_else(|| fresh(&base(&asked.command), 52));
     let manifest = cluster.manifest("Experiment", json!({"name": name}), spec);
     if asked.dry_run {
         print!("{}", output::yaml(&manifest)?);
         return Ok(ExitCode::SUCCESS);
     }
-    let made = cluster.create(&manifest).await?;
-    if !output::objects(format, &[made])? {
-        println!("experiment {name} is made");
-    }
-    if asked.follow { follow_experiment(&cluster, &name).await } else { Ok(ExitCode::SUCCESS) }
-}
-
-fn check(spec: &Value) -> Result<()> {
-    match validate::experiment(spec).refusal() {
-        Some(faults) => Err(Error::refused("the experiment would not be valid").why(faults)),
-        None => Ok(()),
-    }
+    make(&cluster, format, &manifest, &format!("experiment {name} is made"), asked.follow).await
 }
 
 // Packs the code and brings it into the store, unless it is there already.
@@ -281,7 +270,7 @@ mod tests {
         });
         assert_eq!(found, expected);
         found["source"]["packed"] = json!({"uri": "s3://b/a.tar.gz", "digest": format!("sha256:{}", "0".repeat(64))});
-        check(&found).unwrap();
+        valid("the experiment", &validate::experiment(&found)).unwrap();
     }
 
     #[test]
