@@ -8,6 +8,7 @@ mod calls;
 mod errands;
 mod error;
 mod kinds;
+mod notes;
 mod ours;
 mod pace;
 mod stores;
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 use tokio_util::task::TaskTracker;
 
 use self::errands::Running;
+use self::notes::Notes;
 use crate::leader::random;
 use crate::observe::raw::Raw;
 use crate::observe::{Index, Key, Kind};
@@ -56,6 +58,7 @@ pub struct Act {
     queues: Arc<Queues>,
     pace: Pace,
     running: Running,
+    notes: Notes,
     // Status writes and events under way: nothing waits for them but the end of the leadership.
     beside: TaskTracker,
 }
@@ -70,6 +73,7 @@ impl Act {
             queues,
             pace: Pace::default(),
             running: Running::default(),
+            notes: Notes::default(),
             beside: TaskTracker::new(),
         })
     }

@@ -9,6 +9,7 @@ pub mod inputs;
 pub mod pipeline;
 pub mod pipeline_run;
 pub mod queue;
+pub mod restore;
 pub mod schedule;
 
 use cultivar_crds::{ClonedFrom, Reason};
@@ -161,6 +162,11 @@ pub enum Action {
         /// Uid.
         uid: String,
     },
+    /// Write down in an annotation what came of the object.
+    NoteVerdict {
+        /// The annotation's text.
+        verdict: String,
+    },
     /// Put the finalizer on an Experiment whose artifacts are deleted with it.
     HoldForArtifacts,
     /// Take the finalizer off a deleted Experiment: nothing more is to be done.
@@ -199,6 +205,7 @@ impl Action {
             Self::CreateRun(_) => "CreateRun",
             Self::CreateScheduled(_) => "CreateScheduled",
             Self::DeleteRun { .. } => "DeleteRun",
+            Self::NoteVerdict { .. } => "NoteVerdict",
             Self::HoldForArtifacts => "HoldForArtifacts",
             Self::ReleaseDeleted => "ReleaseDeleted",
             Self::ReleaseExperiment { .. } => "ReleaseExperiment",

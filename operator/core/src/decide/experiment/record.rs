@@ -10,12 +10,11 @@ use serde_json::Value;
 use std::time::Duration;
 
 use super::pursue::{Progress, pursue, so_far};
-use super::{Snapshot, attempts, end, fail, report, result, times, wait};
+use super::{Snapshot, attempts, end, fail, report, result, reuse, times, wait};
 use crate::decide::Plan;
 use crate::domain::Errand;
 use crate::domain::errand::{Document, Patience};
 use crate::domain::text;
-use crate::reuse::digest_of_template;
 
 /// How long a store may be away, or a record be missing in it.
 const PATIENCE: Patience = Patience { pause: Duration::from_secs(30), limit: Duration::from_secs(1800) };
@@ -82,10 +81,10 @@ fn read(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, source: &RecordS
             .problems
             .push(format!("artifacts that were not checked, without a digest or in another store: {names}"));
     }
-    plan.status.digest = Some(digest_of_template(&record.template));
     plan.status.template = Some(record.template);
-    attempts::pin_source(plan, &reported);
+    attempts::pin_source(&mut plan.status, &reported);
     report::keep(snapshot, plan, reported);
+    reuse::digest_now(snapshot, plan);
     plan.status.record = Some(RecordAt { uri: source.uri.clone(), digest: source.digest.clone() });
     let words = format!("adopted from the record of {}/{}", record.experiment.namespace, record.experiment.name);
     end(snapshot, plan, Phase::Completed, None, words);
