@@ -4,7 +4,7 @@
 
 use cultivar_crds::experiment::{RecordAt, RecordSource};
 use cultivar_crds::{ExperimentStatus, Output, Phase, Reason};
-use cultivar_protocol::Record;
+use cultivar_protocol::{PACKAGES, Record};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::time::Duration;
@@ -75,6 +75,7 @@ fn read(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, source: &RecordS
     let declared: Vec<Output> =
         record.template.get("outputs").and_then(|outputs| Vec::deserialize(outputs).ok()).unwrap_or_default();
     let mut reported = result::parse(&found.record["result"].to_string(), &declared);
+    reported.environment.remove(PACKAGES);
     if !found.unchecked.is_empty() {
         let names = text::some_of(&found.unchecked, 8);
         reported

@@ -5,7 +5,7 @@
 //! or the status as it was, with what the verdict left to the record in the store.
 
 use cultivar_crds::{ExperimentStatus, Output, Reason};
-use cultivar_protocol::Record;
+use cultivar_protocol::{PACKAGES, Record};
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -106,7 +106,8 @@ fn complete(was: &mut ExperimentStatus, text: &str) -> Vec<String> {
         Err(why) => return vec![why],
     };
     let declared = record.template.get("outputs").and_then(|outputs| Vec::<Output>::deserialize(outputs).ok());
-    let reported = result::parse(&found.record["result"].to_string(), &declared.unwrap_or_default());
+    let mut reported = result::parse(&found.record["result"].to_string(), &declared.unwrap_or_default());
+    reported.environment.remove(PACKAGES);
     if was.template.is_none() && record.template.is_object() {
         was.template = Some(record.template);
         attempts::pin_source(was, &reported);
