@@ -69,7 +69,7 @@ impl Cli {
     /// It does not start.
     pub fn call(&self, words: &[&str]) -> Result<Ended> {
         let mut command = Command::new(&self.binary);
-        command.args(words).args(["--namespace", &self.namespace]).env("KUBECONFIG", &self.kubeconfig);
+        command.args(["--namespace", &self.namespace]).args(words).env("KUBECONFIG", &self.kubeconfig);
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
         }
