@@ -13,7 +13,6 @@ mod tests;
 
 use cultivar_core::domain::{Image, text};
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{OnceCell, Semaphore};
@@ -28,9 +27,6 @@ use crate::settings::ImageSettings;
 pub const LIMIT: Duration = Duration::from_secs(10);
 /// How much of that is a registry's.
 const ASKING: Duration = Duration::from_secs(8);
-/// How old an answer may be. A tag that is moved must be seen by the next run, and three hundred runs that begin together
-/// are one question.
-const FRESH: Duration = Duration::from_secs(2);
 /// How long a registry that nobody answers at is not asked again: a run that waits for it waits in vain.
 const AWAY: Duration = Duration::from_secs(60);
 /// Before a registry that has no time is asked again.
@@ -46,9 +42,9 @@ const MAX_WORDS: usize = 300;
 pub struct Images {
     settings: ImageSettings,
     asking: Duration,
-    fresh: Duration,
     guard: Result<Guard, String>,
-    answers: Mutex<HashMap<Question, Asked>>,
+    // Questions under way.
+    asked: Mutex<HashMap<Question, Arc<Answer>>>,
     // By host: when nobody answered there.
     away: Mutex<HashMap<String, Instant>>,
     // By namespace.
@@ -58,11 +54,7 @@ pub struct Images {
 /// What is asked, and as whom: what a registry shows to one it may not show to another.
 type Question = (Image, Option<Credential>);
 
-#[derive(Clone)]
-struct Asked {
-    since: Instant,
-    answer: Arc<OnceCell<Result<String, String>>>,
-}
+type Answer = OnceCell<Result<String, String>>;
 
 impl Images {
     /// Asks as the settings say.
@@ -72,9 +64,8 @@ impl Images {
         Self {
             settings,
             asking: ASKING,
-            fresh: FRESH,
             guard,
-            answers: Mutex::default(),
+            asked: Mutex::default(),
             away: Mutex::default(),
             rooms: Mutex::default(),
         }
@@ -93,9 +84,9 @@ impl Images {
         let room = self.room_of(namespace);
         // Closed never: it is held here.
         let _place = room.acquire().await.map_err(|error| error.to_string())?;
-        let asked = self.asked((image.clone(), credential.clone()));
+        let answer = self.under_way((image.clone(), credential.clone()));
         // Whoever asks first may be broken off: then the next one asks.
-        let answer = asked.answer.get_or_init(|| self.ask(&place, &image, credential.as_ref())).await;
+        let answer = answer.get_or_init(|| self.ask(&place, &image, credential.as_ref())).await;
         answer.clone().map_err(|why| text::short(why, MAX_WORDS))
     }
 
@@ -122,17 +113,12 @@ impl Images {
         Ok(Place { base, repository })
     }
 
-    // The question under way or just answered, or a new one.
-    fn asked(&self, question: Question) -> Asked {
-        let mut answers = lock(&self.answers);
-        answers.retain(|_, asked| match asked.answer.initialized() {
-            true => asked.since.elapsed() < self.fresh,
-            false => Arc::strong_count(&asked.answer) > 1,
-        });
-        match answers.entry(question) {
-            Entry::Occupied(asked) => asked.get().clone(),
-            Entry::Vacant(none) => none.insert(Asked { since: Instant::now(), answer: Arc::default() }).clone(),
-        }
+    // Those who ask the same at one time are one question. What has been answered is asked anew: a tag that was moved since is
+    // seen by whoever begins then.
+    fn under_way(&self, question: Question) -> Arc<Answer> {
+        let mut asked = lock(&self.asked);
+        asked.retain(|_, answer| !answer.initialized() && Arc::strong_count(answer) > 1);
+        Arc::clone(asked.entry(question).or_default())
     }
 
     async fn ask(&self, place: &Place, image: &Image, credential: Option<&Credential>) -> Result<String, String> {
