@@ -13,7 +13,7 @@ mod tests;
 
 use cultivar_core::domain::{Image, text};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{OnceCell, Semaphore};
 
@@ -42,7 +42,8 @@ const MAX_WORDS: usize = 300;
 pub struct Images {
     settings: ImageSettings,
     asking: Duration,
-    guard: Result<Guard, String>,
+    // Made when the first is asked: roots of trust are large.
+    guard: OnceLock<Result<Guard, String>>,
     // Questions under way.
     asked: Mutex<HashMap<Question, Arc<Answer>>>,
     // By host: when nobody answered there.
@@ -59,12 +60,10 @@ type Answer = OnceCell<Result<String, String>>;
 impl Images {
     /// Asks as the settings say.
     pub fn new(settings: ImageSettings) -> Self {
-        let guard = Guard::new(settings.mirrors.values(), ASKING);
-        let guard = guard.map_err(|error| format!("no registry can be asked: {}", cultivar_data::reason(&error)));
         Self {
             settings,
             asking: ASKING,
-            guard,
+            guard: OnceLock::new(),
             asked: Mutex::default(),
             away: Mutex::default(),
             rooms: Mutex::default(),
@@ -122,7 +121,11 @@ impl Images {
     }
 
     async fn ask(&self, place: &Place, image: &Image, credential: Option<&Credential>) -> Result<String, String> {
-        let guard = self.guard.as_ref().map_err(Clone::clone)?;
+        let guard = self.guard.get_or_init(|| {
+            let guard = Guard::new(self.settings.mirrors.values(), ASKING);
+            guard.map_err(|error| format!("no registry can be asked: {}", cultivar_data::reason(&error)))
+        });
+        let guard = guard.as_ref().map_err(Clone::clone)?;
         let host = place.host();
         if let Some(since) = self.away_since(&host) {
             return Err(format!("{host} did not answer {} seconds ago, and is asked again later", since.as_secs()));
