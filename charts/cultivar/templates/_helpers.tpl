@@ -111,8 +111,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   resources: [experiments, pipelineruns]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [cultivar.dev]
-  resources: [pipelines, schedules, artifactstores, approvals]
+  resources: [schedules, artifactstores, approvals]
   verbs: [get, list, watch]
+# Its verdict is noted on it.
+- apiGroups: [cultivar.dev]
+  resources: [pipelines]
+  verbs: [get, list, watch, patch]
 - apiGroups: [cultivar.dev]
   resources: [experiments/status, pipelines/status, pipelineruns/status, schedules/status]
   verbs: [get, update, patch]

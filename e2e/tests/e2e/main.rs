@@ -20,6 +20,7 @@ mod load;
 mod pipelines;
 mod queues;
 mod refusals;
+mod restore;
 mod reuse;
 mod revisions;
 mod runs;
@@ -99,6 +100,7 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         gitops::a_pruned_pipeline_keeps_what_it_has_done,
         gitops::a_pipeline_may_take_its_runs_with_it,
         gitops::applying_again_changes_nothing,
+        restore::what_comes_back_without_its_status_is_not_run_again,
         cli::a_pipeline_grows_from_runs_by_hand,
         cli::an_exported_pipeline_does_the_same_elsewhere,
         cli::experiments_are_cloned_listed_and_explained,

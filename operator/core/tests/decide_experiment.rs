@@ -291,7 +291,7 @@ impl Given {
         experiment.meta.deleted = self.deleting.then(|| at(0));
         experiment.meta.finalizers = self.finalizers.clone();
         experiment.meta.generation = self.generation.unwrap_or(1);
-        experiment.meta.annotations = self.annotations.clone();
+        experiment.meta.annotations.extend(self.annotations.clone());
         if self.stage {
             experiment.meta.owner = Some(owner("PipelineRun", RUN));
             experiment.meta.labels.insert(labels::STAGE.to_owned(), NAME.to_owned());

@@ -8,6 +8,7 @@ mod calls;
 mod errands;
 mod error;
 mod kinds;
+mod notes;
 mod ours;
 mod pace;
 mod stores;
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 use tokio_util::task::TaskTracker;
 
 use self::errands::Running;
+use self::notes::Notes;
 use crate::images::Images;
 use crate::leader::random;
 use crate::observe::raw::Raw;
@@ -58,6 +60,7 @@ pub struct Act {
     queues: Arc<Queues>,
     pace: Pace,
     running: Running,
+    notes: Notes,
     // Status writes and events under way: nothing waits for them but the end of the leadership.
     beside: TaskTracker,
 }
@@ -80,6 +83,7 @@ impl Act {
             queues,
             pace: Pace::default(),
             running: Running::default(),
+            notes: Notes::default(),
             beside: TaskTracker::new(),
         })
     }

@@ -10,6 +10,7 @@ pub mod inputs;
 pub mod pipeline;
 pub mod pipeline_run;
 pub mod queue;
+pub mod restore;
 pub mod schedule;
 
 use cultivar_crds::{ClonedFrom, Reason};
@@ -162,6 +163,11 @@ pub enum Action {
         /// Uid.
         uid: String,
     },
+    /// Write down in an annotation what came of the object.
+    NoteVerdict {
+        /// The annotation's text.
+        verdict: String,
+    },
     /// Put the finalizer on an Experiment whose artifacts are deleted with it.
     HoldForArtifacts,
     /// Take the finalizer off a deleted Experiment: nothing more is to be done.
@@ -201,6 +207,7 @@ impl Action {
             Self::CreateRun(_) => "CreateRun",
             Self::CreateScheduled(_) => "CreateScheduled",
             Self::DeleteRun { .. } => "DeleteRun",
+            Self::NoteVerdict { .. } => "NoteVerdict",
             Self::HoldForArtifacts => "HoldForArtifacts",
             Self::ReleaseDeleted => "ReleaseDeleted",
             Self::ReleaseExperiment { .. } => "ReleaseExperiment",

@@ -6,7 +6,7 @@ use cultivar_core::decide::experiment::Refusal;
 use cultivar_core::decide::{Action, Plan, Urgency, experiment, pipeline, pipeline_run};
 use cultivar_core::domain::{Errand, JobState, Meta, PodRecord, names, time};
 use cultivar_core::render;
-use cultivar_crds::{ExperimentStatus, PipelineRunStatus};
+use cultivar_crds::{ExperimentStatus, PipelineRunStatus, PipelineStatus, labels};
 use jiff::Timestamp;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -262,6 +262,11 @@ impl Operator {
             | Action::EnterGroup { .. }
             | Action::HoldForArtifacts
             | Action::ReleaseDeleted => Ok(()),
+            Action::NoteVerdict { verdict } => match key.0 {
+                Kind::Pipeline => self.note::<PipelineStatus>(cluster, &key.1, &verdict),
+                Kind::Run => self.note::<PipelineRunStatus>(cluster, &key.1, &verdict),
+                _ => self.note::<ExperimentStatus>(cluster, &key.1, &verdict),
+            },
             Action::StartAttempt { number, template, .. } => self.start_attempt(cluster, key, meta, number, &template),
             Action::StopAttempt { job } | Action::DeleteJob { job } => cluster.delete_job(&job),
             Action::Confirm { number } => {
@@ -301,6 +306,14 @@ impl Operator {
             let mut spec = (*record.spec).clone();
             spec["cancel"] = true.into();
             record.spec = Arc::new(spec);
+        })?;
+        patched.into_iter().for_each(|record| self.index.apply(record));
+        Ok(())
+    }
+
+    fn note<S: Indexed>(&mut self, cluster: &mut Cluster, name: &str, verdict: &str) -> Result<(), Failure> {
+        let patched = cluster.patch::<S>(name, |record| {
+            record.meta.annotations.insert(labels::VERDICT.to_owned(), verdict.to_owned());
         })?;
         patched.into_iter().for_each(|record| self.index.apply(record));
         Ok(())

@@ -76,8 +76,10 @@ pub fn from<T: DeserializeOwned + Default>(value: &Value) -> T {
     }
 }
 
+/// An object of whose life a verdict is noted already.
 pub fn record<S>(name: &str, spec: Value, status: S) -> Record<S> {
     let meta = Meta {
+        annotations: BTreeMap::from([(labels::VERDICT.to_owned(), uid(name))]),
         namespace: NAMESPACE.to_owned(),
         name: name.to_owned(),
         uid: uid(name),
@@ -240,6 +242,7 @@ pub fn in_words(actions: &[Action], about: &Meta) -> Vec<String> {
         Action::Confirm { number } => format!("confirm attempt {number}"),
         Action::Run(Errand::ReadResult(at)) => format!("read the result at {}", at.uri),
         Action::Run(Errand::ReadRecord(at)) => format!("read the record at {}", at.uri),
+        Action::NoteVerdict { .. } => "note the verdict".to_owned(),
         Action::HoldForArtifacts => "hold for artifacts".to_owned(),
         Action::ReleaseDeleted => "release".to_owned(),
         Action::Run(Errand::DeleteArtifacts(left)) => match left.keep.as_slice() {

@@ -15,6 +15,7 @@ mod pursue;
 pub mod queueing;
 pub mod record;
 mod report;
+mod restored;
 pub mod result;
 pub mod reuse;
 mod runner;
@@ -131,8 +132,9 @@ pub fn decide(snapshot: &Snapshot) -> Plan<ExperimentStatus> {
     if plan.status.phase.is_terminal() {
         ended::tend(snapshot, &mut plan);
         publish::publish(snapshot, &mut plan);
-    } else {
+    } else if !restored::come_back(snapshot, &mut plan) {
         live(snapshot, &mut plan);
+        restored::note(snapshot, &mut plan);
     }
     set_conditions(snapshot, &mut plan);
     plan

@@ -36,7 +36,7 @@ use std::time::Duration;
 use super::freeze::{Frozen, Sources};
 use super::images::Lookup;
 use super::pipeline::digest;
-use super::{Event, Plan, Urgency};
+use super::{Event, Plan, Urgency, restore};
 use crate::domain::conditions::{self, Conditions, kind};
 use crate::domain::{ApprovalRecord, Errands, Member, Meta, PipelineRecord, RunRecord, Stores, settings, text, time};
 use crate::validate;
@@ -91,11 +91,41 @@ pub fn decide(snapshot: &Snapshot) -> Plan<PipelineRunStatus> {
     if plan.status.phase.is_terminal() {
         // A stage whose creation was answered too late to be seen before the run ended.
         plan.actions.extend(board::stragglers(snapshot, &[]));
-    } else {
+        note_verdict(snapshot, &mut plan);
+    } else if !come_back(snapshot, &mut plan) {
         live(snapshot, &mut plan);
+        note_verdict(snapshot, &mut plan);
     }
     set_conditions(snapshot, &mut plan);
     plan
+}
+
+/// What a run's verdict can do without, the first first.
+const DISPENSABLE: [&str; 3] = ["pipelineSpec", "stages", "outputs"];
+
+fn note_verdict(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
+    if !plan.status.phase.is_terminal() {
+        return;
+    }
+    let ended = time::read(plan.status.finished_at.as_deref()).unwrap_or(snapshot.now);
+    let essence = |status: &PipelineRunStatus| PipelineRunStatus {
+        observed_generation: None,
+        conditions: Vec::new(),
+        ..status.clone()
+    };
+    let about = (&snapshot.run.meta, &*snapshot.run.spec);
+    restore::note(plan, about, (essence, &DISPENSABLE), (ended, snapshot.now));
+}
+
+// A run that has lost its status is what its verdict says, and starts nothing.
+fn come_back(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) -> bool {
+    let has_a_status = plan.status.pipeline_spec.is_some() || plan.status.started_at.is_some();
+    let noted = || restore::of::<PipelineRunStatus>(&snapshot.run.meta, &snapshot.run.spec);
+    let Some(was) = noted().filter(|was| !has_a_status && was.phase.is_terminal()) else { return false };
+    let message = Some(text::message(restore::words(was.message.clone())));
+    let observed_generation = plan.status.observed_generation;
+    restore::come_back(plan, PipelineRunStatus { observed_generation, message, ..was }, snapshot.now);
+    true
 }
 
 fn live(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
