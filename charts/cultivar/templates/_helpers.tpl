@@ -155,4 +155,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   resourceNames: [cultivar-store]
   verbs: [get, update, patch]
 {{- end }}
+{{- if and .Values.images.resolve .Values.images.pullSecrets }}
+# What a stage's pod pulls its image with, for asking its registry which image a tag means.
+- apiGroups: [""]
+  resources: [secrets]
+  resourceNames: {{ toJson .Values.images.pullSecrets }}
+  verbs: [get]
+{{- end }}
 {{- end -}}

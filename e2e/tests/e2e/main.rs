@@ -13,6 +13,7 @@ mod fan_out;
 mod faults;
 mod gates;
 mod gitops;
+mod images;
 mod kit;
 mod kueue;
 mod load;
@@ -133,6 +134,7 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         faults::another_replica_takes_over,
         gates::an_answer_counts_while_the_operator_is_down,
         gitops::a_bootstrapped_cluster_starts_what_fits,
+        images::a_tag_is_looked_up_when_its_run_begins,
         kueue::a_run_is_handed_to_kueue,
         queues::a_crash_of_the_operator_leaks_nothing,
         queues::a_full_queue_takes_no_newer_ones,

@@ -28,6 +28,7 @@ use tokio_util::task::TaskTracker;
 
 use self::errands::Running;
 use self::notes::Notes;
+use crate::images::Images;
 use crate::leader::random;
 use crate::observe::raw::Raw;
 use crate::observe::{Index, Key, Kind};
@@ -55,6 +56,7 @@ pub struct Act {
     index: Arc<Index>,
     metrics: Metrics,
     stores: Stores,
+    images: Images,
     queues: Arc<Queues>,
     pace: Pace,
     running: Running,
@@ -64,12 +66,20 @@ pub struct Act {
 }
 
 impl Act {
-    pub fn new(calls: Calls, index: Arc<Index>, metrics: Metrics, stores: Stores, queues: Arc<Queues>) -> Arc<Self> {
+    pub fn new(
+        calls: Calls,
+        index: Arc<Index>,
+        metrics: Metrics,
+        stores: Stores,
+        images: Images,
+        queues: Arc<Queues>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             calls,
             index,
             metrics,
             stores,
+            images,
             queues,
             pace: Pace::default(),
             running: Running::default(),

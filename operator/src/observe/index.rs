@@ -82,6 +82,8 @@ pub struct DataPlane {
     pub runner_image: Option<String>,
     /// The operator's own store.
     pub store: Option<StoreAccess>,
+    /// Whether registries are asked what tags stand for.
+    pub resolve_images: bool,
 }
 
 /// What the operator knows.

@@ -5,6 +5,7 @@
 
 pub mod experiment;
 pub mod freeze;
+mod images;
 pub mod inputs;
 pub mod pipeline;
 pub mod pipeline_run;
@@ -195,6 +196,7 @@ impl Action {
             Self::Run(Errand::Publish(_)) => "Publish",
             Self::Run(Errand::FindLocalQueue(_)) => "FindLocalQueue",
             Self::Run(Errand::FindArtifacts(_)) => "FindArtifacts",
+            Self::Run(Errand::ResolveImage(_)) => "ResolveImage",
             Self::ConfirmStage { .. } => "ConfirmStage",
             Self::DeleteExperiment { .. } => "DeleteExperiment",
             Self::CreateStage(_) => "CreateStage",

@@ -252,6 +252,7 @@ pub fn in_words(actions: &[Action], about: &Meta) -> Vec<String> {
         Action::Run(Errand::Publish(entry)) => format!("publish {:?} in {}", entry.data, entry.config_map),
         Action::Run(Errand::FindArtifacts(presence)) => format!("look for {}", presence.uris.join(", ")),
         Action::Run(Errand::FindLocalQueue(name)) => format!("look for LocalQueue {name}"),
+        Action::Run(Errand::ResolveImage(tag)) => format!("ask for the digest of {}", tag.image),
         Action::ConfirmStage { member, .. } => format!("confirm stage {member}"),
         Action::DeleteExperiment { name, .. } => format!("delete experiment {name}"),
         Action::CreateStage(new) => format!("create stage {}", new.member),

@@ -12,7 +12,7 @@ use super::queueing::{self, Leave};
 use super::{Snapshot, end, fail, gang, kueue, leftovers, report, result, reuse, times, wait};
 use crate::decide::queue::Eviction;
 use crate::decide::{Action, Event, Plan, Urgency};
-use crate::domain::{JobState, names, settings, source, text, time};
+use crate::domain::{Image, JobState, names, settings, source, text, time};
 
 /// How long to wait before a Job is offered again that the API server refused for a quota.
 const QUOTA_RETRY: Duration = Duration::from_secs(30);
@@ -327,19 +327,6 @@ fn complete(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
     end(snapshot, plan, Phase::Completed, None, "");
 }
 
-// `docker.io/library/busybox` of `busybox:1.37` and of `docker.io/library/busybox@sha256:…`.
-fn repository(image: &str) -> String {
-    let name = image.split('@').next().unwrap_or_default();
-    let tag = name.rfind(':').filter(|colon| !name[*colon..].contains('/'));
-    let name = &name[..tag.unwrap_or(name.len())];
-    let registry = name.split('/').next().filter(|first| *first != name);
-    match registry {
-        Some(first) if first.contains(['.', ':']) || first == "localhost" => name.to_owned(),
-        Some(_) => format!("docker.io/{name}"),
-        None => format!("docker.io/library/{name}"),
-    }
-}
-
 /// Clones of what ran must run the same bytes: where the runtime reports a repository digest, the template names it from
 /// now on.
 pub fn pin_image(status: &mut ExperimentStatus) {
@@ -353,7 +340,8 @@ pub fn pin_image(status: &mut ExperimentStatus) {
     // An image that a parameter chooses stays a choice for the clone; a side-loaded one has a name that
     // nobody can pull.
     let literal = !image.contains('@') && !image.contains("${");
-    if literal && repository(image) == repository(reference) {
+    let repository = |text: &str| Image::parse(text).ok().map(|image| image.name());
+    if literal && repository(image).is_some_and(|name| Some(name) == repository(reference)) {
         template["image"] = Value::String(reference.to_owned());
     }
 }
