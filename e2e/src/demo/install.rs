@@ -115,6 +115,7 @@ fn release(target: &Target, images: Option<&Images>, step: &Step) -> Result<()> 
         Some(registry) => {
             let name = cluster::REGISTRY.replace('.', "\\.");
             helm.args(["--set-string", &format!("images.mirrors.{name}={registry}")]);
+            helm.args(["--set", &format!("submit.defaults.image={}/demo/digits:1", cluster::REGISTRY)]);
         }
         // Images that were loaded onto nodes lie in no registry.
         None if image == OPERATOR => drop(helm.args(["--set", "images.resolve=false"])),

@@ -32,7 +32,7 @@ pub fn submitted(cluster: &Cluster) -> Result<()> {
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).doing(|| name.to_owned());
     write("train.py", PROGRAM)?;
     write("helper.py", "def model(lr): return f'a model of {lr}'\n")?;
-    write(".cultivar.yaml", "image: cultivar.dev/demo/digits:1\n")?;
+    write(".cultivar.yaml", "env: {FROM: laptop}\n")?;
     cluster.kubectl(&["create", "namespace", NAMESPACE])?;
     let cli = Cli::new(&Cli::compile()?, &cluster.kubeconfig(), NAMESPACE);
     let cli = cli.within(folder.path()).with_tools(&cluster.bin());

@@ -1,9 +1,13 @@
-//! `.cultivar.yaml`: what a folder's submissions have in common, so that `submit -- python train.py` is enough.
+//! `.cultivar.yaml`: what a folder's submissions have in common, so that `submit -- python train.py` is enough; and what the
+//! operator's chart says for everyone.
 
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::Api;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::cluster::Cluster;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -30,6 +34,41 @@ pub struct Defaults {
     pub env: BTreeMap<String, String>,
 }
 
+/// Where the chart has its defaults, in the operator's namespace.
+const OF_THE_CHART: (&str, &str) = ("cultivar-submit", "defaults.yaml");
+
+/// What the chart says. Where it says nothing, or whoever asks may not read it, there is nothing.
+pub async fn of_the_chart(cluster: &Cluster, operator_namespace: &str) -> Result<Defaults> {
+    let (name, key) = OF_THE_CHART;
+    let found = Api::<ConfigMap>::namespaced(cluster.client.clone(), operator_namespace).get_opt(name).await;
+    let Some(text) = found.ok().flatten().and_then(|found| found.data?.remove(key)) else {
+        return Ok(Defaults::default());
+    };
+    serde_yaml::from_str(&text).map_err(|error| {
+        let what = format!("{key} of ConfigMap {operator_namespace}/{name} cannot be read");
+        Error::new(what).why(error).hint("is this program as new as the operator? the chart's submit.defaults makes it")
+    })
+}
+
+impl Defaults {
+    /// With what others say where this says nothing.
+    pub fn or(self, others: Self) -> Self {
+        // What comes later counts.
+        let with =
+            |own: BTreeMap<String, String>, others: BTreeMap<String, String>| others.into_iter().chain(own).collect();
+        Self {
+            namespace: self.namespace.or(others.namespace),
+            image: self.image.or(others.image),
+            gpu: self.gpu.or(others.gpu),
+            queue: self.queue.or(others.queue),
+            requirements: self.requirements.or(others.requirements),
+            inputs: with(self.inputs, others.inputs),
+            outputs: with(self.outputs, others.outputs),
+            env: with(self.env, others.env),
+        }
+    }
+}
+
 /// Reads the nearest file upwards from a folder.
 pub fn find(folder: &Path) -> Result<Defaults> {
     let Some(path) = folder.ancestors().map(|folder| folder.join(NAME)).find(|path| path.is_file()) else {
@@ -48,6 +87,13 @@ pub fn find(folder: &Path) -> Result<Defaults> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_folder_does_not_say_is_said_for_everyone() {
+        let read = |text: &str| serde_yaml::from_str::<Defaults>(text).unwrap();
+        let found = read("{image: own, env: {A: a}}").or(read("{image: all, gpu: 2, env: {A: b, C: c}}"));
+        assert_eq!(found, read("{image: own, gpu: 2, env: {A: a, C: c}}"));
+    }
 
     #[test]
     fn the_nearest_file_upwards_counts_and_a_slip_in_it_is_named() {

@@ -31,7 +31,7 @@ const SOURCE: &str = "/cultivar/source";
 ///
 /// The files that git tracks or does not ignore are packed and run there. Values such as --lr 0.1 become params, which a
 /// clone can change. A .cultivar.yaml here or further up has defaults: namespace, image, gpu, queue, requirements, inputs,
-/// outputs, env.
+/// outputs, env; the operator's chart has some for everyone.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  kubectl cultivar submit --image python:3.13 --gpu 1 --follow -- python train.py --lr 0.1\n  kubectl cultivar submit --input data=prepare-7f3a/dataset --out model=model.pkl -- python train.py --data '${inputs.data.path}'"
@@ -92,6 +92,7 @@ pub async fn submit(mut cluster: Cluster, named: bool, format: Option<Format>, a
     if let Some(namespace) = defaults.namespace.as_ref().filter(|_| !named) {
         cluster.namespace.clone_from(namespace);
     }
+    let defaults = defaults.or(defaults::of_the_chart(&cluster, &asked.operator.operator_namespace).await?);
     let lifted = if asked.no_lift { lift::plain(&asked.command) } else { lift::lift(&asked.command) };
     let mut spec = spec(asked, &defaults, lifted)?;
     let below = if asked.git {
