@@ -35,6 +35,11 @@ pub async fn export(cluster: &Cluster, asked: &Export) -> Result<()> {
         let record = experiment(&cluster.get("Experiment", &asked.name).await?)?;
         ("Experiment", export::experiment(&record).map_err(failed)?)
     };
+    for tag in export::tags(&spec) {
+        eprintln!(
+            "note: {tag} is a tag: what it stands for is looked up where this runs, and may be another image there"
+        );
+    }
     print!("{}", output::yaml(&for_a_repository(kind, &asked.name, spec))?);
     Ok(())
 }

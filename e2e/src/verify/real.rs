@@ -24,10 +24,11 @@ type Check = fn(&Cluster) -> Result<()>;
 pub fn check(name: &str) -> Result<Count> {
     let cluster = Cluster::find(name)?;
     let mut count = Count::default();
-    let checks: [(&str, Check); 5] = [
+    let checks: [(&str, Check); 6] = [
         ("what was done by hand, or has not changed, is not done again", reused),
         ("from runs by hand to a pipeline, and out of the cluster, by the command line", grown),
         ("from a folder of this machine to a recorded run, and found again", laptop::submitted),
+        ("a stage by its tag runs by its digest, and is reused", tagged),
         ("two workers find each other, and the first reports", gang),
         ("a queue admits what fits, one after the other", queue),
     ];
@@ -104,11 +105,35 @@ pub(super) fn says(text: &str, words: &str) -> Result<()> {
     if text.contains(words) { Ok(()) } else { Err(Error::new(format!("{words:?} is not said")).log(text)) }
 }
 
+// Two roots by tag, and then another parameter for the second.
+fn tagged(cluster: &Cluster) -> Result<()> {
+    const IMAGE: &str = "cultivar.dev/demo/digits:1";
+    for (run, n) in [("tagged-1", 1), ("tagged-2", 2)] {
+        cluster.apply(&format!(
+            r#"{{"apiVersion": "cultivar.dev/v1alpha1", "kind": "Pipeline", "metadata": {{"name": "tagged"}}, "spec": {{"stages": [
+            {{"name": "first", "image": "{IMAGE}", "command": ["python3", "-c", "print('first')"]}},
+            {{"name": "second", "image": "{IMAGE}", "params": {{"n": {n}}}, "command": ["python3", "-c", "print('second')"]}}]}}}}"#
+        ))?;
+        let done = ended(cluster, "pipelinerun", run)?;
+        let status = &done["status"];
+        let images = ["/pipelineSpec/stages/0", "/pipelineSpec/stages/1"].map(|stage| {
+            status.pointer(&format!("{stage}/template/image")).and_then(Value::as_str).unwrap_or_default()
+        });
+        let pinned = format!("{IMAGE}@sha256:");
+        let reused = ["/stages/0", "/stages/1"]
+            .map(|stage| status.pointer(&format!("{stage}/reusedFrom")).is_some_and(|from| !from.is_null()));
+        if !images.iter().all(|image| image.starts_with(&pinned)) || reused != [n > 1, false] {
+            return Err(Error::new(format!("{run}: images {images:?}, reused {reused:?}")).log(status.to_string()));
+        }
+    }
+    Ok(())
+}
+
 fn gang(cluster: &Cluster) -> Result<()> {
     let sample =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/samples/gang-experiment.yaml").display().to_string();
     cluster.kubectl(&["apply", "-f", &sample])?;
-    let done = ended(cluster, "sum-of-ranks")?;
+    let done = ended(cluster, "experiment", "sum-of-ranks")?;
     let metrics = &done["status"]["metrics"];
     if metrics["ranks"]["last"] != 1
         || metrics["workers"]["last"] != 2
@@ -134,7 +159,7 @@ fn queue(cluster: &Cluster) -> Result<()> {
             "image": "cultivar.dev/demo/digits:1", "queue": "one-at-a-time", "command": ["python3", "-c", "import time; time.sleep(3)"]}}}}"#
         ))?;
     }
-    let [first, second] = [ended(cluster, "queued-a")?, ended(cluster, "queued-b")?];
+    let [first, second] = [ended(cluster, "experiment", "queued-a")?, ended(cluster, "experiment", "queued-b")?];
     let moment = |object: &Value, of: &str| object["status"]["attempts"][0][of].as_str().unwrap_or_default().to_owned();
     let mut turns = [&first, &second].map(|object| (moment(object, "startedAt"), moment(object, "finishedAt")));
     turns.sort();
@@ -146,11 +171,14 @@ fn queue(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-fn ended(cluster: &Cluster, name: &str) -> Result<Value> {
+fn ended(cluster: &Cluster, kind: &str, name: &str) -> Result<Value> {
     let deadline = Instant::now() + LIMIT;
     loop {
-        let object: Value = serde_json::from_str(&cluster.kubectl(&["get", "experiment", name, "-o", "json"])?)
-            .map_err(|error| Error::new(format!("kubectl's answer: {error}")))?;
+        // What its pipeline is about to make is not there yet.
+        let text = cluster.kubectl(&["get", kind, name, "-o", "json", "--ignore-not-found"])?;
+        let text = if text.trim().is_empty() { "{}" } else { &text };
+        let object: Value =
+            serde_json::from_str(text).map_err(|error| Error::new(format!("kubectl's answer: {error}")))?;
         match object["status"]["phase"].as_str() {
             Some("Completed") => return Ok(object),
             Some("Failed" | "Cancelled") => return Err(Error::new(format!("{name}: {}", object["status"]))),

@@ -33,11 +33,16 @@ impl Tags {
         let url = format!("http://{}", listener.local_addr().doing(|| "no port for a registry")?);
         let tags = self.clone();
         std::thread::spawn(move || {
+            let mut unanswered = Vec::new();
             for mut stream in listener.incoming().flatten() {
                 let mut lines = BufReader::new(&stream).lines().map_while(std::result::Result::ok);
                 let first = lines.next().unwrap_or_default();
                 lines.take_while(|line| !line.is_empty()).for_each(drop);
                 let path = first.split(' ').nth(1).unwrap_or_default();
+                if path.contains("silent") {
+                    unanswered.push(stream);
+                    continue;
+                }
                 let digest = tags.0.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned();
                 let head = match digest {
                     Some(digest) => format!("HTTP/1.1 200 OK\r\nDocker-Content-Digest: {digest}\r\n"),
@@ -111,5 +116,18 @@ pub async fn a_tag_is_looked_up_when_its_run_begins(case: &Case) -> Result<()> {
     case.experiment("by-hand", spec).await?;
     let by_hand = case.ends("by-hand", "Completed").await?;
     ensure!(by_hand["status"]["reusedFrom"]["name"] == prepared["metadata"]["name"], "{}", by_hand["status"]);
+
+    // A registry that says nothing holds a run up for as long as is said, and the next one not at all.
+    let silent =
+        json!({"stages": [stage("a", json!({"image": format!("{NAME}/silent:1"), "podTemplate": played(&[])}))]});
+    case.pipeline("silent", silent).await?;
+    case.wait("PipelineRun", "silent-1", |run| run["status"]["reason"] == "ResolvingImages").await?;
+    let run = case.run_ends("silent-1", "Completed").await?;
+    let words = condition(&run, "ImagesPinned")["message"].as_str().unwrap_or_default();
+    ensure!(words.contains("did not answer within 8s"), "{words}");
+    case.pipeline("after", pipeline(0.1)).await?;
+    let run = case.run_ends("after-1", "Completed").await?;
+    let words = condition(&run, "ImagesPinned")["message"].as_str().unwrap_or_default();
+    ensure!(words.contains("is asked again later"), "{words}");
     Ok(())
 }

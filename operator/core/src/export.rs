@@ -4,10 +4,11 @@
 //! cluster: templates in place of names, inputs by uri and digest. Their keys have the same digests.
 
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 
 use crate::decide::freeze::{self, Effective, Frozen, Sources};
 use crate::decide::pipeline_run::queries;
-use crate::domain::ExperimentRecord;
+use crate::domain::{ExperimentRecord, image};
 use crate::validate;
 
 /// Names of objects that another cluster may not have; none of them changes what is done.
@@ -30,6 +31,15 @@ pub fn experiment(record: &ExperimentRecord) -> Result<Value, String> {
         }
     }
     Ok(spec)
+}
+
+/// The images of an exported spec that are known by a tag alone: what they stand for is looked up where it runs.
+#[must_use]
+pub fn tags(spec: &Value) -> BTreeSet<&str> {
+    let lists = ["stages", "finally"].into_iter().filter_map(|list| spec.get(list)?.as_array());
+    let templates = std::iter::once(spec).chain(lists.flatten());
+    let images = templates.filter_map(|template| template.get("image")?.as_str());
+    images.filter(|image| !image::is_pinned(image) && !image.contains("${")).collect()
 }
 
 /// What exporting a pipeline asks for: see [`pipeline`].

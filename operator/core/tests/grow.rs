@@ -146,6 +146,16 @@ fn ran_by_tag(name: &str, minute: u32, digest: &str) -> Arc<ExperimentRecord> {
 }
 
 #[test]
+fn an_exported_tag_is_named() {
+    let spec = json!({
+        "stages": [{"name": "a", "image": "busybox:1.37"}, {"name": "b", "image": "${pipeline.params.image}"}, {"name": "c", "gate": {}}],
+        "finally": [{"name": "z", "image": "busybox:1.37"}, {"name": "y", "image": "curl@sha256:1"}],
+    });
+    assert_eq!(export::tags(&spec).into_iter().collect::<Vec<_>>(), ["busybox:1.37"]);
+    assert_eq!(export::tags(&json!({"image": "train:1"})).len(), 1);
+}
+
+#[test]
 fn a_tag_is_taken_for_what_it_was_and_that_is_said() {
     let spec = json!({"stages": [{"name": "train", "image": "ghcr.io/acme/train:1"}]});
     let told = outcomes(&spec, &[]);
@@ -195,6 +205,7 @@ fn what_is_exported_does_the_same() {
     for (stage, record) in inline["stages"].as_array().unwrap().iter().zip(&known) {
         assert_eq!(stage["image"], record.status.template.as_ref().unwrap()["image"]);
     }
+    assert!(export::tags(&inline).is_empty(), "{:?}", export::tags(&inline));
     // In a cluster where the same has run it is all reused.
     let told = outcomes(&inline, &known);
     assert!(told.iter().all(|(_, outcome, _)| *outcome == Outcome::Reused), "{told:?}");

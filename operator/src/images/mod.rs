@@ -122,7 +122,7 @@ impl Images {
 
     async fn ask(&self, place: &Place, image: &Image, credential: Option<&Credential>) -> Result<String, String> {
         let guard = self.guard.get_or_init(|| {
-            let guard = Guard::new(self.settings.mirrors.values(), ASKING);
+            let guard = Guard::new(self.settings.mirrors.values(), LIMIT);
             guard.map_err(|error| format!("no registry can be asked: {}", cultivar_data::reason(&error)))
         });
         let guard = guard.as_ref().map_err(Clone::clone)?;

@@ -84,7 +84,7 @@ impl World {
     /// Runs until nothing more happens; with chance, in any order, with events repeated and lost.
     pub fn run(&mut self, mut chance: Option<Chance>) {
         for step in 0.. {
-            assert!(step < 20_000, "this never ends\n{}", self.story());
+            assert!(step < 60_000, "this never ends\n{}", self.story());
             if !self.step(chance.as_mut()) {
                 break;
             }
