@@ -2,6 +2,8 @@
 //!
 //! In: the API types, and the checks in `config/gitops/argocd/health`, one a kind. Out: `config/gitops` as it is committed.
 
+pub mod argocd;
+
 use std::fs;
 use std::path::PathBuf;
 
@@ -41,7 +43,7 @@ pub fn check() -> Result<Vec<(&'static str, bool)>> {
 }
 
 fn generated() -> Result<Vec<(&'static str, String)>> {
-    Ok(vec![(OPENAPI, openapi()?)])
+    Ok(vec![(OPENAPI, openapi()?), (argocd::PATCH, argocd::patch()?)])
 }
 
 // The types are compiled by those who ask: the harness itself does without them.

@@ -1,7 +1,4 @@
-//! What GitOps tools make of our manifests, by their own code: kustomize with our openapi file.
-//!
-//! The first run builds the programs for it, so this stands behind the feature that all such tests need:
-//! `cargo test -p cultivar-e2e --features client --test gitops`.
+//! Kustomize with our openapi file: patches of ours and of Kubernetes' own kinds.
 
 use std::fs;
 
