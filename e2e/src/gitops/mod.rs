@@ -1,8 +1,11 @@
-//! What GitOps tools are given: the keys by which lists merge, for kustomize, and health checks for Argo CD.
+//! What GitOps tools are given: the keys by which lists merge, for kustomize, and health checks for Argo CD; and such a tool
+//! for tests.
 //!
 //! In: the API types, and the checks in `config/gitops/argocd/health`, one a kind. Out: `config/gitops` as it is committed.
 
 pub mod argocd;
+pub mod follower;
+pub mod repository;
 
 use std::fs;
 use std::path::PathBuf;

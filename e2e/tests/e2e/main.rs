@@ -19,6 +19,7 @@ mod load;
 mod pipelines;
 mod queues;
 mod refusals;
+mod repository;
 mod reuse;
 mod revisions;
 mod runs;
@@ -98,6 +99,10 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         gitops::a_pruned_pipeline_keeps_what_it_has_done,
         gitops::a_pipeline_may_take_its_runs_with_it,
         gitops::applying_again_changes_nothing,
+        repository::a_commit_runs_what_depends_on_it,
+        repository::a_removed_file_prunes_its_pipeline,
+        repository::a_wrong_commit_changes_nothing,
+        repository::two_tools_do_not_fight,
         cli::a_pipeline_grows_from_runs_by_hand,
         cli::an_exported_pipeline_does_the_same_elsewhere,
         cli::experiments_are_cloned_listed_and_explained,
