@@ -5,6 +5,7 @@
 //! by side; those that stop the operator or the API server run alone.
 
 mod artifacts;
+mod bootstrap;
 mod cli;
 mod clones;
 mod conformance;
@@ -128,6 +129,7 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         revisions::a_cloned_stage_outlives_its_run,
     ];
     let alone = cases![Alone:
+        bootstrap::a_bootstrapped_cluster_starts_what_fits,
         faults::a_crash_between_stages_repeats_nothing,
         faults::a_job_deleted_while_the_operator_is_down_is_run_again,
         faults::a_drained_pod_after_success_is_no_loss,
@@ -135,7 +137,6 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         faults::the_api_server_goes_away_and_comes_back,
         faults::another_replica_takes_over,
         gates::an_answer_counts_while_the_operator_is_down,
-        gitops::a_bootstrapped_cluster_starts_what_fits,
         kueue::a_run_is_handed_to_kueue,
         queues::a_crash_of_the_operator_leaks_nothing,
         queues::a_full_queue_takes_no_newer_ones,
