@@ -4,8 +4,7 @@
 //! In: a repository, and a cluster. Out: what became of the newest commit, and how many rounds have been made.
 
 use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -93,7 +92,7 @@ impl Drop for Follower {
     }
 }
 
-fn round(checkout: &PathBuf, cluster: &Cluster, follow: &Follow) -> (String, Result<()>) {
+fn round(checkout: &Path, cluster: &Cluster, follow: &Follow) -> (String, Result<()>) {
     let newest = || -> Result<String> {
         git(checkout, &["fetch", "--quiet", "origin", BRANCH])?;
         git(checkout, &["reset", "--quiet", "--hard", "FETCH_HEAD"])?;
@@ -105,7 +104,7 @@ fn round(checkout: &PathBuf, cluster: &Cluster, follow: &Follow) -> (String, Res
         Err(error) => return (String::new(), Err(error)),
     };
     let apply = |more: &[&str]| {
-        let mut kubectl: Command = cluster.kubectl_command();
+        let mut kubectl = cluster.kubectl_command();
         kubectl.args(["apply", "--server-side", "--field-manager", &follow.name, "--recursive", "--filename"]);
         kubectl.arg(checkout.join(&follow.folder)).args(["--namespace", &follow.namespace]).args(more);
         // Sets of applied objects are an alpha feature of kubectl.

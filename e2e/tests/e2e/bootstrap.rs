@@ -82,9 +82,9 @@ fn changes(case: &Case, kind: &'static str) -> impl Stream<Item = (&'static str,
 fn pipeline(index: usize) -> Value {
     // They do not all end at once.
     let duration = format!("{}ms", 600 + index * 37 % 900);
-    let gpus = if index % 4 == 0 { 2 } else { 1 };
+    let gpus = if index.is_multiple_of(4) { 2 } else { 1 };
     let work = || with(root(&[("duration", &duration)]), json!({"resources": {"limits": {GPU: gpus}}}));
-    if index % 2 == 0 {
+    if index.is_multiple_of(2) {
         let after = json!({"after": [{"stage": "a"}]});
         return json!({"queue": "bootstrap", "stages": [stage("a", work()), stage("b", with(work(), after))]});
     }
@@ -122,7 +122,7 @@ pub async fn a_bootstrapped_cluster_starts_what_fits(case: &Case) -> Result<()> 
     let wide = |run: &str| {
         run.strip_prefix('p')
             .and_then(|rest| rest.split('-').next()?.parse::<usize>().ok())
-            .is_some_and(|index| index % 2 == 1)
+            .is_some_and(|index| !index.is_multiple_of(2))
     };
     let too_wide: Vec<_> = seen.most_of.iter().filter(|(run, most)| wide(run) && **most > PARALLEL).collect();
     ensure!(too_wide.is_empty(), "maxParallel is {PARALLEL}: {too_wide:?}");
