@@ -83,22 +83,14 @@ impl Cluster {
         })
     }
 
-    /// Every object of a kind, page by page.
+    /// Every object of a kind in the namespace that is meant.
     pub async fn list(&self, kind: &str, labels: Option<&str>) -> Result<Vec<Value>> {
-        let mut params = ListParams::default().limit(PAGE);
-        if let Some(labels) = labels {
-            params = params.labels(labels);
-        }
-        let mut all = Vec::new();
-        loop {
-            let page = self.api(kind).list(&params).await;
-            let page = page.map_err(|error| Error::of_server(format!("{kind}s cannot be listed"), error))?;
-            all.extend(page.items.into_iter().map(whole));
-            match page.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => params = params.continue_token(&token),
-                None => return Ok(all),
-            }
-        }
+        paged(self.api(kind), kind, labels).await
+    }
+
+    /// The same of all namespaces.
+    pub async fn list_everywhere(&self, kind: &str, labels: Option<&str>) -> Result<Vec<Value>> {
+        paged(Api::all_with(self.client.clone(), &resource(kind)), kind, labels).await
     }
 
     /// Every experiment of the namespace, as the core knows them.
@@ -148,6 +140,24 @@ impl Cluster {
 pub fn for_a_repository(kind: &str, name: &str, spec: Value) -> Value {
     let metadata = json!({"name": name, "annotations": {"kustomize.toolkit.fluxcd.io/substitute": "disabled"}});
     json!({"apiVersion": "cultivar.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec})
+}
+
+// Page by page.
+async fn paged(api: Api<DynamicObject>, kind: &str, labels: Option<&str>) -> Result<Vec<Value>> {
+    let mut params = ListParams::default().limit(PAGE);
+    if let Some(labels) = labels {
+        params = params.labels(labels);
+    }
+    let mut all = Vec::new();
+    loop {
+        let page = api.list(&params).await;
+        let page = page.map_err(|error| Error::of_server(format!("{kind}s cannot be listed"), error))?;
+        all.extend(page.items.into_iter().map(whole));
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params = params.continue_token(&token),
+            None => return Ok(all),
+        }
+    }
 }
 
 fn whole(object: DynamicObject) -> Value {

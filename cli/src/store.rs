@@ -7,9 +7,12 @@ use cultivar_data::{DataError, Store};
 use cultivar_protocol::StoreSpec;
 use k8s_openapi::api::core::v1::{Secret, Service};
 use kube::api::{Api, ListParams};
+use serde_json::json;
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use crate::cluster::Cluster;
+use crate::commands::fresh;
 use crate::error::{Error, Result};
 use crate::forward::{self, Forward};
 
@@ -98,6 +101,29 @@ pub async fn reach(cluster: &Cluster, operator: &Operator) -> Result<Reached> {
     Ok(Reached { spec: StoreSpec { url: spec.url, options, secret_dir: None }, secrets, _way: way })
 }
 
+/// How long the operator may take to make a namespace's credentials.
+const SOON: Duration = Duration::from_secs(30);
+
+/// Sees to it that a namespace where nothing has run yet has credentials of the operator's own store: the operator makes them
+/// for the first experiment that it sees, so one that starts nothing is made for a moment.
+pub async fn prepare(cluster: &Cluster) -> Result<()> {
+    let secrets: Api<Secret> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
+    // Who may not look at it finds that out when it is read.
+    let is_missing = async || matches!(secrets.get_opt(STORE_SECRET).await, Ok(None));
+    if cluster.find("ArtifactStore", DEFAULT_STORE).await?.is_some() || !is_missing().await {
+        return Ok(());
+    }
+    let name = fresh("store-credentials", 52);
+    // What it waits for has a name that nobody can have made.
+    let spec = json!({"from": {"experiment": format!("{name}-are-asked-for")}});
+    cluster.create(&cluster.manifest("Experiment", json!({"name": name}), spec)).await?;
+    let deadline = Instant::now() + SOON;
+    while is_missing().await && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    cluster.delete("Experiment", &name).await
+}
+
 // The operator's own store by its Service.
 async fn own(cluster: &Cluster, namespace: &str) -> Result<StoreSpec> {
     let services: Api<Service> = Api::namespaced(cluster.client.clone(), namespace);
@@ -132,8 +158,7 @@ async fn secrets(cluster: &Cluster, name: &str, options: &mut BTreeMap<String, S
     let found = found.map_err(|error| Error::of_server(what(), error))?.ok_or_else(|| {
         let error = Error::not_found(what()).why("it is not there");
         if name == STORE_SECRET {
-            return error
-                .hint("the operator makes it with the namespace's first experiment: run one without code first");
+            return error.hint("the operator makes it with the namespace's first experiment");
         }
         error.hint("make it, or correct ArtifactStore default")
     })?;

@@ -48,6 +48,8 @@ pub const SCHEDULED_TIME: &str = "cultivar.dev/scheduled-time";
 pub const BACKFILL: &str = "cultivar.dev/backfill";
 /// On a PipelineRun made by a Schedule whose runs may run side by side: Allow.
 pub const CONCURRENCY: &str = "cultivar.dev/concurrency";
+/// On what is done: JSON of what came of it, for a backup that drops `status`.
+pub const VERDICT: &str = "cultivar.dev/verdict";
 /// On a PipelineRun made by its Pipeline: digest of the part of the spec that starts runs.
 pub const PIPELINE_DIGEST: &str = "cultivar.dev/pipeline-digest";
 /// On a PipelineRun made by its Pipeline: the value of `rerun` that it was made for.

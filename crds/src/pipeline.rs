@@ -433,7 +433,7 @@ pub struct PipelineStatus {
     /// Digest of the part of the spec that the latest run was made for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// Generation that the latest run was made for.
+    /// Generation that the latest run was made for; 0 where that was before the Pipeline was restored from a backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_generation: Option<i64>,
     /// Value of `spec.rerun` that the latest run was made for.

@@ -100,7 +100,7 @@ pub struct PipelineRunStatus {
     /// Generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Complete, Failed, Reconciling, Stalled.
+    /// Ready, Complete, Failed, Reconciling, Stalled; ImagesPinned, where registries are asked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

@@ -128,6 +128,8 @@ reasons! {
     ReadingResult => Final,
     /// Waits for an identical experiment that is under way, to take over its result.
     WaitingForIdentical => Final,
+    /// Registries are asked for the digests of images that tags name, before anything begins.
+    ResolvingImages => Final,
     /// The store is asked whether the artifacts of an identical experiment are still there.
     CheckingArtifacts => Final,
     /// The record that the experiment is made from is being read, and the artifacts in it are checked.
@@ -219,9 +221,9 @@ reasons! {
     InputUnpinned => Final,
     /// Every input is known by its digest, version or ETag.
     InputsPinned => Final,
-    /// The image that ran is known by a tag alone, which can be moved: nothing is reused from it.
+    /// An image is known by a tag alone, which can be moved: nothing is reused from it.
     ImageUnpinned => Final,
-    /// The image that ran is known by its digest.
+    /// The image is known by its digest.
     ImagePinned => Final,
     /// The result message was understood.
     ResultAccepted => Final,

@@ -23,8 +23,9 @@ use crate::source::Source;
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.queue) || !has(self.admission)").message("either a Queue admits it or Kueue does: leave out queue or admission").field_path(".admission"))]
 pub struct ExperimentTemplate {
-    /// Container image of a root, or the override of a clone's. Once a run has ended, its frozen
-    /// template holds the digest that the node ran, where the runtime reports one.
+    /// Container image of a root, or the override of a clone's. What a tag stands for is looked up when a pipeline's run begins,
+    /// and stays so for that run (`name:tag@sha256:…`). Else the frozen template of what has ended holds the digest that the node
+    /// ran, where the runtime reports one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub image: Option<String>,

@@ -14,6 +14,8 @@ pub struct Cli {
     binary: PathBuf,
     kubeconfig: PathBuf,
     namespace: String,
+    folder: Option<PathBuf>,
+    tools: Option<PathBuf>,
 }
 
 /// How a command ended.
@@ -45,7 +47,20 @@ impl Cli {
     /// The command line of a binary.
     #[must_use]
     pub fn new(binary: &Path, kubeconfig: &Path, namespace: &str) -> Self {
-        Self { binary: binary.to_owned(), kubeconfig: kubeconfig.to_owned(), namespace: namespace.to_owned() }
+        let [binary, kubeconfig] = [binary, kubeconfig].map(Path::to_owned);
+        Self { binary, kubeconfig, namespace: namespace.to_owned(), folder: None, tools: None }
+    }
+
+    /// Called in a folder.
+    #[must_use]
+    pub fn within(self, folder: &Path) -> Self {
+        Self { folder: Some(folder.to_owned()), ..self }
+    }
+
+    /// With the programs of a folder, such as kubectl, on its path.
+    #[must_use]
+    pub fn with_tools(self, tools: &Path) -> Self {
+        Self { tools: Some(tools.to_owned()), ..self }
     }
 
     /// Runs a command, whatever its end.
@@ -54,7 +69,15 @@ impl Cli {
     /// It does not start.
     pub fn call(&self, words: &[&str]) -> Result<Ended> {
         let mut command = Command::new(&self.binary);
-        command.args(words).args(["--namespace", &self.namespace]).env("KUBECONFIG", &self.kubeconfig);
+        command.args(["--namespace", &self.namespace]).args(words).env("KUBECONFIG", &self.kubeconfig);
+        if let Some(folder) = &self.folder {
+            command.current_dir(folder);
+        }
+        if let Some(tools) = &self.tools {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            let all = std::iter::once(tools.clone()).chain(std::env::split_paths(&path));
+            command.env("PATH", std::env::join_paths(all).doing(|| "no PATH")?);
+        }
         let ended = command.stdin(Stdio::null()).output().doing(|| "kubectl-cultivar does not start")?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Ok(Ended { code: ended.status.code().unwrap_or(-1), out: text(&ended.stdout), err: text(&ended.stderr) })

@@ -30,11 +30,19 @@ pub struct Options {
     pub log_filter: String,
     /// The kubeconfig to use instead of the administrator's.
     pub kubeconfig: Option<PathBuf>,
+    /// Where the registry of this name is asked what tags stand for; nothing: none is asked.
+    pub registry: Option<(String, String)>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { name: "operator".to_owned(), elect: false, log_filter: "info".to_owned(), kubeconfig: None }
+        Self {
+            name: "operator".to_owned(),
+            elect: false,
+            log_filter: "info".to_owned(),
+            kubeconfig: None,
+            registry: None,
+        }
     }
 }
 
@@ -107,6 +115,11 @@ impl Operator {
             .args(["--webhook=off", &format!("--leader-elect={}", options.elect)])
             .args(["--http-bind", &http.to_string(), "--log-filter", &options.log_filter])
             .args(["--identity", &options.name])
+            .args(match &options.registry {
+                Some((name, url)) => vec!["--resolve-images=on".to_owned(), format!("--image-mirror={name}={url}")],
+                // Simulated nodes pull nothing, and their images are nowhere.
+                None => vec!["--resolve-images=off".to_owned()],
+            })
             .env("KUBECONFIG", options.kubeconfig.clone().unwrap_or_else(|| cluster.kubeconfig()))
             .stdin(Stdio::null())
             .stdout(file.try_clone().doing(|| "cannot share the log")?)

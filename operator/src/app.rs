@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::act::{Act, Calls, Stores};
 use crate::control::wakeups::Wakeups;
 use crate::control::{self, Context};
+use crate::images::Images;
 use crate::leader::Elector;
 use crate::observe::{DataPlane, Index, watch};
 use crate::queues::{self, Loop, Queues};
@@ -102,7 +103,8 @@ pub fn start(client: Client, settings: &Settings, metrics: Metrics, tasks: &mut 
         Ok::<_, Infallible>(())
     });
     let stores = Stores::new(settings.store.clone());
-    let act = Act::new(calls(), Arc::clone(&index), metrics.clone(), stores, Arc::clone(&queues));
+    let images = Images::new(settings.images.clone());
+    let act = Act::new(calls(), Arc::clone(&index), metrics.clone(), stores, images, Arc::clone(&queues));
     let context = Arc::new(Context::new(index, queue, act, queues, metrics.clone()));
     let beat = health.heartbeat("control loop", STANDSTILL);
     let (stop, concurrency, leads) = (tasks.stop(), usize::from(settings.concurrency), claim.clone());
@@ -137,7 +139,7 @@ fn data_plane(settings: &Settings) -> DataPlane {
         secret: Some(STORE_SECRET.to_owned()),
         own: true,
     });
-    DataPlane { runner_image: settings.runner_image.clone(), store }
+    DataPlane { runner_image: settings.runner_image.clone(), store, resolve_images: settings.images.resolve }
 }
 
 fn count(index: &Index, metrics: &Metrics) {

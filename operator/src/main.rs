@@ -3,6 +3,7 @@
 mod act;
 mod app;
 mod control;
+mod images;
 mod leader;
 mod observe;
 mod queues;

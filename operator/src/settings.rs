@@ -4,11 +4,14 @@
 //! Goes out: [`Settings`], checked, or a [`SettingsError`] that names the flag, what is wrong with it and what to
 //! write instead. [`Args`] is only the shape of the flags; nothing but this file reads it.
 
+mod images;
+
 use std::net::{IpAddr, SocketAddr};
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
+pub use self::images::ImageSettings;
 use crate::leader::random;
 
 /// The flags as clap sees them: text, not yet judged.
@@ -64,6 +67,9 @@ pub struct Args {
     #[arg(long, env = "CULTIVAR_STORE_SECRET", value_name = "NAME", default_value = "cultivar-store-root")]
     store_secret: String,
 
+    #[command(flatten)]
+    images: images::ImageArgs,
+
     /// Address and port of /livez, /readyz and /metrics.
     #[arg(long, env = "CULTIVAR_HTTP_BIND", value_name = "ADDRESS:PORT", default_value = "0.0.0.0:8080")]
     http_bind: String,
@@ -118,6 +124,8 @@ pub struct Settings {
     pub runner_image: Option<String>,
     /// The operator's own artifact store.
     pub store: Option<StoreSettings>,
+    /// How registries are asked for the digests of images.
+    pub images: ImageSettings,
     /// Where /livez, /readyz and /metrics are served.
     pub http_bind: SocketAddr,
     /// How the leader is elected.
@@ -223,6 +231,7 @@ impl TryFrom<Args> for Settings {
             webhook,
             runner_image: Some(args.runner_image.clone()).filter(|image| !image.is_empty()),
             store: store(&args, namespace.clone())?,
+            images: (&args.images).try_into()?,
             http_bind: address("http-bind", &args.http_bind)?,
             leader: leader(&args, namespace)?,
             log_format: log_format(&args.log_format)?,
@@ -412,10 +421,17 @@ mod tests {
             "--store-url=s3://cultivar",
             "--store-endpoint=http://cultivar-store.cultivar-system.svc:9000",
             "--store-secret=cultivar-store-root",
+            "--resolve-images=off",
+            "--image-mirror=docker.io=https://mirror.example.com/hub",
+            "--image-mirror=cultivar.dev=http://10.0.0.1:5000",
         ])
         .unwrap();
         assert_eq!(settings.runner_image.as_deref(), Some("cultivar:1"));
         assert_eq!(settings.store.unwrap().url, "s3://cultivar");
+        let mirrors: Vec<_> =
+            settings.images.mirrors.iter().map(|(registry, url)| format!("{registry} {url}")).collect();
+        assert_eq!(mirrors, ["cultivar.dev http://10.0.0.1:5000/", "docker.io https://mirror.example.com/hub"]);
+        assert!(!settings.images.resolve);
         assert_eq!(settings.namespaces, ["audio", "vision"]);
         assert_eq!(settings.webhook.unwrap().url_hosts, ["127.0.0.1", "host.docker.internal"]);
         assert!(!settings.leader.elect);
@@ -445,6 +461,13 @@ mod tests {
             ("--log-filter=info,=x=y=", "--log-filter"),
             ("--concurrency=0", "from 1 to 1024"),
             ("--lease-name=", "--lease-name"),
+            ("--resolve-images=true", "neither on nor off"),
+            ("--image-mirror=docker.io", "there is no ="),
+            ("--image-mirror=Docker.io=https://x", "no registry"),
+            ("--image-mirror=docker.io/library=https://x", "no registry"),
+            ("--image-mirror=docker.io=x", "no address"),
+            ("--image-mirror=docker.io=ftp://x", "http:// or https://"),
+            ("--image-mirror=docker.io=https://u:p@x", "at most a path"),
         ] {
             let error = settings(&[flag]).expect_err(flag).to_string();
             assert!(error.contains(part), "{flag}: {error}");

@@ -1,4 +1,4 @@
-//! `cultivar-runner install DIR | run -- COMMAND … | log NAME=VALUE …`
+//! `cultivar-runner install DIR | run -- COMMAND … | sleep SECONDS | log NAME=VALUE …`
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -25,6 +25,11 @@ enum Command {
         #[arg(trailing_var_arg = true, required = true, allow_hyphen_values = true)]
         command: Vec<std::ffi::OsString>,
     },
+    /// Sleeps: for a look into a pod whose image has no program for that
+    Sleep {
+        /// How long
+        seconds: u64,
+    },
     /// Appends values to the run's metrics
     Log {
         /// name=value, as many as you like
@@ -40,6 +45,10 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run { command } => return cultivar_runner::run::main(command),
         Command::Install { dir } => cultivar_runner::install::install(&dir).map_err(|error| error.to_string()),
+        Command::Sleep { seconds } => {
+            std::thread::sleep(std::time::Duration::from_secs(seconds));
+            Ok(())
+        }
         Command::Log { values, step } => cultivar_runner::log::log(&values, step).map_err(|error| error.to_string()),
     };
     match done {

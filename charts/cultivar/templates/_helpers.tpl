@@ -111,8 +111,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   resources: [experiments, pipelineruns]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [cultivar.dev]
-  resources: [pipelines, schedules, artifactstores, approvals]
+  resources: [schedules, artifactstores, approvals]
   verbs: [get, list, watch]
+# Its verdict is noted on it.
+- apiGroups: [cultivar.dev]
+  resources: [pipelines]
+  verbs: [get, list, watch, patch]
 - apiGroups: [cultivar.dev]
   resources: [experiments/status, pipelines/status, pipelineruns/status, schedules/status]
   verbs: [get, update, patch]
@@ -150,5 +154,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   resources: [secrets]
   resourceNames: [cultivar-store]
   verbs: [get, update, patch]
+{{- end }}
+{{- if and .Values.images.resolve .Values.images.pullSecrets }}
+# What a stage's pod pulls its image with, for asking its registry which image a tag means.
+- apiGroups: [""]
+  resources: [secrets]
+  resourceNames: {{ toJson .Values.images.pullSecrets }}
+  verbs: [get]
 {{- end }}
 {{- end -}}

@@ -8,6 +8,8 @@ use crate::args::Format;
 use crate::cluster::{Cluster, experiment, run};
 use crate::error::{Error, Result};
 use crate::output::{self, number, plain};
+use crate::recorded;
+use crate::store::Operator;
 
 /// In what experiments, or two runs, differ.
 #[derive(clap::Args)]
@@ -21,6 +23,8 @@ pub struct Compare {
     /// What is equal too.
     #[arg(long)]
     all: bool,
+    #[command(flatten)]
+    operator: Operator,
 }
 
 pub async fn compare(cluster: &Cluster, format: Option<Format>, asked: &Compare) -> Result<()> {
@@ -35,7 +39,7 @@ pub async fn compare(cluster: &Cluster, format: Option<Format>, asked: &Compare)
     }
     let mut records = Vec::new();
     for id in &asked.ids {
-        records.push(experiment(&cluster.get("Experiment", id).await?)?);
+        records.push(experiment(&recorded::get(cluster, &asked.operator, id).await?.0)?);
     }
     let columns: Vec<BTreeMap<String, String>> = records.iter().map(facts).collect();
     let rows = rows(&columns, asked.all);

@@ -1,6 +1,7 @@
 //! `debug`: the pod of an experiment again, with its program asleep, and a shell in it.
 
 use cultivar_core::validate;
+use cultivar_protocol::RUNNER;
 use futures::TryStreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
@@ -22,7 +23,7 @@ const ASLEEP: u32 = 7200;
 pub struct Debug {
     /// Name of the experiment, also a failed one.
     id: String,
-    /// The shell.
+    /// The shell, or another program of the image, such as python3.
     #[arg(long, default_value = "sh")]
     shell: String,
     /// Leave it there when the shell ends.
@@ -33,7 +34,9 @@ pub struct Debug {
 pub async fn debug(cluster: &Cluster, global: &Global, asked: &Debug) -> Result<ExitCode> {
     let source = experiment(&cluster.get("Experiment", &asked.id).await?)?;
     let template = source.template();
-    let spec = spec(&asked.id, template);
+    // What was recorded ran under the runner, whose pod has what sleeps whatever the image is.
+    let sleep = if source.status.record.is_some() { vec![RUNNER, "sleep"] } else { vec!["sleep"] };
+    let spec = spec(&asked.id, template, &sleep);
     valid("the copy", &validate::experiment(&spec))?;
     let name = fresh(&format!("debug-{}", asked.id), 52);
     cluster.create(&cluster.manifest("Experiment", json!({"name": name}), spec)).await?;
@@ -51,12 +54,13 @@ pub async fn debug(cluster: &Cluster, global: &Global, asked: &Debug) -> Result<
 }
 
 // The copy leaves nothing, so it must not be asked for outputs; and nothing may pass for its result later.
-fn spec(id: &str, template: &Value) -> Value {
+fn spec(id: &str, template: &Value, sleep: &[&str]) -> Value {
     let has = |field: &&str| template.get(*field).is_some();
     let unset: Vec<&str> = ["args", "outputs", "checkpoint", "retries"].into_iter().filter(has).collect();
+    let command: Vec<String> = sleep.iter().map(|word| (*word).to_owned()).chain([ASLEEP.to_string()]).collect();
     let mut spec = json!({
         "from": {"experiment": id, "require": "Ended"},
-        "command": ["sleep", ASLEEP.to_string()],
+        "command": command,
         "cache": {"mode": "Never"},
         "timeouts": {"run": format!("{ASLEEP}s")},
         "ttlAfterFinished": "1h",
@@ -84,7 +88,7 @@ async fn running(cluster: &Cluster, name: &str) -> Result<String> {
                 if experiment(&serde_json::to_value(&object).unwrap_or_default())?.status.phase.is_terminal() {
                     let told = status["message"].as_str().unwrap_or_default();
                     let what = format!("experiment {name} ended before there was a shell");
-                    return Err(Error::new(what).why(told).hint("does its image have sleep and a shell?"));
+                    return Err(Error::new(what).why(told).hint("kubectl cultivar why has more"));
                 }
             },
         }
@@ -118,12 +122,15 @@ mod tests {
 
     #[test]
     fn the_copy_sleeps_and_is_asked_for_nothing() {
-        let spec =
-            spec("train", &json!({"image": "a", "command": ["python"], "args": ["t.py"], "outputs": [{"name": "m"}]}));
+        let spec = spec(
+            "train",
+            &json!({"image": "a", "command": ["python"], "args": ["t.py"], "outputs": [{"name": "m"}]}),
+            &["sleep"],
+        );
         assert_eq!(spec["unset"], json!(["args", "outputs"]));
         assert_eq!((&spec["from"]["require"], &spec["command"]), (&json!("Ended"), &json!(["sleep", "7200"])));
         assert_eq!(validate::experiment(&spec).refusal(), None);
-        assert_eq!(super::spec("train", &json!({"image": "a"})).get("unset"), None);
+        assert_eq!(super::spec("train", &json!({"image": "a"}), &["sleep"]).get("unset"), None);
     }
 
     #[test]

@@ -17,6 +17,9 @@ pub struct List {
     /// Only those with these labels, as for kubectl.
     #[arg(short = 'l', long)]
     selector: Option<String>,
+    /// Those of all namespaces.
+    #[arg(short = 'A', long)]
+    all_namespaces: bool,
     /// Only those in this phase.
     #[arg(long)]
     phase: Option<String>,
@@ -36,7 +39,11 @@ pub struct List {
 
 pub async fn list(cluster: &Cluster, format: Option<Format>, asked: &List) -> Result<()> {
     let wanted = Wanted::of(asked, Timestamp::now())?;
-    let objects = cluster.list("Experiment", asked.selector.as_deref()).await?;
+    let labels = asked.selector.as_deref();
+    let objects = match asked.all_namespaces {
+        true => cluster.list_everywhere("Experiment", labels).await?,
+        false => cluster.list("Experiment", labels).await?,
+    };
     let mut found = Vec::new();
     for object in objects {
         let record = experiment(&object)?;
@@ -51,7 +58,9 @@ pub async fn list(cluster: &Cluster, format: Option<Format>, asked: &List) -> Re
         return Ok(());
     }
     if records.is_empty() {
-        eprintln!("no experiments in namespace {} that this asks for", cluster.namespace);
+        let place =
+            if asked.all_namespaces { "any namespace".to_owned() } else { format!("namespace {}", cluster.namespace) };
+        eprintln!("no experiments in {place} that this asks for");
         return Ok(());
     }
     print!("{}", wanted.table(&records, format == Some(Format::Wide), Timestamp::now()));
@@ -78,6 +87,7 @@ struct Wanted {
     conditions: Vec<Condition>,
     since: Option<Timestamp>,
     sort: Sort,
+    everywhere: bool,
 }
 
 #[derive(Debug, PartialEq)]
@@ -111,6 +121,7 @@ impl Wanted {
             conditions: asked.conditions.iter().map(|text| condition(text)).collect::<Result<_>>()?,
             since: since.transpose()?,
             sort,
+            everywhere: asked.all_namespaces,
         })
     }
 
@@ -122,7 +133,7 @@ impl Wanted {
     }
 
     fn order(&self, one: &ExperimentRecord, other: &ExperimentRecord) -> std::cmp::Ordering {
-        let by_name = || one.meta.name.cmp(&other.meta.name);
+        let by_name = || (&one.meta.name, &one.meta.namespace).cmp(&(&other.meta.name, &other.meta.namespace));
         match &self.sort {
             Sort::Age => other.meta.created.cmp(&one.meta.created).then_with(by_name),
             Sort::Name => by_name(),
@@ -153,12 +164,18 @@ impl Wanted {
         columns.sort();
         columns.dedup();
         let mut head: Vec<&str> = vec!["NAME", "PHASE", "REASON", "AGE"];
+        if self.everywhere {
+            head.insert(0, "NAMESPACE");
+        }
         head.extend(columns.iter().map(String::as_str));
         if wide {
             head.extend(["PIPELINE", "STAGE", "FROM", "PARAMS"]);
         }
-        let rows = records.iter().map(|record| row(record, &columns, wide, now)).collect();
-        output::table(&head, rows)
+        let rows = records.iter().map(|record| {
+            let place = self.everywhere.then(|| record.meta.namespace.clone());
+            place.into_iter().chain(row(record, &columns, wide, now)).collect()
+        });
+        output::table(&head, rows.collect())
     }
 }
 
@@ -256,6 +273,7 @@ mod tests {
     fn wanted(conditions: &[&str], sort: &str) -> Wanted {
         let asked = List {
             selector: None,
+            all_namespaces: false,
             phase: Some("completed".into()),
             conditions: conditions.iter().map(|text| (*text).to_owned()).collect(),
             since: Some("1h".into()),

@@ -2,6 +2,7 @@
 
 use cultivar_core::domain::{ExperimentRecord, RunRecord};
 use cultivar_crds::Phase;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use std::fmt::Write as _;
 
 use crate::cluster::{Cluster, experiment, run};
@@ -39,6 +40,7 @@ fn of_run(record: &RunRecord) -> String {
     let status = &record.status;
     let mut out = format!("run {} is {}", record.meta.name, output::phase(&status.phase.to_string()));
     told(&mut out, status.reason.map(|reason| reason.to_string()), status.message.as_deref());
+    doubts(&mut out, &status.conditions);
     for stage in status.stages.iter().filter(|stage| stage.phase != Phase::Completed) {
         let mut line = format!("  stage {} is {}", stage.name, output::phase(&stage.phase.to_string()));
         told(&mut line, stage.reason.map(|reason| reason.to_string()), stage.message.as_deref());
@@ -82,12 +84,7 @@ fn of_experiment(record: &ExperimentRecord) -> String {
         let preempted = queue.preempted.map(|times| format!(", stopped for others {times} times")).unwrap_or_default();
         let _ = writeln!(out, "  queue {name}{position}{preempted}");
     }
-    for condition in status.conditions.iter().filter(|condition| {
-        let is_bad = matches!(condition.type_.as_str(), "Failed" | "Stalled");
-        !condition.message.is_empty() && !is_bad && condition.status == "False"
-    }) {
-        let _ = writeln!(out, "  {}: {}: {}", condition.type_, condition.reason, condition.message);
-    }
+    doubts(&mut out, &status.conditions);
     for attempt in &status.attempts {
         let Some(reason) = attempt.reason else { continue };
         let code = attempt.exit_code.map(|code| format!(", exit code {code}")).unwrap_or_default();
@@ -99,6 +96,16 @@ fn of_experiment(record: &ExperimentRecord) -> String {
         }
     }
     out
+}
+
+// What does not hold, but for what the phase tells already.
+fn doubts(out: &mut String, conditions: &[Condition]) {
+    let told = ["Failed", "Stalled", "Ready"];
+    for condition in conditions.iter().filter(|condition| {
+        !condition.message.is_empty() && !told.contains(&condition.type_.as_str()) && condition.status == "False"
+    }) {
+        let _ = writeln!(out, "  {}: {}: {}", condition.type_, condition.reason, condition.message);
+    }
 }
 
 #[cfg(test)]

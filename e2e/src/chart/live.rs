@@ -40,7 +40,7 @@ const RIGHTS: [(&str, &str, &str, bool); 48] = [
     ("patch", "experiments.cultivar.dev/status", NAMESPACE, true),
     ("update", "experiments.cultivar.dev/finalizers", NAMESPACE, true),
     ("watch", "pipelines.cultivar.dev", NAMESPACE, true),
-    ("patch", "pipelines.cultivar.dev", NAMESPACE, false),
+    ("patch", "pipelines.cultivar.dev", NAMESPACE, true),
     ("update", "pipelines.cultivar.dev/status", NAMESPACE, true),
     ("delete", "pipelineruns.cultivar.dev", NAMESPACE, true),
     ("create", "jobs.batch", NAMESPACE, true),

@@ -12,7 +12,7 @@ use super::images::{self, Images, VERSION};
 use super::samples::{PIPELINE, ROOTS};
 use super::target::{NAMESPACE, SYSTEM, Target};
 use super::volume;
-use crate::cluster::Cluster;
+use crate::cluster::{self, Cluster};
 use crate::error::{Error, Result};
 use crate::image::{Build, OPERATOR, compile_operator};
 use crate::ui::{Step, Ui};
@@ -111,6 +111,15 @@ fn release(target: &Target, images: Option<&Images>, step: &Step) -> Result<()> 
         // A cluster that is here to be played with: definitions that somebody applied by hand are no obstacle.
         helm.args(["--take-ownership", "--force-conflicts"]);
     }
+    match target.cluster().and_then(Cluster::registry) {
+        Some(registry) => {
+            let name = cluster::REGISTRY.replace('.', "\\.");
+            helm.args(["--set-string", &format!("images.mirrors.{name}={registry}")]);
+        }
+        // Images that were loaded onto nodes lie in no registry.
+        None if image == OPERATOR => drop(helm.args(["--set", "images.resolve=false"])),
+        None => {}
+    }
     step.note("until the operator and the store are ready");
     exec::output(&mut helm, None).map(drop).map_err(|error| {
         Error::new("the operator was not installed").why(error).log(operator_log(target)).hint(format!(
@@ -148,6 +157,8 @@ fn beside(cluster: &Cluster, step: &Step) -> Result<()> {
         program.display().to_string(),
         "--webhook=off".to_owned(),
         "--leader-elect=false".to_owned(),
+        // What simulated nodes play lies in no registry.
+        "--resolve-images=off".to_owned(),
         format!("--http-bind=127.0.0.1:{port}"),
     ];
     cluster.start_beside(BESIDE, Path::new("/usr/bin/env"), &args)?;

@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::Count;
+use super::{Count, laptop};
 
 /// Where the demo plays.
 const DEMO: &str = "cultivar-demo";
@@ -24,9 +24,10 @@ type Check = fn(&Cluster) -> Result<()>;
 pub fn check(name: &str) -> Result<Count> {
     let cluster = Cluster::find(name)?;
     let mut count = Count::default();
-    let checks: [(&str, Check); 4] = [
+    let checks: [(&str, Check); 5] = [
         ("what was done by hand, or has not changed, is not done again", reused),
         ("from runs by hand to a pipeline, and out of the cluster, by the command line", grown),
+        ("from a folder of this machine to a recorded run, and found again", laptop::submitted),
         ("two workers find each other, and the first reports", gang),
         ("a queue admits what fits, one after the other", queue),
     ];
@@ -99,7 +100,7 @@ fn grown(cluster: &Cluster) -> Result<()> {
     says(&inline, "cultivar.dev/demo/digits@sha256:")
 }
 
-fn says(text: &str, words: &str) -> Result<()> {
+pub(super) fn says(text: &str, words: &str) -> Result<()> {
     if text.contains(words) { Ok(()) } else { Err(Error::new(format!("{words:?} is not said")).log(text)) }
 }
 

@@ -5,6 +5,7 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub struct World {
     binary: PathBuf,
     was_up: bool,
     operator: Mutex<Option<Operator>>,
+    // Whether a case has had it started anew so that it asks a registry.
+    asks_registry: AtomicBool,
     company: RwLock<()>,
 }
 
@@ -52,7 +55,14 @@ impl World {
         let binary = ui.step("compile the operator", |_| compile_operator(Build::Debug))?;
         let cluster = Cluster::builder(&name)?.nodes(60).real_node(false).up(&ui)?;
         operator::install_definitions(&cluster)?;
-        let world = Self { cluster, binary, was_up, operator: Mutex::default(), company: RwLock::default() };
+        let world = Self {
+            cluster,
+            binary,
+            was_up,
+            operator: Mutex::default(),
+            asks_registry: AtomicBool::new(false),
+            company: RwLock::default(),
+        };
         world.start_operator()?;
         Ok(Arc::new(world))
     }
@@ -79,6 +89,13 @@ impl World {
         if running.is_none() {
             *running = Some(Operator::start(&self.binary, &self.cluster, &Options::default())?);
         }
+        Ok(())
+    }
+
+    fn restart_operator(&self, options: &Options) -> Result<()> {
+        let mut running = self.running();
+        running.take().map_or(Ok(()), Operator::stop)?;
+        *running = Some(Operator::start(&self.binary, &self.cluster, options)?);
         Ok(())
     }
 
@@ -114,6 +131,9 @@ impl World {
         // experiment wait that names none.
         if alone {
             self.cluster.start_api_server()?;
+            if self.asks_registry.swap(false, Ordering::Relaxed) {
+                self.restart_operator(&Options::default())?;
+            }
             self.start_operator()?;
             runtime.block_on(self.remove_queues())?;
         }
@@ -256,6 +276,13 @@ impl Case {
     /// Starts the operator again.
     pub fn start_operator(&self) -> Result<()> {
         self.world.start_operator()
+    }
+
+    /// Starts the operator anew, so that it asks the registry of this name at that URL, until the case, which is alone, ends.
+    pub fn ask_registry(&self, name: &str, url: &str) -> Result<()> {
+        let registry = Some((name.to_owned(), url.to_owned()));
+        self.world.asks_registry.store(true, Ordering::Relaxed);
+        self.world.restart_operator(&Options { registry, ..Options::default() })
     }
 
     /// A replica of its own, that takes part in the election.

@@ -14,6 +14,7 @@ mod fan_out;
 mod faults;
 mod gates;
 mod gitops;
+mod images;
 mod kit;
 mod kueue;
 mod load;
@@ -21,6 +22,7 @@ mod pipelines;
 mod queues;
 mod refusals;
 mod repository;
+mod restore;
 mod reuse;
 mod revisions;
 mod runs;
@@ -104,6 +106,7 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         repository::a_removed_file_prunes_its_pipeline,
         repository::a_wrong_commit_changes_nothing,
         repository::two_tools_do_not_fight,
+        restore::what_comes_back_without_its_status_is_not_run_again,
         cli::a_pipeline_grows_from_runs_by_hand,
         cli::an_exported_pipeline_does_the_same_elsewhere,
         cli::experiments_are_cloned_listed_and_explained,
@@ -137,6 +140,7 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         faults::the_api_server_goes_away_and_comes_back,
         faults::another_replica_takes_over,
         gates::an_answer_counts_while_the_operator_is_down,
+        images::a_tag_is_looked_up_when_its_run_begins,
         kueue::a_run_is_handed_to_kueue,
         queues::a_crash_of_the_operator_leaks_nothing,
         queues::a_full_queue_takes_no_newer_ones,

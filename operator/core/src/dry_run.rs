@@ -2,7 +2,8 @@
 //!
 //! Comes in: a pipeline, and the experiments of its namespace. Goes out: per stage whether it would be reused, would run
 //! and why, or waits for one that runs. A run of its own goes through [`decide`](crate::decide) in memory; what would
-//! start a Job stays as it is, so that whatever needs its result is known to follow.
+//! start a Job stays as it is, so that whatever needs its result is known to follow. No registry is asked: a tag is taken to
+//! stand for what it stood for when it ran here last, and that is said.
 
 use cultivar_crds::{CacheMode, Phase, PipelineRunStatus, StageStatus, labels};
 use jiff::Timestamp;
@@ -15,7 +16,9 @@ use crate::decide::experiment::{self, reuse};
 use crate::decide::freeze::{Query, Sources};
 use crate::decide::pipeline_run::{self, Child, queries};
 use crate::decide::{Action, NewStage};
-use crate::domain::{ExperimentRecord, Member, Meta, PipelineRecord, Producer, Record, RunRecord, Stores, names};
+use crate::domain::{
+    Errand, Errands, ExperimentRecord, Member, Meta, PipelineRecord, Producer, Record, RunRecord, Stores, errand, names,
+};
 use crate::render;
 use crate::validate;
 
@@ -111,6 +114,8 @@ struct World<'k> {
     children: BTreeMap<Member, Child>,
     // Those that would start a Job now.
     starting: BTreeSet<Member>,
+    // What tags are taken to stand for.
+    errands: Errands,
     now: Timestamp,
 }
 
@@ -134,6 +139,7 @@ impl<'k> World<'k> {
             run: Record { meta, spec: Arc::new(spec), status: Arc::new(PipelineRunStatus::default()) },
             children: BTreeMap::new(),
             starting: BTreeSet::new(),
+            errands: Errands::new(),
             now,
         }
     }
@@ -145,6 +151,8 @@ impl<'k> World<'k> {
             pipeline: Some(Arc::clone(&self.pipeline)),
             sources: self.sources.clone(),
             children: self.children.clone(),
+            errands: self.errands.clone(),
+            resolve_images: true,
             now: self.now,
             ..pipeline_run::Snapshot::default()
         };
@@ -152,14 +160,33 @@ impl<'k> World<'k> {
         let mut changed = *self.run.status != plan.status;
         self.run.status = Arc::new(plan.status);
         for action in plan.actions {
-            if let Action::CreateStage(new) = action {
-                changed = true;
-                let record = stage(&self.run.meta, &new);
-                let settled = self.settled(record, &new.member);
-                self.children.insert(new.member, Child::Experiment(Arc::new(settled)));
+            match action {
+                Action::CreateStage(new) => {
+                    changed = true;
+                    let record = stage(&self.run.meta, &new);
+                    let settled = self.settled(record, &new.member);
+                    self.children.insert(new.member, Child::Experiment(Arc::new(settled)));
+                }
+                Action::Run(Errand::ResolveImage(tag)) => {
+                    changed = true;
+                    let result = self.ran_last(&tag.image).ok_or_else(|| NEVER_RAN.to_owned());
+                    let outcome = errand::Outcome { result, at: self.now, since: self.now, tries: 1 };
+                    self.errands.insert(Errand::ResolveImage(tag), outcome);
+                }
+                _ => {}
             }
         }
         changed
+    }
+
+    // The digest with which the image of this name ran last, and its tag beside it.
+    fn ran_last(&self, image: &str) -> Option<String> {
+        let digest = |record: &Arc<ExperimentRecord>| {
+            let ran =
+                record.status.template.as_ref()?.get("image")?.as_str()?.strip_prefix(image)?.strip_prefix('@')?;
+            Some((record.status.times.as_ref()?.finished.clone()?, ran.to_owned()))
+        };
+        self.known.iter().filter_map(digest).max().map(|(_, digest)| digest)
     }
 
     // An experiment that was just made, as far as it gets by itself.
@@ -209,6 +236,28 @@ impl<'k> World<'k> {
         latest.or_else(source).cloned()
     }
 
+    // Whether a stage is reused hangs on what its tags stand for when the run begins.
+    fn with_its_tags(&self, stage: &str, outcome: Outcome, why: String) -> String {
+        if !matches!(outcome, Outcome::Reused | Outcome::Runs) {
+            return why;
+        }
+        let frozen = self.run.status.pipeline_spec.as_ref();
+        let lists = ["stages", "finally"].into_iter().filter_map(|list| frozen?.get(list)?.as_array());
+        let template = lists.flatten().find(|frozen| frozen["name"] == stage).map(|frozen| &frozen["template"]);
+        let image = template.and_then(|template| template.get("image")?.as_str()).unwrap_or_default();
+        let name = image.split_once('@').map_or(image, |(name, _)| name);
+        let asked = self.errands.iter().find_map(|(errand, outcome)| match errand {
+            Errand::ResolveImage(tag) if tag.image == name => Some(outcome),
+            _ => None,
+        });
+        match asked.map(|outcome| &outcome.result) {
+            None => why,
+            Some(Err(_)) if outcome == Outcome::Runs => format!("{name} is looked up when the run begins; {NEVER_RAN}"),
+            Some(Err(_)) => why,
+            Some(Ok(_)) => format!("{why}; if {name} is still the image that ran last"),
+        }
+    }
+
     fn told(&self) -> Result<Vec<Planned>, String> {
         let status = &self.run.status;
         if status.pipeline_spec.is_none() {
@@ -245,9 +294,13 @@ impl<'k> World<'k> {
             Phase::Pending if stage.experiment.is_none() && stage.gate.is_none() => (Outcome::Follows, message),
             _ => (Outcome::Waits, message),
         };
+        let why = self.with_its_tags(&stage.name, outcome, why);
         Planned { stage: stage.name.clone(), outcome, why, members: many.then_some((reused.len(), total)) }
     }
 }
+
+// What is known of a tag that no experiment here ran with.
+const NEVER_RAN: &str = "nothing here ran with it yet";
 
 // Why an experiment would run.
 fn miss(experiment: &ExperimentRecord) -> String {

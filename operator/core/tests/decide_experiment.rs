@@ -74,6 +74,8 @@ struct Given {
     own_store: Option<String>,
     /// Uris that others refer to.
     referred: Vec<String>,
+    /// Whether registries are asked what tags stand for.
+    resolve: bool,
     /// What the errand that is asked for brought, or why nothing.
     brought: Option<String>,
     failed_errand: Option<String>,
@@ -289,7 +291,7 @@ impl Given {
         experiment.meta.deleted = self.deleting.then(|| at(0));
         experiment.meta.finalizers = self.finalizers.clone();
         experiment.meta.generation = self.generation.unwrap_or(1);
-        experiment.meta.annotations = self.annotations.clone();
+        experiment.meta.annotations.extend(self.annotations.clone());
         if self.stage {
             experiment.meta.owner = Some(owner("PipelineRun", RUN));
             experiment.meta.labels.insert(labels::STAGE.to_owned(), NAME.to_owned());
@@ -317,6 +319,7 @@ impl Given {
             runner_image: self.runner.then(|| "runner:1".to_owned()),
             stores: self.stores(),
             errands: Errands::new(),
+            resolve_images: self.resolve,
             referred: self.referred.iter().cloned().collect(),
             producers: self.producers.iter().map(|(uri, producer)| (uri.clone(), producer.producer())).collect(),
             now: at(self.now),

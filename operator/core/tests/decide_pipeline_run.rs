@@ -8,7 +8,7 @@ mod support;
 use cultivar_core::decide::pipeline::digest;
 use cultivar_core::decide::pipeline_run::{Child, GroupRun, Snapshot, decide, queries};
 use cultivar_core::decide::{Action, NewStage, Urgency};
-use cultivar_core::domain::errand::{Document, Errand, Outcome};
+use cultivar_core::domain::errand::{Document, Errand, ImageTag, Outcome};
 use cultivar_core::domain::{ApprovalRecord, RunRecord, StoreAccess, Stores, names};
 use cultivar_crds::{Answer, ApprovalSpec, ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus, Reason, labels};
 use serde::Deserialize;
@@ -63,6 +63,10 @@ struct Given {
     /// Experiments of the run, by stage: status, and whether they were asked to end.
     stages: BTreeMap<String, StageInShort>,
     confirmed_gone: BTreeSet<String>,
+    /// Whether registries are asked what tags stand for.
+    resolve: bool,
+    /// What they said, by image: a digest, or `! why not`.
+    registry: BTreeMap<String, String>,
     /// What was read from the store, by uri.
     contents: BTreeMap<String, String>,
     refusals: BTreeMap<String, String>,
@@ -242,7 +246,8 @@ impl Given {
             approvals: self.approvals.iter().map(|said| Arc::new(said.record())).collect(),
             group: self.group.iter().map(InGroup::run).collect(),
             stores: Stores { named: None, own: Some(store()) },
-            errands: self.contents.iter().map(|(uri, text)| read(uri, text)).collect(),
+            errands: self.contents.iter().map(|(uri, text)| read(uri, text)).chain(self.registry()).collect(),
+            resolve_images: self.resolve,
             children: BTreeMap::new(),
             confirmed_gone: self.confirmed_gone.iter().map(|gone| member(gone)).collect(),
             refusals: self.refusals.iter().map(|(refused, words)| (member(refused), words.clone())).collect(),
@@ -255,6 +260,15 @@ impl Given {
             self.resumed.clone().map(|status| Arc::new(record("digits-1", json!({"pipeline": "digits"}), status)));
         snapshot.now = at(self.now);
         snapshot
+    }
+
+    fn registry(&self) -> impl Iterator<Item = (Errand, Outcome)> {
+        self.registry.iter().map(|(image, said)| {
+            let result = said.strip_prefix("! ").map_or_else(|| Ok(said.clone()), |why| Err(why.to_owned()));
+            let (image, at) = (image.clone(), at(0));
+            let outcome = Outcome { result, at, since: at, tries: 1 };
+            (Errand::ResolveImage(ImageTag { image, pull_secrets: Vec::new() }), outcome)
+        })
     }
 
     fn run_status(&self, unfrozen: &Snapshot) -> PipelineRunStatus {

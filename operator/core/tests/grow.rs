@@ -134,6 +134,37 @@ fn a_change_runs_its_stage_and_those_after_it_follow() {
     assert!(anew[0].outcome == Outcome::Runs && anew[0].why.contains("anew"), "{anew:?}");
 }
 
+// An experiment that ran by its tag, which stood for this digest.
+fn ran_by_tag(name: &str, minute: u32, digest: &str) -> Arc<ExperimentRecord> {
+    let mut record = ran(name, minute, json!({}), &[], &[]);
+    let status = Arc::make_mut(&mut record.status);
+    let image = format!("ghcr.io/acme/train:1@{digest}");
+    let template = json!({"image": image});
+    status.digest = Some(cultivar_core::reuse::digest_of_template(&template));
+    status.template = Some(template);
+    Arc::new(record)
+}
+
+#[test]
+fn a_tag_is_taken_for_what_it_was_and_that_is_said() {
+    let spec = json!({"stages": [{"name": "train", "image": "ghcr.io/acme/train:1"}]});
+    let told = outcomes(&spec, &[]);
+    let unknown = "ghcr.io/acme/train:1 is looked up when the run begins; nothing here ran with it yet";
+    assert_eq!(told, [("train".to_owned(), Outcome::Runs, unknown.to_owned())]);
+    let known = [
+        ran_by_tag("older", 1, &format!("sha256:{}", "0".repeat(64))),
+        ran_by_tag("newer", 2, &format!("sha256:{}", "1".repeat(64))),
+    ];
+    let told = outcomes(&spec, &known);
+    let same = "from newer; if ghcr.io/acme/train:1 is still the image that ran last";
+    assert_eq!(told, [("train".to_owned(), Outcome::Reused, same.to_owned())]);
+    let mut changed = spec;
+    changed["stages"][0]["params"] = json!({"lr": 1});
+    let told = outcomes(&changed, &known);
+    assert_eq!(told[0].1, Outcome::Runs);
+    assert!(told[0].2.ends_with("; if ghcr.io/acme/train:1 is still the image that ran last"), "{told:?}");
+}
+
 #[test]
 fn faults_and_missing_sources_are_told() {
     let known = digits();

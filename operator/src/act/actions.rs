@@ -71,6 +71,10 @@ impl Act {
             Action::CreateScheduled(new) => self.create_scheduled(key, meta, &new).await,
             Action::CancelExperiment { name } => self.cancel(Kind::Experiment, namespace, &name).await,
             Action::CancelRun { name } => self.cancel(Kind::PipelineRun, namespace, &name).await,
+            Action::NoteVerdict { verdict } => {
+                self.note_verdict(key, meta, verdict);
+                Ok(())
+            }
             Action::HoldForArtifacts => self.set_finalizer(key, meta, true).await,
             Action::ReleaseDeleted => self.set_finalizer(key, meta, false).await,
             Action::ReleaseExperiment { name } => {
@@ -276,13 +280,11 @@ impl Act {
         let doing = || format!("creating {}", kind.as_str());
         let found = self.calls.get(kind, namespace, name).await?;
         let ours = |object: &Raw| {
-            object
-                .metadata
-                .owner_references
-                .as_deref()
-                .unwrap_or_default()
-                .iter()
-                .any(|reference| reference.uid == owner)
+            let owners = object.metadata.owner_references.as_deref().unwrap_or_default();
+            let notes = object.metadata.annotations.as_ref();
+            // A run that stays without its pipeline has no owner.
+            let made_by = notes.and_then(|notes| notes.get(labels::PIPELINE_UID)).filter(|_| owners.is_empty());
+            owners.iter().any(|reference| reference.uid == owner) || made_by.is_some_and(|uid| uid == owner)
         };
         found.filter(ours).ok_or_else(|| ActError::NameTaken { doing: doing(), name: name.to_owned() })
     }

@@ -250,6 +250,11 @@ impl Calls {
         self.limited("reading the store's Secret", self.secrets(namespace).get_opt(name)).await
     }
 
+    /// Reads a Secret that a pod pulls its images with.
+    pub async fn pull_secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, ActError> {
+        self.limited("reading a pull secret", self.secrets(namespace).get_opt(name)).await
+    }
+
     /// Creates one of these Secrets; somebody else's at the same moment is an error that the next pass mends.
     pub async fn create_secret(&self, namespace: &str, secret: &Secret) -> Result<(), ActError> {
         let (api, params) = (self.secrets(namespace), PostParams::default());

@@ -2,7 +2,7 @@
 //! goes into the index, which wakes the object.
 
 use cultivar_core::domain::Errand;
-use cultivar_core::domain::errand::Publication;
+use cultivar_core::domain::errand::{ImageTag, Publication};
 use cultivar_crds::labels;
 use k8s_openapi::api::core::v1::ConfigMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::Act;
 use super::ours::{is_ours, metadata};
+use crate::images::{self, Credentials};
 use crate::observe::Key;
 
 /// Errands that run side by side.
@@ -19,15 +20,22 @@ const SIDE_BY_SIDE: usize = 8;
 /// How long one may take; the artifacts of a record are read from one end to the other.
 const LIMIT: Duration = Duration::from_secs(1800);
 
+fn limit_of(errand: &Errand) -> Duration {
+    match errand {
+        Errand::ResolveImage(_) => images::LIMIT,
+        _ => LIMIT,
+    }
+}
+
 /// The errands under way.
 pub(super) struct Running {
     tasks: Mutex<JoinSet<()>>,
-    room: Arc<Semaphore>,
+    room: Semaphore,
 }
 
 impl Default for Running {
     fn default() -> Self {
-        Self { tasks: Mutex::default(), room: Arc::new(Semaphore::new(SIDE_BY_SIDE)) }
+        Self { tasks: Mutex::default(), room: Semaphore::new(SIDE_BY_SIDE) }
     }
 }
 
@@ -37,15 +45,19 @@ impl Act {
         if !self.index.begin_errand(key, &errand) {
             return;
         }
-        let (act, key, room) = (Arc::clone(self), key.clone(), Arc::clone(&self.running.room));
+        let (act, key) = (Arc::clone(self), key.clone());
         let mut tasks = self.running.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
         tasks.spawn(async move {
-            // Closed never: it lives as long as this task.
-            let Ok(_room) = room.acquire().await else { return };
-            let doing = act.do_errand(&key, &errand);
-            let result = tokio::time::timeout(LIMIT, doing).await;
-            let result = result.unwrap_or_else(|_| Err(format!("it was not done within {LIMIT:?}")));
+            // A run waits for its images, and they for nothing else.
+            let _room = match &errand {
+                Errand::ResolveImage(_) => None,
+                // Closed never: it lives as long as this task.
+                _ => Some(act.running.room.acquire().await),
+            };
+            let limit = limit_of(&errand);
+            let in_time = tokio::time::timeout(limit, act.do_errand(&key, &errand)).await;
+            let result = in_time.unwrap_or_else(|_| Err(format!("it was not done within {limit:?}")));
             act.index.end_errand(&key, errand, result);
         });
     }
@@ -64,6 +76,7 @@ impl Act {
             Errand::ReadRecord(at) => self.stores.record(&self.calls, namespace, at).await,
             Errand::DeleteArtifacts(leftovers) => self.stores.clear(&self.calls, namespace, leftovers).await,
             Errand::FindArtifacts(presence) => self.stores.missing(&self.calls, namespace, presence).await,
+            Errand::ResolveImage(tag) => self.resolve(namespace, tag).await,
             Errand::Publish(entry) => self.publish(namespace, entry).await,
             Errand::FindLocalQueue(name) => match self.calls.has_local_queue(namespace, name).await {
                 Ok(true) => Ok(String::new()),
@@ -71,6 +84,23 @@ impl Act {
                 Err(error) => Err(error.words()),
             },
         }
+    }
+
+    // What the operator may not read it does without: registries show most images to anyone.
+    async fn resolve(&self, namespace: &str, tag: &ImageTag) -> Result<String, String> {
+        let (mut credentials, mut missing) = (Credentials::default(), Vec::new());
+        for name in &tag.pull_secrets {
+            match self.calls.pull_secret(namespace, name).await {
+                Ok(Some(secret)) => credentials.add(&secret),
+                Ok(None) => missing.push(format!("there is no Secret {name}")),
+                Err(error) => missing.push(format!("Secret {name}: {}", error.words())),
+            }
+        }
+        let digest = self.images.digest(namespace, &tag.image, &credentials).await;
+        digest.map_err(|why| match missing.first() {
+            Some(missing) => format!("{why}; {missing}"),
+            None => why,
+        })
     }
 
     // Whoever may write Experiments is not to write just any ConfigMap through the operator: it writes into its own, and

@@ -8,6 +8,7 @@ mod calls;
 mod errands;
 mod error;
 mod kinds;
+mod notes;
 mod ours;
 mod pace;
 mod stores;
@@ -26,6 +27,8 @@ use std::time::{Duration, Instant};
 use tokio_util::task::TaskTracker;
 
 use self::errands::Running;
+use self::notes::Notes;
+use crate::images::Images;
 use crate::leader::random;
 use crate::observe::raw::Raw;
 use crate::observe::{Index, Key, Kind};
@@ -53,23 +56,34 @@ pub struct Act {
     index: Arc<Index>,
     metrics: Metrics,
     stores: Stores,
+    images: Images,
     queues: Arc<Queues>,
     pace: Pace,
     running: Running,
+    notes: Notes,
     // Status writes and events under way: nothing waits for them but the end of the leadership.
     beside: TaskTracker,
 }
 
 impl Act {
-    pub fn new(calls: Calls, index: Arc<Index>, metrics: Metrics, stores: Stores, queues: Arc<Queues>) -> Arc<Self> {
+    pub fn new(
+        calls: Calls,
+        index: Arc<Index>,
+        metrics: Metrics,
+        stores: Stores,
+        images: Images,
+        queues: Arc<Queues>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             calls,
             index,
             metrics,
             stores,
+            images,
             queues,
             pace: Pace::default(),
             running: Running::default(),
+            notes: Notes::default(),
             beside: TaskTracker::new(),
         })
     }

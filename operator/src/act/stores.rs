@@ -15,12 +15,12 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::OnceCell;
 
 use super::ours::{is_ours, metadata};
-use super::{ActError, Calls};
+use super::{Act, ActError, Calls};
 use crate::settings::StoreSettings;
 
 /// No result is larger: the runner keeps to the limits of a status, and lists no packages in it.
@@ -46,18 +46,35 @@ const NOT_ITS_DIGEST: &str = "it is not what its digest says";
 /// The root key's place in its Secret.
 const ROOT_KEY: &str = "root-key";
 
+impl Act {
+    /// Makes a namespace's credentials beside the passes, before anything runs in it: who packs code there needs them first.
+    pub fn greet(self: &Arc<Self>, namespace: &str) {
+        if !self.stores.greets(namespace) {
+            return;
+        }
+        let (act, namespace) = (Arc::clone(self), namespace.to_owned());
+        self.beside.spawn(async move {
+            if let Err(error) = act.stores.ensure(&act.calls, &namespace).await {
+                tracing::debug!(%namespace, %error, "credentials for the artifact store could not be made; the first attempt tries again");
+            }
+        });
+    }
+}
+
 /// Keeps the credentials, and reads with them.
 pub struct Stores {
     settings: Option<StoreSettings>,
     root: OnceCell<Vec<u8>>,
     // Namespaces whose Secret was right a moment ago: somebody may delete it, or the namespace with it.
     made: Mutex<HashMap<String, Instant>>,
+    // Namespaces whose Secret was asked for by what has not begun.
+    greeted: Mutex<HashMap<String, Instant>>,
 }
 
 impl Stores {
     /// For this store; with none, nothing is ever made.
     pub fn new(settings: Option<StoreSettings>) -> Self {
-        Self { settings, root: OnceCell::new(), made: Mutex::default() }
+        Self { settings, root: OnceCell::new(), made: Mutex::default(), greeted: Mutex::default() }
     }
 
     /// Makes the root key, unless there is one.
@@ -66,6 +83,20 @@ impl Stores {
             Some(settings) => self.root(calls, settings).await.map(|_| ()),
             None => Ok(()),
         }
+    }
+
+    /// Whether it is time to see to a namespace's credentials.
+    fn greets(&self, namespace: &str) -> bool {
+        if self.settings.is_none() {
+            return false;
+        }
+        let mut greeted = self.greeted.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = greeted.insert(namespace.to_owned(), Instant::now());
+        let is_due = last.is_none_or(|last| last.elapsed() >= RIGHT_FOR);
+        if let Some(last) = last.filter(|_| !is_due) {
+            greeted.insert(namespace.to_owned(), last);
+        }
+        is_due
     }
 
     /// Makes a namespace's credentials, unless they are there.

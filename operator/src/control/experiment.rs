@@ -20,6 +20,9 @@ pub async fn reconcile(context: &Context, key: &Key) -> Result<Done, ActError> {
     if !plan.actions.iter().any(wants) {
         context.queues.withdraw(key);
     }
+    if view.snapshot.stores.named.is_none() && !plan.status.phase.is_terminal() {
+        context.act.greet(&key.namespace);
+    }
     let planned = plan.wake_at;
     let done = context.act.carry_out(key, &view.stored, plan).await?;
     Ok(Done { wake_at: wake_at(&done, planned, now), ..done })

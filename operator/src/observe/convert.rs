@@ -1,5 +1,6 @@
 //! From API objects to slim records. Whole objects are dropped at once: most of them is bookkeeping.
 
+use cultivar_core::decide::restore;
 use cultivar_core::domain::node::{Node, Outsider, Taint};
 use cultivar_core::domain::quantity::amount;
 use cultivar_core::domain::queue::Word;
@@ -35,6 +36,22 @@ pub fn record<S: DeserializeOwned + Default>(
     };
     let status: Option<S> = object.status.map(|text| serde_json::from_str(text.get())).transpose()?;
     Ok(Record { meta: object.metadata.into(), spec, status: Arc::new(status.unwrap_or_default()) })
+}
+
+/// The same, of a kind that has an end: a verdict as long as a status is not kept beside it.
+///
+/// # Errors
+/// As of [`record`].
+pub fn done<S: DeserializeOwned + Default>(
+    object: Raw,
+    spec: Option<Arc<Value>>,
+) -> Result<Record<S>, serde_json::Error> {
+    let has_status = object.status.is_some();
+    let mut record = record(object, spec)?;
+    if has_status {
+        restore::shorten(&mut record.meta);
+    }
+    Ok(record)
 }
 
 /// The key of an object of a kind of ours.

@@ -82,6 +82,8 @@ pub struct DataPlane {
     pub runner_image: Option<String>,
     /// The operator's own store.
     pub store: Option<StoreAccess>,
+    /// Whether registries are asked what tags stand for.
+    pub resolve_images: bool,
 }
 
 /// What the operator knows.
@@ -150,8 +152,8 @@ impl Index {
             Arrival::New => None,
         };
         match kind {
-            Kind::Experiment => self.apply_experiment(convert::record(object, spec)?),
-            Kind::PipelineRun => self.apply_run(convert::record(object, spec)?),
+            Kind::Experiment => self.apply_experiment(convert::done(object, spec)?),
+            Kind::PipelineRun => self.apply_run(convert::done(object, spec)?),
             Kind::Pipeline => self.apply_pipeline(convert::record(object, spec)?),
             Kind::Schedule => self.apply_schedule(convert::record(object, spec)?),
         }

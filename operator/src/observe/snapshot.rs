@@ -77,6 +77,7 @@ impl Index {
             runner_image: self.data.runner_image.clone(),
             stores: Stores { named: state.store_of(&key.namespace, template), own: self.data.store.clone() },
             errands: state.errands.of(key),
+            resolve_images: self.data.resolve_images,
             producers,
             now,
         };
@@ -121,6 +122,7 @@ impl Index {
             confirmed_gone: confirmed.stages,
             stores: Stores { named: state.store_of(&key.namespace, &Value::Null), own: self.data.store.clone() },
             errands: state.errands.of(key),
+            resolve_images: self.data.resolve_images,
             refusals: confirmed.refused_stages,
             now,
         };

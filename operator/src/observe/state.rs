@@ -179,6 +179,9 @@ impl State {
         }
         let unfrozen = current.status.template.is_none();
         self.set_waiting(key, waits);
+        if !unfrozen {
+            self.errands.retain(key, |errand| !matches!(errand, Errand::ResolveImage(_)));
+        }
         // A source that appears changes what its clones say; one that has ended lets them start.
         if is_source || unfrozen {
             let waiting = self.waiting.get(&key.namespace).into_iter().flatten();
@@ -324,6 +327,7 @@ impl State {
         let now = position(&record);
         if before.as_ref().is_some_and(|before| before.0 != now.0) {
             self.confirmed.remove(&key);
+            self.errands.forget(&key);
         }
         if !self.runs.apply(record) {
             return Vec::new();
@@ -335,6 +339,8 @@ impl State {
         }
         if terminal {
             self.errands.forget(&key);
+        } else if status.pipeline_spec.is_some() {
+            self.errands.retain(&key, |errand| !matches!(errand, Errand::ResolveImage(_)));
         }
         let linked = if terminal { BTreeSet::new() } else { links::of_frozen(status.pipeline_spec.as_ref()) };
         let mut keys = self.links.set(&key, linked);

@@ -34,6 +34,11 @@ pub const VERSION: u32 = 1;
 pub const CHECKPOINT_POINTER: &str = "checkpoint.json";
 /// The environment variable that carries the [`RunSpec`]; the runner removes it before it starts the program.
 pub const SPEC_ENV: &str = "CULTIVAR_RUN_SPEC";
+/// Where the runner lies in a pod.
+pub const RUNNER: &str = "/cultivar/bin/cultivar-runner";
+/// The key of the packages among the facts about a run's environment, which stand in the [`Record`] only: they would fill a
+/// termination message.
+pub const PACKAGES: &str = "packages";
 /// Where a pod of an Indexed Job finds its number.
 pub const WORKER_ENV: &str = "JOB_COMPLETION_INDEX";
 /// How the runner itself ends when it, and not the program, is what failed.

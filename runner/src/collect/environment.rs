@@ -3,6 +3,7 @@
 //! Everything is read after the program has ended, within a time limit, and nothing here fails a run.
 
 use cultivar_data::Mover;
+use cultivar_protocol::PACKAGES;
 use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -15,9 +16,6 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(3);
 /// More packages than this are not listed.
 const MAX_PACKAGES: usize = 3000;
-
-/// The key of the packages, which stand in the record only: they would fill a termination message.
-pub const PACKAGES: &str = "packages";
 
 /// The environment of a run; `python` is a folder of packages beside those of the image.
 pub async fn collect(mover: &Mover, python: Option<PathBuf>) -> BTreeMap<String, Value> {

@@ -6,7 +6,7 @@ use super::python::Installed;
 use super::source::Fetched;
 use super::{Ended, Failure, say};
 use crate::checkpoint::Saving;
-use crate::collect::environment::{self, PACKAGES};
+use crate::collect::environment;
 use crate::collect::outputs::{self, Collected};
 use crate::collect::record::{store_record, store_result};
 use crate::collect::termination::TerminationLog;
@@ -16,7 +16,9 @@ use crate::metrics;
 use crate::mlflow::Endpoint;
 use crate::supervise::{Signals, Tee};
 use cultivar_data::{DataError, Mover, Store};
-use cultivar_protocol::{InputUsed, MAX_TERMINATION_MESSAGE, Reason, RunResult, RunSpec, fit, merge_reported};
+use cultivar_protocol::{
+    InputUsed, MAX_TERMINATION_MESSAGE, PACKAGES, Reason, RunResult, RunSpec, fit, merge_reported,
+};
 use serde_json::Value;
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -129,6 +129,9 @@ async fn packed(cluster: &Cluster, asked: &Submit, tree: &code::Tree) -> Result<
     let mut found = Map::from_iter([("digest".to_owned(), Value::from(digest.clone()))]);
     found.extend(tree.record.clone());
     let key = key(&cluster.namespace, &digest);
+    if !asked.dry_run {
+        store::prepare(cluster).await?;
+    }
     let reached = store::reach(cluster, &asked.operator).await?;
     let store = reached.store()?;
     if !asked.dry_run && !store.exists(&key).await.map_err(store::failed)? {

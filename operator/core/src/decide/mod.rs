@@ -5,10 +5,12 @@
 
 pub mod experiment;
 pub mod freeze;
+mod images;
 pub mod inputs;
 pub mod pipeline;
 pub mod pipeline_run;
 pub mod queue;
+pub mod restore;
 pub mod schedule;
 
 use cultivar_crds::{ClonedFrom, Reason};
@@ -161,6 +163,11 @@ pub enum Action {
         /// Uid.
         uid: String,
     },
+    /// Write down in an annotation what came of the object.
+    NoteVerdict {
+        /// The annotation's text.
+        verdict: String,
+    },
     /// Put the finalizer on an Experiment whose artifacts are deleted with it.
     HoldForArtifacts,
     /// Take the finalizer off a deleted Experiment: nothing more is to be done.
@@ -189,6 +196,7 @@ impl Action {
             Self::Run(Errand::Publish(_)) => "Publish",
             Self::Run(Errand::FindLocalQueue(_)) => "FindLocalQueue",
             Self::Run(Errand::FindArtifacts(_)) => "FindArtifacts",
+            Self::Run(Errand::ResolveImage(_)) => "ResolveImage",
             Self::ConfirmStage { .. } => "ConfirmStage",
             Self::DeleteExperiment { .. } => "DeleteExperiment",
             Self::CreateStage(_) => "CreateStage",
@@ -199,6 +207,7 @@ impl Action {
             Self::CreateRun(_) => "CreateRun",
             Self::CreateScheduled(_) => "CreateScheduled",
             Self::DeleteRun { .. } => "DeleteRun",
+            Self::NoteVerdict { .. } => "NoteVerdict",
             Self::HoldForArtifacts => "HoldForArtifacts",
             Self::ReleaseDeleted => "ReleaseDeleted",
             Self::ReleaseExperiment { .. } => "ReleaseExperiment",

@@ -4,12 +4,12 @@
 
 use cultivar_crds::{DeletionPolicy, Phase, PipelineRunStatus, PipelineStatus, Reason, RunSummary, labels};
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Action, Event, NewRun, Plan, Urgency};
+use super::{Action, Event, NewRun, Plan, Urgency, restore};
 use crate::clone;
 use crate::domain::conditions::{Conditions, kind};
 use crate::domain::{PipelineRecord, RunRecord, names, text, time};
@@ -104,7 +104,9 @@ pub fn decide(snapshot: &Snapshot) -> Plan<PipelineStatus> {
     if pipeline.meta.deleting {
         return plan;
     }
-    plan.status.observed_generation = Some(pipeline.meta.generation);
+    if plan.status.observed_generation.replace(pipeline.meta.generation).is_none() {
+        come_back(pipeline, &mut plan.status);
+    }
     if let Some(faults) = faults(pipeline) {
         refuse(snapshot, &mut plan, &faults);
     } else {
@@ -112,7 +114,45 @@ pub fn decide(snapshot: &Snapshot) -> Plan<PipelineStatus> {
     }
     summarise(snapshot, &mut plan);
     trim_history(snapshot, &mut plan);
+    note_verdict(snapshot, &mut plan);
     plan
+}
+
+/// What a pipeline remembers of its runs, for a backup that drops that.
+#[derive(Serialize, Deserialize, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+struct Remembered {
+    revision: Option<i64>,
+    digest: Option<String>,
+    rerun: Option<String>,
+}
+
+// Generations begin anew, so that the latest run's was before all of them: what differs from it is an edit, and nothing
+// else starts a run.
+fn come_back(pipeline: &PipelineRecord, status: &mut PipelineStatus) {
+    if let Some(Remembered { revision, digest, rerun }) = restore::of(&pipeline.meta, &Value::Null) {
+        (status.revision, status.digest, status.rerun) = (revision, digest, rerun);
+        status.run_generation = Some(0);
+    }
+}
+
+// The latest run has ended by then: a run that has not is restored without a verdict, and runs again.
+fn note_verdict(snapshot: &Snapshot, plan: &mut Plan<PipelineStatus>) {
+    if makes_a_run(plan) {
+        return;
+    }
+    let latest = snapshot.runs.iter().filter(|run| revision(run).is_some()).max_by_key(|run| order(run));
+    let ended = match latest {
+        None => snapshot.pipeline.meta.created,
+        Some(run) => time::read(run.status.finished_at.as_deref()),
+    };
+    let Some(ended) = ended.filter(|_| plan.status.digest.is_some()) else { return };
+    let essence = |status: &PipelineStatus| Remembered {
+        revision: status.revision,
+        digest: status.digest.clone(),
+        rerun: status.rerun.clone(),
+    };
+    restore::note(plan, (&snapshot.pipeline.meta, &Value::Null), (essence, &[]), (ended, snapshot.now));
 }
 
 // A generation that was accepted once is not read again at every pass.
@@ -145,7 +185,7 @@ fn accept(snapshot: &Snapshot, plan: &mut Plan<PipelineStatus>) {
     let digest = digest(&pipeline.spec);
     let on_demand = pipeline.spec.get("runOn").and_then(Value::as_str) == Some("Demand");
     let suspended = pipeline.spec.get("suspend").and_then(Value::as_bool).unwrap_or(false);
-    if !on_demand && !suspended && needs_run(snapshot, &digest) {
+    if !on_demand && !suspended && needs_run(snapshot, &plan.status, &digest) {
         let known = snapshot.runs.iter().filter_map(|run| revision(run));
         let mut revision = known.chain(plan.status.revision).max().unwrap_or(0).saturating_add(1);
         // A run that somebody made by hand may have the next name already.
@@ -153,12 +193,12 @@ fn accept(snapshot: &Snapshot, plan: &mut Plan<PipelineStatus>) {
             revision += 1;
         }
         let name = names::run(&pipeline.meta.name, revision);
+        let rerun = pipeline.spec.get("rerun").and_then(Value::as_str).map(str::to_owned);
+        let refresh = asks_anew(snapshot, &plan.status, rerun.as_deref());
         plan.status.revision = Some(revision);
         plan.status.digest = Some(digest.clone());
         plan.status.run_generation = Some(pipeline.meta.generation);
         plan.status.latest_run = Some(RunSummary { name: name.clone(), phase: Phase::Running, reason: None });
-        let rerun = pipeline.spec.get("rerun").and_then(Value::as_str).map(str::to_owned);
-        let refresh = asks_anew(snapshot, rerun.as_deref());
         plan.status.rerun.clone_from(&rerun);
         let generation = pipeline.meta.generation;
         plan.actions.push(Action::CreateRun(NewRun {
@@ -184,12 +224,12 @@ fn accept(snapshot: &Snapshot, plan: &mut Plan<PipelineStatus>) {
 }
 
 // Whether `rerun` has a value that no run was made for last: then the next one reuses nothing.
-fn asks_anew(snapshot: &Snapshot, rerun: Option<&str>) -> bool {
+fn asks_anew(snapshot: &Snapshot, status: &PipelineStatus, rerun: Option<&str>) -> bool {
     let made = snapshot.runs.iter().filter(|run| revision(run).is_some());
     let latest = made.max_by_key(|run| revision(run));
     let before = match latest {
         Some(run) => run.meta.annotations.get(labels::RERUN),
-        None if snapshot.pipeline.status.revision.is_some() => snapshot.pipeline.status.rerun.as_ref(),
+        None if status.revision.is_some() => status.rerun.as_ref(),
         None => return false,
     };
     rerun.is_some() && rerun != before.map(String::as_str)
@@ -197,8 +237,8 @@ fn asks_anew(snapshot: &Snapshot, rerun: Option<&str>) -> bool {
 
 // A run starts only when what runs differs from the latest run's, and the generation is newer: an
 // upgrade of the operator reruns nothing, nor does a pipeline that comes back beside the runs that it made.
-fn needs_run(snapshot: &Snapshot, digest: &str) -> bool {
-    let (meta, status) = (&snapshot.pipeline.meta, &snapshot.pipeline.status);
+fn needs_run(snapshot: &Snapshot, status: &PipelineStatus, digest: &str) -> bool {
+    let meta = &snapshot.pipeline.meta;
     let remembered = status.digest.clone().map(|digest| {
         let generation = status.run_generation.filter(|generation| *generation <= meta.generation);
         MadeFor { generation, digest }
@@ -216,8 +256,12 @@ fn needs_run(snapshot: &Snapshot, digest: &str) -> bool {
     }
 }
 
+fn makes_a_run(plan: &Plan<PipelineStatus>) -> bool {
+    plan.actions.iter().any(|action| matches!(action, Action::CreateRun(_)))
+}
+
 fn summarise(snapshot: &Snapshot, plan: &mut Plan<PipelineStatus>) {
-    let being_made = plan.actions.iter().any(|action| matches!(action, Action::CreateRun(_)));
+    let being_made = makes_a_run(plan);
     let latest = snapshot.runs.iter().max_by_key(|run| order(run));
     if let Some(run) = latest.filter(|_| !being_made) {
         let phase = if run.status.phase.is_terminal() { run.status.phase } else { Phase::Running };
@@ -228,7 +272,7 @@ fn summarise(snapshot: &Snapshot, plan: &mut Plan<PipelineStatus>) {
         plan.status.revision = plan.status.revision.max(known);
     }
     let invalid = plan.status.reason == Some(Reason::Invalid)
-        && !plan.actions.iter().any(|a| matches!(a, Action::CreateRun(_)))
+        && !being_made
         && plan.status.conditions.iter().any(|c| c.type_ == kind::ACCEPTED && c.status == "False");
     let ended = snapshot.runs.iter().filter(|run| matches!(run.status.phase, Phase::Completed | Phase::Failed));
     let last = ended.max_by_key(|run| (run.status.finished_at.clone(), revision(run)));

@@ -28,6 +28,8 @@ pub mod kind {
     pub const INPUTS_PINNED: &str = "InputsPinned";
     /// The image that ran is known by its digest.
     pub const IMAGE_PINNED: &str = "ImagePinned";
+    /// The images of a run's stages are known by their digests.
+    pub const IMAGES_PINNED: &str = "ImagesPinned";
     /// The places of outputs stand in their ConfigMaps.
     pub const PUBLISHED: &str = "Published";
     /// What goes with a deleted experiment is gone.
@@ -92,4 +94,10 @@ pub fn is_true(list: &[Condition], kind: &str) -> bool {
 #[must_use]
 pub fn is_false(list: &[Condition], kind: &str) -> bool {
     list.iter().any(|condition| condition.type_ == kind && condition.status == "False")
+}
+
+/// A condition.
+#[must_use]
+pub fn of<'l>(list: &'l [Condition], kind: &str) -> Option<&'l Condition> {
+    list.iter().find(|condition| condition.type_ == kind)
 }

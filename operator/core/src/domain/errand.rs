@@ -23,6 +23,17 @@ pub enum Errand {
     FindLocalQueue(String),
     /// Look whether artifacts are still where they lay. Brings the first uri with nothing at it, or nothing.
     FindArtifacts(Presence),
+    /// Ask a registry for the digest of an image. Asked once: what begins waits for it.
+    ResolveImage(ImageTag),
+}
+
+/// An image that a tag names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ImageTag {
+    /// As it is written.
+    pub image: String,
+    /// Names of the Secrets that the pod pulls it with.
+    pub pull_secrets: Vec<String>,
 }
 
 /// Artifacts in a store.

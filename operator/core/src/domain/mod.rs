@@ -5,6 +5,7 @@ pub mod conditions;
 pub mod cron;
 pub mod data;
 pub mod errand;
+pub mod image;
 pub mod member;
 pub mod names;
 pub mod node;
@@ -20,6 +21,7 @@ pub mod time;
 pub use approval::ApprovalRecord;
 pub use data::{Equipment, Producer, StoreAccess, Stores};
 pub use errand::{Errand, Errands};
+pub use image::Image;
 pub use member::Member;
 pub use queue::{Claim, Holding, Placement, QueueConfig};
 pub use records::{

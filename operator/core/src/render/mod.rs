@@ -12,6 +12,7 @@ mod source;
 pub use experiment::stage;
 pub use gang::service;
 pub use job::{amounts, job};
+pub use pod::MAIN;
 pub use requests::of_pod;
 pub use run::{nested, run, scheduled};
 pub use runner::{RUNNER, STORE_SECRET};

@@ -248,7 +248,7 @@ pub fn install(
             told.len()
         )));
     }
-    let mut words = vec![json!(format!("{HOME}/bin/cultivar-runner")), json!("run"), json!("--")];
+    let mut words = vec![json!(cultivar_protocol::RUNNER), json!("run"), json!("--")];
     words.extend(container.get("command").and_then(Value::as_array).cloned().unwrap_or_default());
     container.insert("command".to_owned(), Value::Array(words));
     push(container, "env", json!({"name": protocol::SPEC_ENV, "value": told}));

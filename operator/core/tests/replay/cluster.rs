@@ -79,6 +79,10 @@ pub struct Cluster {
     /// Names of experiments a program of which ended well, gone or not.
     pub succeeded_names: BTreeSet<String>,
     pub queues: BTreeMap<Kind, VecDeque<Event>>,
+    /// What tags stand for, by image.
+    pub tags: BTreeMap<String, String>,
+    /// Whether the operator asks registries for it.
+    pub resolves_images: bool,
     pub now: Timestamp,
     /// Writes of the operator so far.
     pub writes: usize,

@@ -6,7 +6,7 @@ use cultivar_core::decide::experiment::{self, Refusal, reuse};
 use cultivar_core::decide::freeze::{Query, Sources, queries as queries_of};
 use cultivar_core::decide::pipeline;
 use cultivar_core::decide::pipeline_run::{self, Child, GroupRun, queries, take_over};
-use cultivar_core::domain::{ApprovalRecord, JobRecord, JobState, Member, PodRecord, Record, names};
+use cultivar_core::domain::{ApprovalRecord, Errands, JobRecord, JobState, Member, PodRecord, Record, names};
 use cultivar_crds::{ExperimentStatus, PipelineRunStatus, PipelineStatus};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,6 +51,9 @@ pub struct Index {
     pub confirmed_attempts: BTreeMap<Key, u32>,
     pub confirmed_stages: BTreeMap<Key, BTreeSet<Member>>,
     pub refusals: BTreeMap<Key, Refusal>,
+    pub errands: BTreeMap<Key, Errands>,
+    /// Whether registries are asked what tags stand for.
+    pub resolve_images: bool,
     /// Objects to look at.
     pub queue: BTreeSet<Key>,
 }
@@ -358,6 +361,8 @@ impl Index {
             in_use: self.in_use(name),
             confirmed: self.confirmed_attempts.get(&key).copied(),
             refusal: self.refusals.get(&key).cloned(),
+            errands: self.errands.get(&key).cloned().unwrap_or_default(),
+            resolve_images: self.resolve_images,
             now,
             ..experiment::Snapshot::default()
         })
@@ -450,6 +455,8 @@ impl Index {
             resumed: resumed.map(|slot| Arc::clone(slot.current())),
             confirmed_gone: self.confirmed_stages.get(&key).cloned().unwrap_or_default(),
             refusals: BTreeMap::new(),
+            errands: self.errands.get(&key).cloned().unwrap_or_default(),
+            resolve_images: self.resolve_images,
             now,
             ..pipeline_run::Snapshot::default()
         })

@@ -100,3 +100,29 @@ fn lost_repeated_and_reordered_events_change_nothing() {
         }
     }
 }
+
+#[test]
+fn a_run_keeps_what_its_tags_stood_for() {
+    let (outcome, _) = undisturbed(&reuse::tags());
+    let image = |run: &str, stage: usize| outcome["runs"][run]["frozen"]["stages"][stage]["template"]["image"].clone();
+    for (run, digest) in [("digits-1", "sha256:old"), ("digits-2", "sha256:new"), ("digits-3", "sha256:new")] {
+        for stage in [0, 1] {
+            assert_eq!(image(run, stage), format!("registry.example/train:1@{digest}"), "{run}");
+        }
+        assert_eq!(image(run, 2), "mine:1", "{run}: no registry has it");
+    }
+    let experiments = outcome["experiments"].as_object().expect("experiments");
+    let of = |part: &str| {
+        let found = experiments.iter().find(|(name, _)| name.contains(part));
+        found.unwrap_or_else(|| panic!("no {part}")).1
+    };
+    let first = of("digits-1-prepare");
+    assert_eq!(first["attempts"].as_array().map(Vec::len), Some(2), "it was tried again after the tag had moved");
+    assert_eq!(first["template"]["image"], "registry.example/train:1@sha256:old");
+    assert!(of("digits-2-prepare")["reusedFrom"].is_null(), "another image is another run");
+    for reused in ["digits-3-prepare", "by-hand"] {
+        let from = of(reused)["reusedFrom"].as_str().unwrap_or_default();
+        assert!(from.starts_with("digits-2-prepare"), "{reused}: {from:?}");
+    }
+    assert!(of("digits-3-here")["reusedFrom"].is_null(), "what a tag alone names is not reused");
+}

@@ -4,12 +4,12 @@
 
 use cultivar_core::decide::experiment::Refusal;
 use cultivar_core::decide::{Action, Plan, Urgency, experiment, pipeline, pipeline_run};
-use cultivar_core::domain::{JobState, Meta, PodRecord, names, time};
+use cultivar_core::domain::{Errand, JobState, Meta, PodRecord, names, time};
 use cultivar_core::render;
-use cultivar_crds::{ExperimentStatus, PipelineRunStatus};
+use cultivar_crds::{ExperimentStatus, PipelineRunStatus, PipelineStatus, labels};
 use jiff::Timestamp;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,12 +23,15 @@ pub struct Operator {
     pub timers: BTreeMap<Key, Timestamp>,
     /// Status writes that go on beside the passes.
     pub in_flight: BTreeMap<Key, InFlight>,
+    /// Questions to registries that are under way.
+    pub asked: BTreeSet<(Key, Errand)>,
 }
 
 impl Operator {
     /// A new operator lists everything before it does anything.
     pub fn start(cluster: &mut Cluster) -> Self {
         let mut operator = Self::default();
+        operator.index.resolve_images = cluster.resolves_images;
         for kind in Kind::ALL {
             operator.relist(cluster, kind);
         }
@@ -246,6 +249,10 @@ impl Operator {
 
     fn perform(&mut self, cluster: &mut Cluster, key: &Key, meta: &Meta, action: Action) -> Result<(), Failure> {
         match action {
+            Action::Run(errand @ Errand::ResolveImage(_)) => {
+                self.asked.insert((key.clone(), errand));
+                Ok(())
+            }
             // No scenario has a store, a queue or a schedule.
             Action::Ask(_)
             | Action::CreateScheduled(_)
@@ -255,6 +262,11 @@ impl Operator {
             | Action::EnterGroup { .. }
             | Action::HoldForArtifacts
             | Action::ReleaseDeleted => Ok(()),
+            Action::NoteVerdict { verdict } => match key.0 {
+                Kind::Pipeline => self.note::<PipelineStatus>(cluster, &key.1, &verdict),
+                Kind::Run => self.note::<PipelineRunStatus>(cluster, &key.1, &verdict),
+                _ => self.note::<ExperimentStatus>(cluster, &key.1, &verdict),
+            },
             Action::StartAttempt { number, template, .. } => self.start_attempt(cluster, key, meta, number, &template),
             Action::StopAttempt { job } | Action::DeleteJob { job } => cluster.delete_job(&job),
             Action::Confirm { number } => {
@@ -294,6 +306,14 @@ impl Operator {
             let mut spec = (*record.spec).clone();
             spec["cancel"] = true.into();
             record.spec = Arc::new(spec);
+        })?;
+        patched.into_iter().for_each(|record| self.index.apply(record));
+        Ok(())
+    }
+
+    fn note<S: Indexed>(&mut self, cluster: &mut Cluster, name: &str, verdict: &str) -> Result<(), Failure> {
+        let patched = cluster.patch::<S>(name, |record| {
+            record.meta.annotations.insert(labels::VERDICT.to_owned(), verdict.to_owned());
         })?;
         patched.into_iter().for_each(|record| self.index.apply(record));
         Ok(())

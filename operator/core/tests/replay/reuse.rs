@@ -49,3 +49,36 @@ pub fn joined() -> Scenario {
         script: script(&[("first", &[slow]), ("second", &[good])]),
     }
 }
+
+// The tag is moved while the first run's stage is about to be tried again: what is tried again is what the run began with.
+// The next run finds all changed, the one after it nothing. Of one image no registry knows anything.
+pub fn tags() -> Scenario {
+    let spec = |lr: i32| {
+        pipeline(&json!({
+            "params": {"lr": lr},
+            "stages": [
+                {"name": "prepare", "image": "registry.example/train:1", "retries": {"limit": 1}},
+                {"name": "train", "image": "registry.example/train:1", "params": {"lr": "${pipeline.params.lr}"}, "after": [{"stage": "prepare"}]},
+                {"name": "here", "image": "mine:1"},
+            ],
+            "finally": [{"name": "tell", "image": "registry.example/tell"}],
+        }))
+    };
+    let by_hand = json!({"kind": "Experiment", "metadata": {"name": "by-hand"},
+        "spec": {"image": "registry.example/train:1", "cache": {"mode": "Use"}}});
+    let slow = Play { seconds: 120, ..ends(1) };
+    let good = Play { seconds: 5, ..Play::default() };
+    Scenario {
+        name: "tags that are moved",
+        deeds: vec![
+            (0, Deed::MoveTag("registry.example/train:1", "sha256:old")),
+            (0, Deed::MoveTag("registry.example/tell", "sha256:tell")),
+            (1, spec(1)),
+            (60, Deed::MoveTag("registry.example/train:1", "sha256:new")),
+            (400, spec(2)),
+            (600, spec(3)),
+            (800, Deed::Apply(by_hand)),
+        ],
+        script: script(&[("digits-1-prepare*", &[slow, good.clone()]), ("by-hand", &[good])]),
+    }
+}

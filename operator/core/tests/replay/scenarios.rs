@@ -256,6 +256,7 @@ pub fn all() -> Vec<Scenario> {
         overdue(),
         super::reuse::revisions(),
         super::reuse::joined(),
+        super::reuse::tags(),
         super::gates::answered(),
         super::gates::unanswered(None),
         super::gates::unanswered(Some(50)),

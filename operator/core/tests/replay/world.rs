@@ -14,7 +14,8 @@ use std::time::Duration;
 use super::cluster::{Cluster, Failure, Kind};
 use super::kubelet::Play;
 use super::operator::Operator;
-use cultivar_core::domain::{ContainerState, time};
+use cultivar_core::domain::errand::Outcome;
+use cultivar_core::domain::{ContainerState, Errand, time};
 
 /// Something that the user does.
 #[derive(Clone, Debug)]
@@ -26,6 +27,8 @@ pub enum Deed {
     DeletePod(&'static str),
     DeleteJob(&'static str),
     DeleteApproval(&'static str),
+    /// From now on a tag means another image.
+    MoveTag(&'static str, &'static str),
 }
 
 /// What happens around the operator.
@@ -70,6 +73,8 @@ impl World {
         let mut cluster = Cluster::default();
         cluster.now = beginning();
         cluster.script = scenario.script.clone();
+        // Where nobody says what tags stand for nobody is asked.
+        cluster.resolves_images = scenario.deeds.iter().any(|(_, deed)| matches!(deed, Deed::MoveTag(..)));
         let moment = |seconds: &u64| time::after(beginning(), Duration::from_secs(*seconds));
         let deeds = scenario.deeds.iter().rev().map(|(seconds, deed)| (moment(seconds), deed.clone())).collect();
         let operator = Operator::start(&mut cluster);
@@ -104,6 +109,7 @@ impl World {
                 self.deliver(Kind::ALL.iter().copied())
                     || self.pass(0)
                     || self.land(0)
+                    || self.answer(0)
                     || self.move_(0)
                     || self.advance()
             }
@@ -144,12 +150,13 @@ impl World {
             7..=9 => self.touch(which),
             10..=34 => drop(self.deliver([kind].into_iter())),
             35..=59 => drop(self.pass(which)),
-            60..=67 => drop(self.land(which)),
+            60..=67 => drop(self.land(which) || self.answer(which)),
             68..=84 => drop(self.move_(which)),
             _ => {
                 let idle = self.cluster.queues.values().all(|queue| queue.is_empty())
                     && self.operator.index.queue.is_empty()
-                    && self.operator.in_flight.is_empty();
+                    && self.operator.in_flight.is_empty()
+                    && self.operator.asked.is_empty();
                 return !(idle && self.cluster.moves().is_empty()) || self.advance();
             }
         }
@@ -198,6 +205,26 @@ impl World {
         if self.operator.land(&mut self.cluster, &key) == Err(Failure::Crash) {
             self.crash();
         }
+        true
+    }
+
+    // A registry answers, or says that it has no such image.
+    fn answer(&mut self, which: usize) -> bool {
+        let asked = &self.operator.asked;
+        let Some(question) = asked.iter().nth(which % asked.len().max(1)).cloned() else { return false };
+        self.operator.asked.remove(&question);
+        let (key, errand) = question;
+        let Errand::ResolveImage(tag) = &errand else { return true };
+        let digest = self.cluster.tags.get(&tag.image).cloned();
+        self.cluster.note(format!("the registry says of {}: {digest:?}", tag.image));
+        let outcome = Outcome {
+            result: digest.ok_or_else(|| "it has no such image".to_owned()),
+            at: self.cluster.now,
+            since: self.cluster.now,
+            tries: 1,
+        };
+        self.operator.index.errands.entry(key.clone()).or_default().insert(errand, outcome);
+        self.operator.index.queue.insert(key);
         true
     }
 
@@ -256,6 +283,9 @@ impl World {
                 cluster.experiments.remove(&name);
                 cluster.tell(super::cluster::Event::Experiment(name, None));
             }
+            Deed::MoveTag(image, digest) => {
+                cluster.tags.insert(image.to_owned(), digest.to_owned());
+            }
             Deed::DeleteApproval(name) => {
                 if let Some(said) = cluster.approvals.remove(name) {
                     cluster.tell(super::cluster::Event::Approval(said, true));
@@ -285,7 +315,7 @@ impl World {
     pub fn rests(&mut self) {
         let before = self.cluster.writes;
         self.crash();
-        while self.pass(0) || self.land(0) {}
+        while self.pass(0) || self.land(0) || self.answer(0) {}
         assert_eq!(self.cluster.writes, before, "writes although nothing happened\n{}", self.story());
         let (index, now) = (&self.operator.index, self.cluster.now);
         for name in index.experiments.keys() {

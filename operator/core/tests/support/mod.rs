@@ -78,8 +78,10 @@ pub fn from<T: DeserializeOwned + Default>(value: &Value) -> T {
     }
 }
 
+/// An object of whose life a verdict is noted already.
 pub fn record<S>(name: &str, spec: Value, status: S) -> Record<S> {
     let meta = Meta {
+        annotations: BTreeMap::from([(labels::VERDICT.to_owned(), uid(name))]),
         namespace: NAMESPACE.to_owned(),
         name: name.to_owned(),
         uid: uid(name),
@@ -242,6 +244,7 @@ pub fn in_words(actions: &[Action], about: &Meta) -> Vec<String> {
         Action::Confirm { number } => format!("confirm attempt {number}"),
         Action::Run(Errand::ReadResult(at)) => format!("read the result at {}", at.uri),
         Action::Run(Errand::ReadRecord(at)) => format!("read the record at {}", at.uri),
+        Action::NoteVerdict { .. } => "note the verdict".to_owned(),
         Action::HoldForArtifacts => "hold for artifacts".to_owned(),
         Action::ReleaseDeleted => "release".to_owned(),
         Action::Run(Errand::DeleteArtifacts(left)) => match left.keep.as_slice() {
@@ -251,6 +254,7 @@ pub fn in_words(actions: &[Action], about: &Meta) -> Vec<String> {
         Action::Run(Errand::Publish(entry)) => format!("publish {:?} in {}", entry.data, entry.config_map),
         Action::Run(Errand::FindArtifacts(presence)) => format!("look for {}", presence.uris.join(", ")),
         Action::Run(Errand::FindLocalQueue(name)) => format!("look for LocalQueue {name}"),
+        Action::Run(Errand::ResolveImage(tag)) => format!("ask for the digest of {}", tag.image),
         Action::ConfirmStage { member, .. } => format!("confirm stage {member}"),
         Action::DeleteExperiment { name, .. } => format!("delete experiment {name}"),
         Action::CreateStage(new) => format!("create stage {}", new.member),

@@ -8,14 +8,26 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// Free content of a status, which nobody judges an object by.
-const LEFT_OUT: [&str; 4] = ["template", "pipelineSpec", "usage", "namespaces"];
+/// What of a status an object is judged by; the rest would change these files with everything that it tells.
+const KEPT: [&str; 11] = [
+    "phase",
+    "reason",
+    "message",
+    "observedGeneration",
+    "conditions",
+    "latestRun",
+    "progress",
+    "reusedFrom",
+    "suspended",
+    "waiting",
+    "admitted",
+];
 
 /// An object as the API server has it after a pass.
 pub fn object<S>(kind: &str, record: &Record<S>, status: &impl Serialize) -> Value {
     let mut status = serde_json::to_value(status).expect("a status is JSON");
     let fields = status.as_object_mut().expect("an object");
-    fields.retain(|field, _| !LEFT_OUT.contains(&field.as_str()));
+    fields.retain(|field, _| KEPT.contains(&field.as_str()));
     let mut metadata = json!({"name": record.meta.name, "generation": record.meta.generation});
     if !record.meta.namespace.is_empty() {
         metadata["namespace"] = json!(record.meta.namespace);

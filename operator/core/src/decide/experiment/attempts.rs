@@ -12,7 +12,7 @@ use super::queueing::{self, Leave};
 use super::{Snapshot, end, fail, gang, kueue, leftovers, report, result, reuse, times, wait};
 use crate::decide::queue::Eviction;
 use crate::decide::{Action, Event, Plan, Urgency};
-use crate::domain::{JobState, names, settings, source, text, time};
+use crate::domain::{Image, JobState, names, settings, source, text, time};
 
 /// How long to wait before a Job is offered again that the API server refused for a quota.
 const QUOTA_RETRY: Duration = Duration::from_secs(30);
@@ -311,7 +311,7 @@ fn finish(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, mut over: End)
         times(plan).running.get_or_insert_with(|| time::stamp(started));
     }
     plan.urge(Urgency::Now);
-    pin_source(plan, &reported);
+    pin_source(&mut plan.status, &reported);
     if is_result {
         report::keep(snapshot, plan, reported);
     }
@@ -322,46 +322,34 @@ fn finish(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, mut over: End)
 }
 
 fn complete(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
-    pin_image(plan);
+    pin_image(&mut plan.status);
     reuse::known_now(snapshot, plan);
     end(snapshot, plan, Phase::Completed, None, "");
 }
 
-// `docker.io/library/busybox` of `busybox:1.37` and of `docker.io/library/busybox@sha256:…`.
-fn repository(image: &str) -> String {
-    let name = image.split('@').next().unwrap_or_default();
-    let tag = name.rfind(':').filter(|colon| !name[*colon..].contains('/'));
-    let name = &name[..tag.unwrap_or(name.len())];
-    let registry = name.split('/').next().filter(|first| *first != name);
-    match registry {
-        Some(first) if first.contains(['.', ':']) || first == "localhost" => name.to_owned(),
-        Some(_) => format!("docker.io/{name}"),
-        None => format!("docker.io/library/{name}"),
-    }
-}
-
-// Clones of what ran must run the same bytes: where the runtime reports a repository digest, the
-// template names it from now on.
-fn pin_image(plan: &mut Plan<ExperimentStatus>) {
-    let Some(image_id) = &plan.status.image_id else { return };
+/// Clones of what ran must run the same bytes: where the runtime reports a repository digest, the template names it from
+/// now on.
+pub fn pin_image(status: &mut ExperimentStatus) {
+    let Some(image_id) = &status.image_id else { return };
     let reference = image_id.split_once("://").map_or(image_id.as_str(), |(_, rest)| rest);
     let pinned = reference
         .split_once('@')
         .is_some_and(|(repository, digest)| !repository.is_empty() && digest.starts_with("sha256:"));
-    let Some(template) = plan.status.template.as_mut().filter(|_| pinned) else { return };
+    let Some(template) = status.template.as_mut().filter(|_| pinned) else { return };
     let image = template.get("image").and_then(Value::as_str).unwrap_or_default();
     // An image that a parameter chooses stays a choice for the clone; a side-loaded one has a name that
     // nobody can pull.
     let literal = !image.contains('@') && !image.contains("${");
-    if literal && repository(image) == repository(reference) {
+    let repository = |text: &str| Image::parse(text).ok().map(|image| image.name());
+    if literal && repository(image).is_some_and(|name| Some(name) == repository(reference)) {
         template["image"] = Value::String(reference.to_owned());
     }
 }
 
 /// A branch moves on: the next attempt, and every clone, must get what this one got.
-pub fn pin_source(plan: &mut Plan<ExperimentStatus>, reported: &result::RunResult) {
+pub fn pin_source(status: &mut ExperimentStatus, reported: &result::RunResult) {
     let commit = reported.commit.as_ref().filter(|_| reported.by_runner);
-    if let (Some(commit), Some(template)) = (commit, plan.status.template.as_mut()) {
+    if let (Some(commit), Some(template)) = (commit, status.template.as_mut()) {
         source::pin(template, commit);
     }
 }
@@ -391,7 +379,8 @@ fn retry_or_fail(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, reason:
     let number = plan.status.attempt.unwrap_or(1);
     if !again {
         let message = if budget.is_empty() { message.to_owned() } else { format!("{message}; {budget}") };
-        pin_image(plan);
+        pin_image(&mut plan.status);
+        reuse::digest_now(snapshot, plan);
         return fail(snapshot, plan, reason, message);
     }
     plan.status.phase = Phase::Starting;

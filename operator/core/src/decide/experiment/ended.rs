@@ -1,4 +1,4 @@
-//! After the end: Jobs are deleted an hour after they are recorded, the object when its time is over.
+//! After the end: the verdict is noted, Jobs are deleted an hour after they are recorded, the object when its time is over.
 //!
 //! Nothing of the record changes here: terminal phases, templates, artifacts and metrics are final.
 
@@ -6,7 +6,7 @@ use cultivar_crds::ExperimentStatus;
 use serde_json::Value;
 use std::time::Duration;
 
-use super::Snapshot;
+use super::{Snapshot, restored};
 use crate::decide::{Action, Plan};
 use crate::domain::{JobState, time};
 
@@ -36,7 +36,8 @@ pub fn tend(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
             plan.wake(over);
         } else if snapshot.in_use.is_none() {
             let meta = &snapshot.experiment.meta;
-            plan.actions.push(Action::DeleteExperiment { name: meta.name.clone(), uid: meta.uid.clone() });
+            return plan.actions.push(Action::DeleteExperiment { name: meta.name.clone(), uid: meta.uid.clone() });
         }
     }
+    restored::note(snapshot, plan);
 }

@@ -15,12 +15,13 @@ mod pursue;
 pub mod queueing;
 pub mod record;
 mod report;
+mod restored;
 pub mod result;
 pub mod reuse;
 mod runner;
 
 use cultivar_crds::experiment::RecordSource;
-use cultivar_crds::{ClonedFrom, ExperimentSpec, ExperimentStatus, Phase, PhaseTimes, Reason, labels};
+use cultivar_crds::{CacheMode, ClonedFrom, ExperimentSpec, ExperimentStatus, Phase, PhaseTimes, Reason, labels};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
@@ -28,6 +29,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::freeze::{self, Effective, Frozen, Sources};
+use super::images::Lookup;
 use super::{Action, Event, Plan, Urgency};
 use crate::domain::conditions::{self, Conditions, kind};
 use crate::domain::{
@@ -67,6 +69,8 @@ pub struct Snapshot {
     pub stores: Stores,
     /// How its errands went so far.
     pub errands: Errands,
+    /// Whether registries are asked what tags stand for.
+    pub resolve_images: bool,
     /// By uri: who made the inputs.
     pub producers: BTreeMap<String, Producer>,
     /// The time.
@@ -128,8 +132,9 @@ pub fn decide(snapshot: &Snapshot) -> Plan<ExperimentStatus> {
     if plan.status.phase.is_terminal() {
         ended::tend(snapshot, &mut plan);
         publish::publish(snapshot, &mut plan);
-    } else {
+    } else if !restored::come_back(snapshot, &mut plan) {
         live(snapshot, &mut plan);
+        restored::note(snapshot, &mut plan);
     }
     set_conditions(snapshot, &mut plan);
     plan
@@ -206,7 +211,12 @@ fn freeze(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) -> bool {
         return false;
     }
     match freeze::freeze(&record.spec, &snapshot.sources, None) {
-        Frozen::Ready(Effective { template, cloned_from }) => {
+        Frozen::Ready(Effective { mut template, cloned_from }) => {
+            // Who looks for a result must know what is to run. Of others the node's runtime says it in the end.
+            let looks = reuse::mode(record, &template) == CacheMode::Use;
+            if looks && snapshot.resolve_images && !pin_images(snapshot, plan, &mut template) {
+                return false;
+            }
             frozen(snapshot, plan, template, cloned_from);
             plan.urge(Urgency::First);
             // Where that status turns out to be stored already, the next step follows at once.
@@ -225,6 +235,23 @@ fn freeze(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) -> bool {
         }
     }
     false
+}
+
+// False: its images are being asked for.
+fn pin_images(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, template: &mut Value) -> bool {
+    let mut lookup = Lookup::new(&snapshot.errands, snapshot.now);
+    lookup.pin(template, "");
+    if let Some((questions, words)) = lookup.asks() {
+        plan.actions.extend(questions);
+        wait(plan, Reason::ResolvingImages, words);
+        return false;
+    }
+    if let Some(loose) = lookup.loose() {
+        let meta = &snapshot.experiment.meta;
+        let mut set = Conditions::new(&mut plan.status.conditions, meta.generation, snapshot.now);
+        set.set(kind::IMAGE_PINNED, false, Reason::ImageUnpinned, loose);
+    }
+    true
 }
 
 // An object that was invalid for a while begins to wait when it was mended.

@@ -4,18 +4,17 @@
 
 use cultivar_crds::experiment::{RecordAt, RecordSource};
 use cultivar_crds::{ExperimentStatus, Output, Phase, Reason};
-use cultivar_protocol::Record;
+use cultivar_protocol::{PACKAGES, Record};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::time::Duration;
 
 use super::pursue::{Progress, pursue, so_far};
-use super::{Snapshot, attempts, end, fail, report, result, times, wait};
+use super::{Snapshot, attempts, end, fail, report, result, reuse, times, wait};
 use crate::decide::Plan;
 use crate::domain::Errand;
 use crate::domain::errand::{Document, Patience};
 use crate::domain::text;
-use crate::reuse::digest_of_template;
 
 /// How long a store may be away, or a record be missing in it.
 const PATIENCE: Patience = Patience { pause: Duration::from_secs(30), limit: Duration::from_secs(1800) };
@@ -76,16 +75,17 @@ fn read(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, source: &RecordS
     let declared: Vec<Output> =
         record.template.get("outputs").and_then(|outputs| Vec::deserialize(outputs).ok()).unwrap_or_default();
     let mut reported = result::parse(&found.record["result"].to_string(), &declared);
+    reported.environment.remove(PACKAGES);
     if !found.unchecked.is_empty() {
         let names = text::some_of(&found.unchecked, 8);
         reported
             .problems
             .push(format!("artifacts that were not checked, without a digest or in another store: {names}"));
     }
-    plan.status.digest = Some(digest_of_template(&record.template));
     plan.status.template = Some(record.template);
-    attempts::pin_source(plan, &reported);
+    attempts::pin_source(&mut plan.status, &reported);
     report::keep(snapshot, plan, reported);
+    reuse::digest_now(snapshot, plan);
     plan.status.record = Some(RecordAt { uri: source.uri.clone(), digest: source.digest.clone() });
     let words = format!("adopted from the record of {}/{}", record.experiment.namespace, record.experiment.name);
     end(snapshot, plan, Phase::Completed, None, words);

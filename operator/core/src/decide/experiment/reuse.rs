@@ -116,15 +116,21 @@ pub fn takes_over(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, templa
     false
 }
 
-/// After a good end: the digest of what ran, now that the image, the commit and the inputs are known; and whether the image
-/// is.
-pub fn known_now(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
+/// At the end: the digest of what ran, now that the image, the commit and the inputs are known.
+pub fn digest_now(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
     let status = &mut plan.status;
     let Some(template) = &status.template else { return };
     let read = |uri: &str| status.inputs.iter().find(|input| input.uri == uri)?.digest.clone();
     let made = |uri: &str| snapshot.producers.get(uri)?.digest.clone();
     let key = key(template, |uri| made(uri).or_else(|| read(uri)));
     status.digest = Some(of_place(&snapshot.experiment.meta, key).digest());
+}
+
+/// After a good end: that digest, and whether the image is known by its own.
+pub fn known_now(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
+    digest_now(snapshot, plan);
+    let status = &mut plan.status;
+    let Some(template) = &status.template else { return };
     let image = template.get("image").and_then(Value::as_str).unwrap_or_default();
     let pinned = image.contains("@sha256:");
     let (reason, message) = if pinned {

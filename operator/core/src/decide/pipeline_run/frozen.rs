@@ -224,7 +224,11 @@ pub fn freeze(pipeline: &PipelineRecord, run: &Value, sources: &Sources) -> Froz
         run_timeout: spec.pointer("/timeouts/run").and_then(Value::as_str).map(str::to_owned),
         max_parallel: spec.get("maxParallel").and_then(|most| u32::deserialize(most).ok()),
     };
-    let frozen = serde_json::to_value(&frozen).unwrap_or(Value::Null);
+    within_size(serde_json::to_value(&frozen).unwrap_or(Value::Null))
+}
+
+/// A frozen pipeline that fits into a status.
+pub fn within_size(frozen: Value) -> Frozen<Value> {
     let size = clone::canonical_json(&frozen).len();
     if size > MAX_FROZEN_PIPELINE {
         return Frozen::Refused {

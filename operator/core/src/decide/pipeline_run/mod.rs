@@ -34,9 +34,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::freeze::{Frozen, Sources};
+use super::images::Lookup;
 use super::pipeline::digest;
-use super::{Event, Plan, Urgency};
-use crate::domain::conditions::{Conditions, kind};
+use super::{Event, Plan, Urgency, restore};
+use crate::domain::conditions::{self, Conditions, kind};
 use crate::domain::{ApprovalRecord, Errands, Member, Meta, PipelineRecord, RunRecord, Stores, settings, text, time};
 use crate::validate;
 use board::Board;
@@ -68,6 +69,8 @@ pub struct Snapshot {
     pub stores: Stores,
     /// How what was read for the run went so far.
     pub errands: Errands,
+    /// Whether registries are asked what tags stand for.
+    pub resolve_images: bool,
     /// Why the API server would not take one.
     pub refusals: BTreeMap<Member, String>,
     /// The time.
@@ -88,11 +91,41 @@ pub fn decide(snapshot: &Snapshot) -> Plan<PipelineRunStatus> {
     if plan.status.phase.is_terminal() {
         // A stage whose creation was answered too late to be seen before the run ended.
         plan.actions.extend(board::stragglers(snapshot, &[]));
-    } else {
+        note_verdict(snapshot, &mut plan);
+    } else if !come_back(snapshot, &mut plan) {
         live(snapshot, &mut plan);
+        note_verdict(snapshot, &mut plan);
     }
     set_conditions(snapshot, &mut plan);
     plan
+}
+
+/// What a run's verdict can do without, the first first.
+const DISPENSABLE: [&str; 3] = ["pipelineSpec", "stages", "outputs"];
+
+fn note_verdict(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
+    if !plan.status.phase.is_terminal() {
+        return;
+    }
+    let ended = time::read(plan.status.finished_at.as_deref()).unwrap_or(snapshot.now);
+    let essence = |status: &PipelineRunStatus| PipelineRunStatus {
+        observed_generation: None,
+        conditions: Vec::new(),
+        ..status.clone()
+    };
+    let about = (&snapshot.run.meta, &*snapshot.run.spec);
+    restore::note(plan, about, (essence, &DISPENSABLE), (ended, snapshot.now));
+}
+
+// A run that has lost its status is what its verdict says, and starts nothing.
+fn come_back(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) -> bool {
+    let has_a_status = plan.status.pipeline_spec.is_some() || plan.status.started_at.is_some();
+    let noted = || restore::of::<PipelineRunStatus>(&snapshot.run.meta, &snapshot.run.spec);
+    let Some(was) = noted().filter(|was| !has_a_status && was.phase.is_terminal()) else { return false };
+    let message = Some(text::message(restore::words(was.message.clone())));
+    let observed_generation = plan.status.observed_generation;
+    restore::come_back(plan, PipelineRunStatus { observed_generation, message, ..was }, snapshot.now);
+    true
 }
 
 fn live(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
@@ -199,6 +232,8 @@ fn freeze(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
             Frozen::Ready(old) => {
                 plan.status.pipeline_digest = old.pipeline_digest;
                 plan.status.pipeline_generation = old.pipeline_generation;
+                // Its images are those of the run that it goes on from.
+                plan.status.conditions.extend(conditions::of(&old.conditions, kind::IMAGES_PINNED).cloned());
                 frozen_as(snapshot, plan, old.pipeline_spec);
             }
             Frozen::Waiting { reason, message } => wait(snapshot, plan, reason, message),
@@ -240,13 +275,45 @@ fn freeze(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
     }
     match frozen::freeze(pipeline, &snapshot.run.spec, &snapshot.sources) {
         Frozen::Ready(frozen) => {
-            plan.status.pipeline_digest = Some(now_digest);
-            plan.status.pipeline_generation = Some(pipeline.meta.generation);
-            frozen_as(snapshot, plan, Some(frozen));
+            let pinned = if snapshot.resolve_images { pinned(snapshot, plan, frozen) } else { Some(frozen) };
+            if let Some(frozen) = pinned {
+                plan.status.pipeline_digest = Some(now_digest);
+                plan.status.pipeline_generation = Some(pipeline.meta.generation);
+                frozen_as(snapshot, plan, Some(frozen));
+            }
         }
         Frozen::Waiting { reason, message } => wait(snapshot, plan, reason, message),
         Frozen::Refused { reason, message } => fail(snapshot, plan, reason, message),
     }
+}
+
+// The frozen pipeline with the digests of its images; nothing: they are being asked for, or it is refused.
+fn pinned(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>, mut frozen: Value) -> Option<Value> {
+    let mut lookup = Lookup::new(&snapshot.errands, snapshot.now);
+    for list in ["stages", "finally"] {
+        for stage in frozen.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            let of = format!("stage {}", stage["name"].as_str().unwrap_or_default());
+            if let Some(template) = stage.get_mut("template") {
+                lookup.pin(template, &of);
+            }
+        }
+    }
+    if let Some((questions, words)) = lookup.asks() {
+        plan.actions.extend(questions);
+        plan.status.phase = Phase::Pending;
+        plan.status.reason = Some(Reason::ResolvingImages);
+        plan.status.message = Some(text::message(words));
+        return None;
+    }
+    match frozen::within_size(frozen) {
+        Frozen::Ready(frozen) => {
+            lookup.tell(&mut plan.status.conditions, snapshot.run.meta.generation);
+            return Some(frozen);
+        }
+        Frozen::Waiting { reason, message } => wait(snapshot, plan, reason, message),
+        Frozen::Refused { reason, message } => fail(snapshot, plan, reason, message),
+    }
+    None
 }
 
 fn frozen_as(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>, frozen: Option<Value>) {

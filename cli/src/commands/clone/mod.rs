@@ -1,6 +1,9 @@
 //! `clone`: a copy of an experiment, with changes, checked before it is sent.
 
+mod edit;
+
 use cultivar_core::clone::merge_template;
+use cultivar_core::decide::freeze::overrides;
 use cultivar_core::validate;
 use cultivar_crds::Phase;
 use serde_json::{Value, json};
@@ -17,7 +20,7 @@ use crate::store::Operator;
 /// A copy of an experiment, with changes.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  kubectl cultivar clone train-7f3a --param lr=0.2 --follow\n  kubectl cultivar clone train-7f3a --set resources.limits.memory=32Gi --unset params.scheduler --dry-run"
+    after_help = "Examples:\n  kubectl cultivar clone train-7f3a --param lr=0.2 --follow\n  kubectl cultivar clone train-7f3a --set resources.limits.memory=32Gi --unset params.scheduler --dry-run\n  kubectl cultivar clone train-7f3a --edit"
 )]
 pub struct Clone {
     /// Name of the experiment that is copied, also a failed one.
@@ -37,6 +40,9 @@ pub struct Clone {
     /// A path that the copy does not take over, such as params.scheduler or env.FOO.
     #[arg(long)]
     unset: Vec<String>,
+    /// Open the copy's template in an editor: KUBE_EDITOR, VISUAL or EDITOR.
+    #[arg(long)]
+    edit: bool,
     /// Print the manifest, and make nothing.
     #[arg(long)]
     dry_run: bool,
@@ -50,12 +56,17 @@ pub struct Clone {
 pub async fn clone(cluster: &Cluster, format: Option<Format>, asked: &Clone) -> Result<ExitCode> {
     let (source, gone) = recorded::get(cluster, &asked.operator, &asked.id).await?;
     let source = experiment(&source)?;
-    let spec = spec(asked, source.status.phase)?;
-    valid("the copy", &validate::experiment(&spec))?;
-    if let Some(template) = &source.status.template {
-        let merged = merge_template(template, &asked.unset, &cultivar_core::decide::freeze::overrides(&spec));
-        merged.map_err(|error| Error::refused(format!("{} cannot be copied like this", asked.id)).why(error))?;
+    let mut spec = spec(asked, source.status.phase)?;
+    let merged = source.status.template.as_ref().map(|template| {
+        let merged = merge_template(template, &asked.unset, &overrides(&spec));
+        merged.map_err(|error| Error::refused(format!("{} cannot be copied like this", asked.id)).why(error))
+    });
+    let merged = merged.transpose()?;
+    if asked.edit && !edited(asked, &mut spec, source.status.template.as_ref().zip(merged.as_ref()))? {
+        eprintln!("nothing is made");
+        return Ok(ExitCode::SUCCESS);
     }
+    valid("the copy", &validate::experiment(&spec))?;
     let name = asked.name.clone().unwrap_or_else(|| fresh(&asked.id, 52));
     let manifest = cluster.manifest("Experiment", json!({"name": name}), spec);
     if asked.dry_run {
@@ -69,6 +80,22 @@ pub async fn clone(cluster: &Cluster, format: Option<Format>, asked: &Clone) -> 
     }
     let told = format!("experiment {name} is made, a clone of {}", asked.id);
     make(cluster, format, &manifest, &told, asked.follow).await
+}
+
+// What was edited takes the place of all overrides. False: it was given up.
+fn edited(asked: &Clone, spec: &mut Value, templates: Option<(&Value, &Value)>) -> Result<bool> {
+    let Some((source, merged)) = templates else {
+        let what = format!("{} has no template yet", asked.id);
+        return Err(Error::refused(what).hint("it has one once it has begun"));
+    };
+    let Some(written) = edit::edit(&asked.id, merged)? else { return Ok(false) };
+    let edit::Changes { overrides, unset } = edit::changes(source, &written)?;
+    *spec = json!({"from": spec["from"]});
+    if !unset.is_empty() {
+        spec["unset"] = json!(unset);
+    }
+    spec.as_object_mut().into_iter().for_each(|spec| spec.extend(overrides.clone()));
+    Ok(true)
 }
 
 // A template is an experiment of the cluster: one whose object is gone becomes one again, by its record.
@@ -150,6 +177,7 @@ mod tests {
             image: Some("x:2".into()),
             set: vec!["resources.limits[nvidia.com/gpu]=2".into(), "args=[a, 1]".into()],
             unset: vec!["params.old".into()],
+            edit: false,
             dry_run: true,
             follow: false,
             operator: Operator::default(),

@@ -1,0 +1,115 @@
+//! Images that tags name: a run keeps what they stood for when it began.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cultivar_e2e::error::{Context as _, Result};
+use serde_json::{Value, json};
+
+use crate::ensure;
+use crate::kit::{Case, condition, played, stage};
+
+/// The registry in the names of the images.
+const NAME: &str = "registry.test";
+
+/// What tags stand for, by path.
+#[derive(Clone, Default)]
+struct Tags(Arc<Mutex<BTreeMap<String, String>>>);
+
+impl Tags {
+    /// From now on a tag means the image of this digest.
+    fn set(&self, repository: &str, tag: &str, byte: &str) -> String {
+        let digest = format!("sha256:{}", byte.repeat(32));
+        let path = format!("/v2/{repository}/manifests/{tag}");
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(path, digest.clone());
+        digest
+    }
+
+    /// Answers as a registry does to whoever asks for a digest, until the case's process ends.
+    fn serve(&self) -> Result<String> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).doing(|| "no port for a registry")?;
+        let url = format!("http://{}", listener.local_addr().doing(|| "no port for a registry")?);
+        let tags = self.clone();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let mut lines = BufReader::new(&stream).lines().map_while(std::result::Result::ok);
+                let first = lines.next().unwrap_or_default();
+                lines.take_while(|line| !line.is_empty()).for_each(drop);
+                let path = first.split(' ').nth(1).unwrap_or_default();
+                let digest = tags.0.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned();
+                let head = match digest {
+                    Some(digest) => format!("HTTP/1.1 200 OK\r\nDocker-Content-Digest: {digest}\r\n"),
+                    None => "HTTP/1.1 404 Not Found\r\n".to_owned(),
+                };
+                // Who has gone away needs no answer.
+                let _ = stream.write_all(format!("{head}Content-Length: 0\r\nConnection: close\r\n\r\n").as_bytes());
+            }
+        });
+        Ok(url)
+    }
+}
+
+fn pipeline(lr: f64) -> Value {
+    let image = |name: &str| format!("{NAME}/{name}:1");
+    json!({
+        "params": {"lr": lr},
+        "stages": [
+            stage("prepare", json!({"image": image("acme/train"), "podTemplate": played(&[])})),
+            stage("train", json!({"image": image("acme/train"), "podTemplate": played(&[]), "params": {"lr": "${pipeline.params.lr}"}})),
+            stage("local", json!({"image": image("acme/gone"), "podTemplate": played(&[])})),
+        ],
+    })
+}
+
+fn image_of(run: &Value, stage: usize) -> &Value {
+    &run["status"]["pipelineSpec"]["stages"][stage]["template"]["image"]
+}
+
+/// Inline roots by tag: pinned in the run, reused while the tag stays, run again when it is moved; what no registry knows runs
+/// by its tag, and the run says so.
+pub async fn a_tag_is_looked_up_when_its_run_begins(case: &Case) -> Result<()> {
+    let tags = Tags::default();
+    let old = tags.set("acme/train", "1", "0a");
+    case.ask_registry(NAME, &tags.serve()?)?;
+
+    case.pipeline("digits", pipeline(0.1)).await?;
+    let first = case.run_ends("digits-1", "Completed").await?;
+    let pinned = format!("{NAME}/acme/train:1@{old}");
+    ensure!(*image_of(&first, 0) == pinned.as_str(), "{}", image_of(&first, 0));
+    ensure!(*image_of(&first, 2) == format!("{NAME}/acme/gone:1").as_str(), "{}", image_of(&first, 2));
+    let said = condition(&first, "ImagesPinned");
+    let words = said["message"].as_str().unwrap_or_default();
+    ensure!(said["status"] == "False" && said["reason"] == "ImageUnpinned", "{said}");
+    ensure!(
+        words.starts_with("stage local: registry.test/acme/gone:1: ") && words.contains("no such image"),
+        "{words}"
+    );
+    let pods = case.server.list("Pod", &case.namespace, "cultivar.dev/stage=prepare").await?;
+    let ran = pods.first().map(|pod| &pod["spec"]["containers"][0]["image"]);
+    ensure!(ran.is_some_and(|image| *image == pinned.as_str()), "the pod runs {ran:?}");
+
+    case.pipeline("digits", pipeline(0.2)).await?;
+    case.run_ends("digits-2", "Completed").await?;
+    let prepared = case.stage("digits-2", "prepare").await?;
+    let before = case.stage("digits-1", "prepare").await?;
+    ensure!(prepared["status"]["reusedFrom"]["name"] == before["metadata"]["name"], "{}", prepared["status"]);
+    let trained = case.stage("digits-2", "train").await?;
+    ensure!(trained["status"]["reusedFrom"].is_null(), "its parameter is another: {}", trained["status"]);
+
+    let new = tags.set("acme/train", "1", "0b");
+    case.pipeline("digits", pipeline(0.1)).await?;
+    let third = case.run_ends("digits-3", "Completed").await?;
+    ensure!(*image_of(&third, 0) == format!("{NAME}/acme/train:1@{new}").as_str(), "{}", image_of(&third, 0));
+    let prepared = case.stage("digits-3", "prepare").await?;
+    let why = prepared["status"]["cache"]["message"].as_str().unwrap_or_default();
+    ensure!(prepared["status"]["reusedFrom"].is_null() && why.starts_with("image: "), "{}", prepared["status"]);
+
+    // By hand, and looking for a result.
+    let spec = json!({"image": format!("{NAME}/acme/train:1"), "cache": {"mode": "Use"}, "podTemplate": played(&[])});
+    case.experiment("by-hand", spec).await?;
+    let by_hand = case.ends("by-hand", "Completed").await?;
+    ensure!(by_hand["status"]["reusedFrom"]["name"] == prepared["metadata"]["name"], "{}", by_hand["status"]);
+    Ok(())
+}
