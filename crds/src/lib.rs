@@ -12,6 +12,7 @@ pub mod experiment;
 pub mod fan_out;
 pub mod labels;
 pub mod manifest;
+pub mod merge_keys;
 pub mod phase;
 pub mod pipeline;
 pub mod pipeline_run;

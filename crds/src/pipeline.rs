@@ -453,4 +453,7 @@ pub struct RunSummary {
     /// Where it stands: Pending or Running is not told apart here until it ends.
     #[serde(default)]
     pub phase: Phase,
+    /// Why it goes on only when somebody acts: WaitingForApproval or Suspended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<crate::Reason>,
 }

@@ -1,6 +1,6 @@
 //! The definitions as they are committed: current, documented, and the same to every YAML reader.
 
-use cultivar_crds::manifest;
+use cultivar_crds::{manifest, merge_keys};
 use schemars::schema_for;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -22,6 +22,51 @@ fn what_is_committed_is_what_the_types_say() {
             "{} is old: run `cargo run -p cultivar-crds --bin crdgen -- --write crds/generated`",
             path.display()
         );
+    }
+}
+
+#[test]
+fn what_kustomize_reads_is_what_the_types_say() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/gitops/kustomize/openapi.json");
+    assert!(
+        std::fs::read_to_string(&path).unwrap() == merge_keys::text(),
+        "{} is old: run `cargo run -p cultivar-crds --bin crdgen -- --openapi config/gitops/kustomize/openapi.json`",
+        path.display()
+    );
+}
+
+#[test]
+fn every_list_with_a_key_merges_by_it() {
+    let document = merge_keys::openapi();
+    for (name, definition) in manifest::all() {
+        let kind = definition["spec"]["names"]["kind"].as_str().unwrap();
+        let [spec, _] = spec_and_status(&definition);
+        let (mut wanted, mut found) = (BTreeSet::new(), BTreeSet::new());
+        keyed(spec, "x-kubernetes-list-map-keys", &format!("{kind}.spec"), &mut wanted);
+        let own = &document["definitions"][format!("dev.cultivar.v1alpha1.{kind}")]["properties"]["spec"];
+        keyed(own, "x-kubernetes-patch-merge-key", &format!("{kind}.spec"), &mut found);
+        assert_eq!(wanted, found, "{name}");
+    }
+    let mut pod = BTreeSet::new();
+    let template = &document["definitions"]["io.k8s.api.core.v1.PodTemplateSpec"];
+    keyed(template, "x-kubernetes-patch-merge-key", "", &mut pod);
+    for list in [".spec.containers name", ".spec.containers[].env name", ".spec.containers[].volumeMounts mountPath"] {
+        assert!(pod.contains(list), "{list} is not among {pod:?}");
+    }
+}
+
+// The lists of a schema that have a key, each with it; those in a list without one are replaced with that. Two keys would be
+// more than a patch can name.
+fn keyed(schema: &Value, extension: &str, at: &str, found: &mut BTreeSet<String>) {
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        let (at, keys) = (format!("{at}.{name}"), &field[extension]);
+        assert!(keys.as_array().is_none_or(|keys| keys.len() == 1), "{at} has {keys}");
+        if let Some(key) = keys.as_str().or(keys[0].as_str()) {
+            found.insert(format!("{at} {key}"));
+            keyed(&field["items"], extension, &format!("{at}[]"), found);
+        } else {
+            keyed(field, extension, &at, found);
+        }
     }
 }
 

@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod demo;
 pub mod error;
 pub mod exec;
+pub mod gitops;
 pub mod image;
 #[cfg(feature = "client")]
 pub mod measure;

@@ -1,6 +1,6 @@
 //! The programs a cluster is made of, built once a machine from their Go modules.
 //!
-//! In: a tool (its package and version), or the Go module in `e2e/cluster`. Out: the path of its
+//! In: a tool (its package and version), or a Go module in `e2e/cluster` or `e2e/health`. Out: the path of its
 //! binary in the cache folder, keyed by version, or by a hash of the module's sources. Two processes
 //! that want the same tool at once build it once: the second waits for the first one's lock.
 
@@ -60,11 +60,41 @@ tools! {
 const COMPONENTS: [&str; 7] =
     ["etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubectl", "kubelet"];
 
-const MODULE: [(&str, &str); 3] = [
-    ("main.go", include_str!("../cluster/main.go")),
-    ("go.mod", include_str!("../cluster/go.mod")),
-    ("go.sum", include_str!("../cluster/go.sum")),
-];
+/// A Go module of ours, and its sources.
+struct Module {
+    /// What its folder in the cache begins with.
+    name: &'static str,
+    version: &'static str,
+    /// The name of its binary.
+    binary: &'static str,
+    /// For people who wait.
+    what: &'static str,
+    sources: [(&'static str, &'static str); 3],
+}
+
+const CONTROL_PLANE: Module = Module {
+    name: "kubernetes",
+    version: KUBERNETES,
+    binary: "cultivar-cluster",
+    what: "the control plane",
+    sources: [
+        ("main.go", include_str!("../cluster/main.go")),
+        ("go.mod", include_str!("../cluster/go.mod")),
+        ("go.sum", include_str!("../cluster/go.sum")),
+    ],
+};
+
+const HEALTH: Module = Module {
+    name: "health",
+    version: "v1",
+    binary: "cultivar-health",
+    what: "what GitOps tools judge objects by",
+    sources: [
+        ("main.go", include_str!("../health/main.go")),
+        ("go.mod", include_str!("../health/go.mod")),
+        ("go.sum", include_str!("../health/go.sum")),
+    ],
+};
 
 /// The folder for what is built once a machine: `$XDG_CACHE_HOME/cultivar` or `~/.cache/cultivar`.
 #[must_use]
@@ -133,21 +163,8 @@ impl Tool {
 /// # Errors
 /// There is no Go, or the build fails.
 pub fn control_plane(note: &dyn Fn(&str)) -> Result<PathBuf> {
-    let home = control_plane_home();
-    let binary = home.join("cultivar-cluster");
-    once(&binary, || {
-        let source = home.join("src");
-        fs::create_dir_all(&source).doing(|| format!("cannot make {}", source.display()))?;
-        for (name, text) in MODULE {
-            fs::write(source.join(name), text).doing(|| format!("cannot write {name}"))?;
-        }
-        let partial = home.join("cultivar-cluster.build");
-        let mut go = Command::new(go()?);
-        go.args(["build", "-v", "-trimpath", "-ldflags", &version_flags(), "-o"]).arg(&partial).arg(".");
-        go.current_dir(&source);
-        build(&mut go, "the control plane", note)?;
-        fs::rename(&partial, &binary).doing(|| "cannot keep the control plane".to_owned())
-    })?;
+    let binary = CONTROL_PLANE.ensure(&version_flags(), note)?;
+    let home = binary.parent().unwrap_or(&binary).to_owned();
     let bin = home.join("bin");
     fs::create_dir_all(&bin).doing(|| format!("cannot make {}", bin.display()))?;
     for name in COMPONENTS {
@@ -172,6 +189,14 @@ pub fn helm() -> Result<PathBuf> {
     HELM.ensure(&|_| ())
 }
 
+/// What says how GitOps tools judge objects (`e2e/health`), built first if it is missing.
+///
+/// # Errors
+/// There is no Go, or the build fails.
+pub fn health() -> Result<PathBuf> {
+    HEALTH.ensure("-s -w", &|_| ())
+}
+
 /// Makes `link` point to `target`, whatever it was before.
 pub(crate) fn link(target: &Path, link: &Path) -> Result<()> {
     if fs::read_link(link).is_ok_and(|old| old == target) {
@@ -181,9 +206,26 @@ pub(crate) fn link(target: &Path, link: &Path) -> Result<()> {
     std::os::unix::fs::symlink(target, link).doing(|| format!("cannot link {}", link.display()))
 }
 
-fn control_plane_home() -> PathBuf {
-    let key = key_of(&MODULE.map(|(name, text)| [name, text]).concat());
-    cache_dir().join("tools").join(format!("kubernetes-{KUBERNETES}-{key}"))
+impl Module {
+    /// The module's binary, built first if it is missing.
+    fn ensure(&self, flags: &str, note: &dyn Fn(&str)) -> Result<PathBuf> {
+        let key = key_of(&self.sources.map(|(name, text)| [name, text]).concat());
+        let home = cache_dir().join("tools").join(format!("{}-{}-{key}", self.name, self.version));
+        let binary = home.join(self.binary);
+        once(&binary, || {
+            let source = home.join("src");
+            fs::create_dir_all(&source).doing(|| format!("cannot make {}", source.display()))?;
+            for (name, text) in self.sources {
+                fs::write(source.join(name), text).doing(|| format!("cannot write {name}"))?;
+            }
+            let partial = binary.with_extension("build");
+            let mut go = Command::new(go()?);
+            go.args(["build", "-v", "-trimpath", "-ldflags", flags, "-o"]).arg(&partial).arg(".");
+            build(go.current_dir(&source), self.what, note)?;
+            fs::rename(&partial, &binary).doing(|| format!("cannot keep {}", self.what))
+        })?;
+        Ok(binary)
+    }
 }
 
 /// The name in the cache folder of what is made of these texts.

@@ -10,6 +10,7 @@ use super::{Count, Outcome};
 use crate::chart;
 use crate::cluster::Cluster;
 use crate::error::{Context as _, Result};
+use crate::gitops;
 use crate::operator::install_definitions;
 use crate::python;
 use crate::ui::Ui;
@@ -69,7 +70,7 @@ pub fn all() -> Vec<Rung> {
         },
         Rung {
             name: "generated",
-            what: "committed definitions match the types",
+            what: "committed definitions match the types, and what GitOps tools read matches those",
             needs: Needs::Nothing,
             run: generated,
         },
@@ -124,6 +125,19 @@ fn generated() -> Outcome {
         count.add(same);
     }
     std::fs::remove_dir_all(&scratch).doing(|| format!("cannot remove {}", scratch.display()))?;
+    count.add(for_gitops()?);
+    Ok(count)
+}
+
+// What tools are given that keep a cluster as a repository says.
+fn for_gitops() -> Outcome {
+    let mut count = Count::default();
+    for (path, same) in gitops::check()? {
+        if !same {
+            println!("{path} is not what it is made of: run `cargo run -p cultivar-e2e --bin gitops`, and commit");
+        }
+        count.add(Count::one(same));
+    }
     Ok(count)
 }
 

@@ -29,6 +29,8 @@ pub async fn an_approved_value_reaches_the_next_stage(case: &Case) -> Result<()>
     let message = summary(&run, "ask")["message"].as_str().unwrap_or_default();
     ensure!(message.starts_with("acc is 0.9: ship?; to answer: kubectl create"), "{message}");
     ensure!(run["status"]["reason"] == "WaitingForApproval", "{}", run["status"]["reason"]);
+    let waits = |pipeline: &Value| pipeline["status"]["latestRun"]["reason"] == "WaitingForApproval";
+    case.wait("Pipeline", "gated", waits).await?;
     let server = &case.server;
     server.create(&case.manifest("Approval", "too-much", &word("gated-1", "Approve", json!({"share": 2})))).await?;
     let told = |run: &Value| {
@@ -37,6 +39,11 @@ pub async fn an_approved_value_reaches_the_next_stage(case: &Case) -> Result<()>
     case.wait("PipelineRun", "gated-1", told).await?;
     server.create(&case.manifest("Approval", "fits", &word("gated-1", "Approve", json!({"share": 0.25})))).await?;
     let run = case.run_ends("gated-1", "Completed").await?;
+    let is_over = |pipeline: &Value| {
+        let latest = &pipeline["status"]["latestRun"];
+        latest["phase"] == "Completed" && latest["reason"].is_null()
+    };
+    case.wait("Pipeline", "gated", is_over).await?;
     let gate = &summary(&run, "ask")["gate"];
     ensure!(gate["approval"] == "fits" && gate["by"] == "ada", "{gate}");
     let args = &case.stage("gated-1", "ship").await?["spec"]["args"];

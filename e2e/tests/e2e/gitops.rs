@@ -70,32 +70,3 @@ pub async fn applying_again_changes_nothing(case: &Case) -> Result<()> {
     ensure!(refused.is_err_and(|error| error.to_string().contains("spec.stages")), "two stages of a name are let in");
     Ok(())
 }
-
-/// Twenty pipelines at once start no more than their queue has.
-pub async fn a_bootstrapped_cluster_starts_what_fits(case: &Case) -> Result<()> {
-    let queue = json!({
-        "apiVersion": "cultivar.dev/v1alpha1", "kind": "Queue", "metadata": {"name": "bootstrap"},
-        "spec": {"resources": {"nvidia.com/gpu": {"quota": 3}}},
-    });
-    case.server.apply(&queue).await?;
-    let gpu = json!({"resources": {"limits": {"nvidia.com/gpu": 1}}});
-    let names: Vec<String> = (0..20).map(|index| format!("p{index}")).collect();
-    for name in &names {
-        let spec =
-            json!({"queue": "bootstrap", "stages": [stage("a", with(root(&[("duration", "500ms")]), gpu.clone()))]});
-        case.pipeline(name, spec).await?;
-    }
-    let mut most = 0;
-    for name in &names {
-        let run = format!("{name}-1");
-        while case.get("PipelineRun", &run).await.map_or(true, |run| run["status"]["phase"] != "Completed") {
-            let pods = case.server.list("Pod", &case.namespace, "").await?;
-            let holding =
-                pods.iter().filter(|pod| !matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed")));
-            most = most.max(holding.count());
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        }
-    }
-    ensure!(most <= 3, "{most} ran at once");
-    case.server.delete("Queue", "", "bootstrap").await
-}

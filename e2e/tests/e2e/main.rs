@@ -5,6 +5,7 @@
 //! by side; those that stop the operator or the API server run alone.
 
 mod artifacts;
+mod bootstrap;
 mod cli;
 mod clones;
 mod conformance;
@@ -20,6 +21,7 @@ mod load;
 mod pipelines;
 mod queues;
 mod refusals;
+mod repository;
 mod restore;
 mod reuse;
 mod revisions;
@@ -100,6 +102,10 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         gitops::a_pruned_pipeline_keeps_what_it_has_done,
         gitops::a_pipeline_may_take_its_runs_with_it,
         gitops::applying_again_changes_nothing,
+        repository::a_commit_runs_what_depends_on_it,
+        repository::a_removed_file_prunes_its_pipeline,
+        repository::a_wrong_commit_changes_nothing,
+        repository::two_tools_do_not_fight,
         restore::what_comes_back_without_its_status_is_not_run_again,
         cli::a_pipeline_grows_from_runs_by_hand,
         cli::an_exported_pipeline_does_the_same_elsewhere,
@@ -126,6 +132,7 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         revisions::a_cloned_stage_outlives_its_run,
     ];
     let alone = cases![Alone:
+        bootstrap::a_bootstrapped_cluster_starts_what_fits,
         faults::a_crash_between_stages_repeats_nothing,
         faults::a_job_deleted_while_the_operator_is_down_is_run_again,
         faults::a_drained_pod_after_success_is_no_loss,
@@ -133,7 +140,6 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         faults::the_api_server_goes_away_and_comes_back,
         faults::another_replica_takes_over,
         gates::an_answer_counts_while_the_operator_is_down,
-        gitops::a_bootstrapped_cluster_starts_what_fits,
         images::a_tag_is_looked_up_when_its_run_begins,
         kueue::a_run_is_handed_to_kueue,
         queues::a_crash_of_the_operator_leaks_nothing,

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use crate::ensure;
 use crate::kit::{Case, condition, pinned, root, stage, summary, with};
 
-fn digits(lr: f64, rerun: Option<&str>) -> Value {
+/// Three stages that pass on an artifact and a metric, and one that comes finally: only what reads `lr` depends on it.
+pub fn digits(lr: f64, rerun: Option<&str>) -> Value {
     let digest = format!("sha256:{}", "d1".repeat(32));
     let made = json!({"artifacts": [{"name": "data", "uri": "s3://b/data.npz", "digest": digest}]}).to_string();
     let scored = json!({"metrics": {"acc": 0.9}}).to_string();
@@ -28,7 +29,8 @@ fn digits(lr: f64, rerun: Option<&str>) -> Value {
     spec
 }
 
-async fn jobs_of(case: &Case, run: &str) -> Result<usize> {
+/// How many Jobs a run has made.
+pub async fn jobs_of(case: &Case, run: &str) -> Result<usize> {
     let labels = format!("cultivar.dev/pipeline-run={run}");
     Ok(case.server.list("Job", &case.namespace, &labels).await?.len())
 }

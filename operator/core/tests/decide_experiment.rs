@@ -400,12 +400,16 @@ impl Given {
 #[test]
 fn every_case_of_the_tables() {
     let cases: Vec<(String, Case)> = cases("experiment");
-    let mut wrong = Vec::new();
+    let (mut wrong, mut standing) = (Vec::new(), Vec::new());
     for (file, case) in &cases {
         let mut snapshot = case.given.snapshot();
         snapshot.errands = case.given.errands(&snapshot);
         let plan = decide(&snapshot);
         let words = in_words(&plan.actions, &snapshot.experiment.meta);
+        if !snapshot.experiment.meta.deleting {
+            let object = support::standing::object("Experiment", &snapshot.experiment, &plan.status);
+            standing.push((format!("{file}: {}", case.name), object));
+        }
         let mut found = differences(&plan, &words, &case.expect);
         if plan != decide(&snapshot) {
             found.push("the same snapshot gave another plan".to_owned());
@@ -423,4 +427,5 @@ fn every_case_of_the_tables() {
     }
     assert!(cases.len() > 60, "only {} cases were found", cases.len());
     assert!(wrong.is_empty(), "{} differences\n{}", wrong.len(), wrong.join("\n"));
+    support::standing::agreed("Experiment", standing);
 }

@@ -342,11 +342,15 @@ fn wrong_specs(case: &Case, created: &[&NewStage], found: &mut Vec<String>) {
 #[test]
 fn every_case_of_the_tables() {
     let cases: Vec<(String, Case)> = cases("pipeline_run");
-    let mut wrong = Vec::new();
+    let (mut wrong, mut standing) = (Vec::new(), Vec::new());
     for (file, case) in &cases {
         let snapshot = case.given.snapshot();
         let plan = decide(&snapshot);
         let mut found = differences(&plan, &in_words(&plan.actions, &snapshot.run.meta), &case.expect);
+        if !snapshot.run.meta.deleting {
+            let object = support::standing::object("PipelineRun", &snapshot.run, &plan.status);
+            standing.push((format!("{file}: {}", case.name), object));
+        }
         let created: Vec<&NewStage> = plan
             .actions
             .iter()
@@ -374,6 +378,7 @@ fn every_case_of_the_tables() {
     }
     assert!(cases.len() > 40, "only {} cases were found", cases.len());
     assert!(wrong.is_empty(), "{} differences\n{}", wrong.len(), wrong.join("\n"));
+    support::standing::agreed("PipelineRun", standing);
 }
 
 #[test]

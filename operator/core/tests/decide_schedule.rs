@@ -90,12 +90,14 @@ impl Given {
 
 #[test]
 fn every_case_of_the_tables() {
-    let mut wrong = Vec::new();
+    let (mut wrong, mut standing) = (Vec::new(), Vec::new());
     for (file, case) in cases::<Case>("schedule") {
         let snapshot = case.given.snapshot();
         let mut plan = decide(&snapshot);
         let woken = plan.wake_at.take();
         let words = in_words(&plan.actions, &snapshot.schedule.meta);
+        let object = support::standing::object("Schedule", &snapshot.schedule, &plan.status);
+        standing.push((format!("{file}: {}", case.name), object));
         let mut found = differences(&plan, &words, &case.expect);
         if case.wakes.is_some() && woken != case.wakes {
             found.push(format!("looks again at {woken:?}, not {:?}", case.wakes));
@@ -113,6 +115,7 @@ fn every_case_of_the_tables() {
         wrong.extend(found.into_iter().map(|difference| format!("{file}: {}:\n    {difference}", case.name)));
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    support::standing::agreed("Schedule", standing);
 }
 
 fn made(actions: &[Action]) -> impl Iterator<Item = &NewScheduled> {

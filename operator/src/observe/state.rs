@@ -4,6 +4,7 @@
 
 use cultivar_core::decide::experiment::{Refusal, reuse};
 use cultivar_core::decide::inputs::{artifact_of, makers};
+use cultivar_core::decide::pipeline::waits_for_somebody;
 use cultivar_core::decide::pipeline_run::standing;
 use cultivar_core::domain::{
     Errand, ExperimentRecord, JobRecord, JobState, Member, Meta, Owner, PipelineRecord, PodRecord, Producer, RunRecord,
@@ -69,11 +70,14 @@ pub struct Confirmed {
     pub refused_stages: BTreeMap<Member, String>,
 }
 
-// What its pipeline and the runs beside it look at: whether it is there, goes, has started, how it has ended.
-fn position(run: &RunRecord) -> (String, bool, bool, Option<(Phase, Option<String>)>) {
+/// A run as others look at it: whether it is there, goes, has started, waits for a person, how it has ended.
+type Position = (String, bool, bool, Option<Reason>, Option<(Phase, Option<String>)>);
+
+// What its pipeline and the runs beside it look at.
+fn position(run: &RunRecord) -> Position {
     let status = &run.status;
     let end = status.phase.is_terminal().then(|| (status.phase, status.message.clone()));
-    (run.meta.uid.clone(), run.meta.deleting, status.started_at.is_some(), end)
+    (run.meta.uid.clone(), run.meta.deleting, status.started_at.is_some(), waits_for_somebody(status), end)
 }
 
 // The newest attempt whose end is recorded.

@@ -5,31 +5,12 @@
 //! thing goes beyond Kubernetes: a patch that gives a volume another source, or an env another kind of value, removes
 //! the old one, with which the pod would be refused.
 
+use cultivar_crds::merge_keys;
 use serde_json::{Map, Value};
 
 use super::union;
 
 const DIRECTIVE: &str = "$patch";
-
-/// The key by which members of the list called `field` are told apart; lists without one are replaced.
-fn merge_key(field: &str) -> Option<&'static str> {
-    Some(match field {
-        "containers"
-        | "initContainers"
-        | "ephemeralContainers"
-        | "volumes"
-        | "env"
-        | "imagePullSecrets"
-        | "resourceClaims"
-        | "schedulingGates" => "name",
-        "volumeMounts" => "mountPath",
-        "volumeDevices" => "devicePath",
-        "ports" => "containerPort",
-        "topologySpreadConstraints" => "topologyKey",
-        "hostAliases" => "ip",
-        _ => return None,
-    })
-}
 
 /// Applies `patch` to `base`, a pod template.
 #[must_use]
@@ -80,7 +61,7 @@ fn apply(field: &str, base: &mut Map<String, Value>, patch: &Map<String, Value>)
 
 fn apply_list(field: &str, base: &mut Vec<Value>, patch: &[Value]) {
     let replaced = patch.iter().any(|item| directive(item) == Some("replace") && is_bare_directive(item));
-    let key = merge_key(field).filter(|key| !replaced && keyed(base, key) && keyed(patch, key));
+    let key = merge_keys::in_pod(field).filter(|key| !replaced && keyed(base, key) && keyed(patch, key));
     let Some(key) = key else {
         *base = patch.iter().filter(|item| directive(item).is_none()).map(settled).collect();
         return;
@@ -160,7 +141,7 @@ fn compose_object(field: &str, first: &mut Map<String, Value>, next: &Map<String
 fn compose_list(field: &str, first: &mut Vec<Value>, next: &[Value]) {
     // A first patch that replaces the list goes on doing so.
     let anew = first.iter().position(is_bare_directive).map(|at| first.remove(at));
-    match merge_key(field).filter(|key| keyed(first, key) && keyed(next, key)) {
+    match merge_keys::in_pod(field).filter(|key| keyed(first, key) && keyed(next, key)) {
         None => *first = next.to_vec(),
         Some(key) => {
             for item in next {

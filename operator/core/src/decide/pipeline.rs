@@ -2,7 +2,7 @@
 //!
 //! Comes in: [`Snapshot`]. Goes out: a plan with at most one new run.
 
-use cultivar_crds::{DeletionPolicy, Phase, PipelineStatus, Reason, RunSummary, labels};
+use cultivar_crds::{DeletionPolicy, Phase, PipelineRunStatus, PipelineStatus, Reason, RunSummary, labels};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -87,6 +87,13 @@ pub fn revision(run: &RunRecord) -> Option<i64> {
 #[must_use]
 pub fn order(run: &RunRecord) -> (Option<Timestamp>, i64, &str) {
     (run.meta.created, revision(run).unwrap_or(0), &run.meta.name)
+}
+
+/// Why a run goes on only when a person acts, where it does.
+#[must_use]
+pub fn waits_for_somebody(run: &PipelineRunStatus) -> Option<Reason> {
+    let of_people = matches!(run.reason, Some(Reason::WaitingForApproval | Reason::Suspended));
+    run.reason.filter(|_| of_people && !run.phase.is_terminal())
 }
 
 /// Decides about one pipeline.
@@ -191,7 +198,7 @@ fn accept(snapshot: &Snapshot, plan: &mut Plan<PipelineStatus>) {
         plan.status.revision = Some(revision);
         plan.status.digest = Some(digest.clone());
         plan.status.run_generation = Some(pipeline.meta.generation);
-        plan.status.latest_run = Some(RunSummary { name: name.clone(), phase: Phase::Running });
+        plan.status.latest_run = Some(RunSummary { name: name.clone(), phase: Phase::Running, reason: None });
         plan.status.rerun.clone_from(&rerun);
         let generation = pipeline.meta.generation;
         plan.actions.push(Action::CreateRun(NewRun {
@@ -258,7 +265,8 @@ fn summarise(snapshot: &Snapshot, plan: &mut Plan<PipelineStatus>) {
     let latest = snapshot.runs.iter().max_by_key(|run| order(run));
     if let Some(run) = latest.filter(|_| !being_made) {
         let phase = if run.status.phase.is_terminal() { run.status.phase } else { Phase::Running };
-        plan.status.latest_run = Some(RunSummary { name: run.meta.name.clone(), phase });
+        let reason = waits_for_somebody(&run.status);
+        plan.status.latest_run = Some(RunSummary { name: run.meta.name.clone(), phase, reason });
         // The latest may be one that somebody made by hand, which has none.
         let known = snapshot.runs.iter().filter_map(|run| revision(run)).max();
         plan.status.revision = plan.status.revision.max(known);

@@ -3,11 +3,12 @@
 use cultivar_core::domain::node::{Node, Outsider, PodShape, Taint, Toleration};
 use cultivar_core::domain::queue::{Amounts, times};
 use cultivar_core::domain::{quantity, time};
-use cultivar_crds::QueueSpec;
+use cultivar_crds::{QueueSpec, QueueStatus};
 use serde::Deserialize;
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::support::{at, cases};
+use super::support::{self, at, cases};
 use super::world::{Run, World, id};
 
 #[derive(Deserialize)]
@@ -131,7 +132,7 @@ impl Asks {
 
 #[test]
 fn every_story_goes_as_it_is_told() {
-    let mut failures = Vec::new();
+    let (mut failures, mut standing) = (Vec::new(), Vec::new());
     let all: Vec<(String, Case)> = cases("queue");
     assert!(all.len() > 20, "{} cases", all.len());
     for (file, case) in all {
@@ -146,9 +147,20 @@ fn every_story_goes_as_it_is_told() {
             let found = play(&mut world, step);
             failures
                 .extend(found.into_iter().map(|words| format!("{file}: {}: step {}: {words}", case.name, number + 1)));
+            let queues = world.queues.iter().filter_map(|(name, spec)| how_it_stands(&world, name, spec, step.at));
+            standing.extend(queues.map(|queue| (format!("{file}: {}: step {}", case.name, number + 1), queue)));
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+    support::standing::agreed("Queue", standing);
+}
+
+fn how_it_stands(world: &World, name: &str, spec: &QueueSpec, seconds: i64) -> Option<Value> {
+    let status = world.engine.report(name, 1, &QueueStatus::default(), at(seconds))?;
+    let spec = serde_json::to_value(spec).expect("a spec is JSON");
+    let mut queue = support::record(name, spec, QueueStatus::default());
+    queue.meta.namespace = String::new();
+    Some(support::standing::object("Queue", &queue, &status))
 }
 
 fn play(world: &mut World, step: &Step) -> Vec<String> {

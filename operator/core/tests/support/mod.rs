@@ -3,6 +3,8 @@
 //! Comes in: YAML. Goes out: snapshots for `decide`, and what a plan says as strings.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub mod standing;
+
 use cultivar_core::decide::freeze::{Query, Sources, queries};
 use cultivar_core::decide::{Action, Plan};
 use cultivar_core::domain::{Errand, ExperimentRecord, Member, Meta, Owner, Record, names, time};

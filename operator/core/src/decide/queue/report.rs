@@ -33,11 +33,12 @@ impl Engine {
         };
         let mut set = Conditions::new(&mut status.conditions, generation, now);
         match (self.stopped(&line.config.name), &line.conflict) {
-            (Some(Reason::FlavorConflict), Some(conflict)) => {
-                set.set(kind::READY, false, Reason::FlavorConflict, conflict)
-            }
-            (Some(reason), _) => set.set(kind::READY, false, reason, self.why_stopped(line)),
-            (None, _) => set.set(kind::READY, true, Reason::Admits, ""),
+            // Nothing comes of it without a change.
+            (Some(Reason::FlavorConflict), Some(conflict)) => set
+                .set(kind::READY, false, Reason::FlavorConflict, conflict)
+                .set(kind::STALLED, true, Reason::FlavorConflict, conflict),
+            (Some(reason), _) => set.set(kind::READY, false, reason, self.why_stopped(line)).clear(kind::STALLED),
+            (None, _) => set.set(kind::READY, true, Reason::Admits, "").clear(kind::STALLED),
         };
         Some(status)
     }

@@ -1,0 +1,32 @@
+-- PipelineRun: Healthy when it has completed, Degraded when it has ended otherwise, Suspended while it waits for a person.
+local status = obj.status
+if status == nil or status.observedGeneration == nil or status.observedGeneration < obj.metadata.generation then
+  return {status = "Progressing", message = "the operator has not seen this generation yet"}
+end
+
+local is = {}
+for _, condition in ipairs(status.conditions or {}) do
+  is[condition.type] = condition.status == "True"
+end
+
+local message = status.message
+if message == nil or message == "" then
+  message = status.phase
+  if status.progress ~= nil then
+    message = message .. " (" .. status.progress .. " stages have ended)"
+  end
+end
+if status.reason ~= nil then
+  message = status.reason .. ": " .. message
+end
+
+if is.Stalled then
+  return {status = "Degraded", message = message}
+end
+if is.Complete then
+  return {status = "Healthy", message = message}
+end
+if status.reason == "WaitingForApproval" or status.reason == "Suspended" then
+  return {status = "Suspended", message = message}
+end
+return {status = "Progressing", message = message}
