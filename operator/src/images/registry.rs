@@ -17,7 +17,7 @@ use super::guard::Guard;
 /// What is asked for: the digest of a list where an image is made for several machines, as the kubelet pulls it.
 const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, \
                       application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
-/// Whom the digest is asked of, where a registry does not say it.
+/// Where a registry says the digest of what it answers.
 const DIGEST: &str = "docker-content-digest";
 /// How often a registry may send on to another place.
 const HOPS: usize = 3;
