@@ -24,6 +24,7 @@ const MEBIBYTES: f64 = 256.0;
 /// When they ended.
 const LONG_AGO: &str = "2026-01-01T12:00:00Z";
 const MODEL: &str = "model";
+const VERDICT: &str = "cultivar.dev/verdict";
 /// Experiments that look for a result, one after the other.
 const LOOKS: usize = 20;
 /// CPU seconds in a second of an operator that has nothing to do, at most.
@@ -80,6 +81,9 @@ fn make_one(session: &Session, namespace: &str) -> Result<Value> {
         session.server.create(&experiment(namespace, MODEL)).await?;
         let completed = |object: &Value| object["status"]["phase"] == "Completed";
         session.server.wait("Experiment", namespace, MODEL, Duration::from_secs(60), completed).await?;
+        // Some seconds later it has a verdict, and nothing more is to be done about it.
+        let noted = |object: &Value| object["metadata"]["annotations"][VERDICT].is_string();
+        session.server.wait("Experiment", namespace, MODEL, Duration::from_secs(60), noted).await?;
         settled(&operator).await?;
         let made = session.server.get("Experiment", namespace, MODEL).await?;
         let mut made = made.ok_or_else(|| Error::new("the experiment that was run is gone"))?;
@@ -134,10 +138,16 @@ async fn fill(session: &Session, namespace: &str, made: &Value, which: std::ops:
                 status["status"]["digest"] = format!("sha256:{index:064x}").into();
                 status["status"]["template"]["params"]["index"] = index.into();
             }
+            // It is told for one name.
+            let verdict = made["metadata"]["annotations"][VERDICT].as_str().unwrap_or_default();
+            let verdict = verdict.replace(&format!("\"name\":\"{MODEL}\""), &format!("\"name\":\"{name}\""));
             async move {
                 let manifest = json!({
                     "apiVersion": made["apiVersion"], "kind": made["kind"], "spec": made["spec"],
-                    "metadata": {"name": name, "namespace": namespace, "labels": made["metadata"]["labels"]},
+                    "metadata": {
+                        "name": name, "namespace": namespace, "labels": made["metadata"]["labels"],
+                        "annotations": {VERDICT: verdict},
+                    },
                 });
                 server.create(&manifest).await?;
                 server.patch_status("Experiment", namespace, &name, &status).await

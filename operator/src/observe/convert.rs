@@ -38,7 +38,7 @@ pub fn record<S: DeserializeOwned + Default>(
     Ok(Record { meta: object.metadata.into(), spec, status: Arc::new(status.unwrap_or_default()) })
 }
 
-/// The same, of a kind that has an end: a verdict as long as a status is not kept beside it.
+/// The same, of a kind that has an end: beside a status no verdict is kept, which is as long.
 ///
 /// # Errors
 /// As of [`record`].
@@ -49,7 +49,7 @@ pub fn done<S: DeserializeOwned + Default>(
     let has_status = object.status.is_some();
     let mut record = record(object, spec)?;
     if has_status {
-        restore::shorten(&mut record.meta);
+        restore::shorten(&mut record.meta, &record.spec);
     }
     Ok(record)
 }

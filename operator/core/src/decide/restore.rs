@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::time::Duration;
 
-use super::{Action, Plan, Urgency};
+use super::{Action, Plan};
 use crate::clone;
 use crate::domain::{Meta, time};
 
@@ -30,7 +30,6 @@ struct Verdict {
     version: u32,
     namespace: String,
     name: String,
-    uid: String,
     spec: String,
     status: Value,
 }
@@ -42,8 +41,7 @@ fn digest(spec: &Value) -> String {
     clone::digest(&Value::Object(fields.collect::<Map<_, _>>()))
 }
 
-/// Notes what has come of an object, some time after it ended, where that is not written yet for this life of it: of its
-/// status the essence, and of one that is too long the `dispensable` fields not, the first first.
+/// Notes what has come of an object, some time after it ended, where that is not written yet: of its status the essence, and of one that is too long the `dispensable` fields not, the first first.
 pub fn note<S, T: Serialize>(
     plan: &mut Plan<S>,
     (meta, spec): (&Meta, &Value),
@@ -51,7 +49,7 @@ pub fn note<S, T: Serialize>(
     (ended, now): (Timestamp, Timestamp),
 ) {
     let written = meta.annotations.get(labels::VERDICT);
-    // Cut down to the life that it is of: see `shorten`.
+    // It stands for a verdict that counts: see `shorten`.
     if written == Some(&meta.uid) {
         return;
     }
@@ -63,13 +61,6 @@ pub fn note<S, T: Serialize>(
     plan.actions.extend(verdict.map(|verdict| Action::NoteVerdict { verdict }));
 }
 
-/// Takes over the status of an earlier life; the verdict of this one is written once that is stored.
-pub fn come_back<S>(plan: &mut Plan<S>, was: S, now: Timestamp) {
-    plan.status = was;
-    plan.urge(Urgency::Now);
-    plan.wake(time::after(now, PAUSE));
-}
-
 /// The text of an object's verdict; nothing where even the least of it is too long.
 #[must_use]
 pub fn text<T: Serialize>(meta: &Meta, spec: &Value, status: &T, dispensable: &[&str]) -> Option<String> {
@@ -77,7 +68,6 @@ pub fn text<T: Serialize>(meta: &Meta, spec: &Value, status: &T, dispensable: &[
         version: VERSION,
         namespace: meta.namespace.clone(),
         name: meta.name.clone(),
-        uid: meta.uid.clone(),
         spec: digest(spec),
         status: serde_json::to_value(status).ok()?,
     };
@@ -91,18 +81,24 @@ pub fn text<T: Serialize>(meta: &Meta, spec: &Value, status: &T, dispensable: &[
     }
 }
 
+// The verdict that an object carries, if it was written for it.
+fn carried(meta: &Meta, spec: &Value) -> Option<Verdict> {
+    let verdict: Verdict = serde_json::from_str(meta.annotations.get(labels::VERDICT)?).ok()?;
+    let same = verdict.namespace == meta.namespace && verdict.name == meta.name && verdict.spec == digest(spec);
+    (same && verdict.version == VERSION).then_some(verdict)
+}
+
 /// What came of an object in its earlier life, if it carries that.
 #[must_use]
 pub fn of<T: DeserializeOwned>(meta: &Meta, spec: &Value) -> Option<T> {
-    let verdict: Verdict = serde_json::from_str(meta.annotations.get(labels::VERDICT)?).ok()?;
-    let same = verdict.namespace == meta.namespace && verdict.name == meta.name && verdict.spec == digest(spec);
-    (same && verdict.version == VERSION).then(|| T::deserialize(verdict.status).ok())?
+    carried(meta, spec).and_then(|verdict| T::deserialize(verdict.status).ok())
 }
 
-/// Cuts an object's verdict down to the life that it was written in: of what has a status, nobody asks for more.
-pub fn shorten(meta: &mut Meta) {
-    if let Some(text) = meta.annotations.get_mut(labels::VERDICT) {
-        *text = serde_json::from_str::<Verdict>(text).map_or_else(|_| String::new(), |verdict| verdict.uid);
+/// Puts the object's uid in the place of a verdict that counts: of what has a status, nobody asks for more.
+pub fn shorten(meta: &mut Meta, spec: &Value) {
+    if meta.annotations.contains_key(labels::VERDICT) {
+        let short = carried(meta, spec).map(|_| meta.uid.clone()).unwrap_or_default();
+        meta.annotations.insert(labels::VERDICT.to_owned(), short);
     }
 }
 
@@ -110,7 +106,11 @@ pub fn shorten(meta: &mut Meta) {
 #[must_use]
 pub fn words(message: Option<String>) -> String {
     let restored = "restored from the verdict of an earlier life; it is not run again";
-    message.map_or_else(|| restored.to_owned(), |message| format!("{message}; {restored}"))
+    match message {
+        None => restored.to_owned(),
+        Some(message) if message.ends_with(restored) => message,
+        Some(message) => format!("{message}; {restored}"),
+    }
 }
 
 #[cfg(test)]
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_written_once_a_life_some_time_after_the_end() {
+    fn it_is_written_once_some_time_after_the_end() {
         let (meta, spec, status) = (meta(), json!({}), json!({"phase": "Completed"}));
         let ended = Timestamp::UNIX_EPOCH;
         let later = time::after(ended, Duration::from_secs(11));
@@ -164,12 +164,14 @@ mod tests {
         assert!(early.actions.is_empty() && early.wake_at == Some(time::after(ended, PAUSE)));
         let due = plan(&meta, later);
         let [Action::NoteVerdict { verdict }] = due.actions.as_slice() else { panic!("{:?}", due.actions) };
-        let mut noted = Meta { uid: "u".into(), ..with(&meta, verdict) };
+        let mut noted = with(&meta, verdict);
+        let mut copy = Meta { name: "copy".into(), ..noted.clone() };
+        assert_eq!(plan(&noted, later), Plan::new(()), "in another life too");
+        shorten(&mut noted, &spec);
+        assert_eq!(noted.annotations[labels::VERDICT], "v");
         assert_eq!(plan(&noted, later), Plan::new(()));
-        shorten(&mut noted);
-        assert_eq!(noted.annotations[labels::VERDICT], "u");
-        assert_eq!(plan(&noted, later), Plan::new(()));
-        noted.uid = "another life".into();
-        assert_eq!(plan(&noted, later).actions.len(), 1);
+        shorten(&mut copy, &spec);
+        assert_eq!(copy.annotations[labels::VERDICT], "");
+        assert_eq!(plan(&copy, later).actions.len(), 1);
     }
 }

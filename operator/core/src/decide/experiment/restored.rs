@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::pursue::{Progress, pursue, so_far};
 use super::record::CheckedRecord;
 use super::{Snapshot, attempts, result, wait};
-use crate::decide::{Plan, restore};
+use crate::decide::{Plan, Urgency, restore};
 use crate::domain::conditions::{Conditions, kind};
 use crate::domain::errand::{Document, Patience};
 use crate::domain::{Errand, text, time};
@@ -90,7 +90,8 @@ pub fn come_back(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) -> bool
         );
     }
     was.message = Some(text::message(restore::words(was.message)));
-    restore::come_back(plan, was, snapshot.now);
+    plan.status = was;
+    plan.urge(Urgency::Now);
     true
 }
 

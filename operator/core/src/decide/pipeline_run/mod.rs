@@ -123,7 +123,8 @@ fn come_back(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) -> bool {
     let Some(was) = noted().filter(|was| !has_a_status && was.phase.is_terminal()) else { return false };
     let message = Some(text::message(restore::words(was.message.clone())));
     let observed_generation = plan.status.observed_generation;
-    restore::come_back(plan, PipelineRunStatus { observed_generation, message, ..was }, snapshot.now);
+    plan.status = PipelineRunStatus { observed_generation, message, ..was };
+    plan.urge(Urgency::Now);
     true
 }
 
