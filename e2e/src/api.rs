@@ -29,6 +29,7 @@ pub fn resource(kind: &str) -> ApiResource {
         "LocalQueue" | "Workload" => ("kueue.x-k8s.io", "v1beta1"),
         "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1"),
         "Event" => ("events.k8s.io", "v1"),
+        "Kustomization" => ("kustomize.toolkit.fluxcd.io", "v1"),
         "Lease" => ("coordination.k8s.io", "v1"),
         "Pod" | "Node" | "Service" | "Namespace" | "ServiceAccount" | "ResourceQuota" | "ConfigMap" => ("", "v1"),
         _ => ("cultivar.dev", "v1alpha1"),

@@ -52,6 +52,8 @@ tools! {
     HELM_DOCS = "helm-docs", "github.com/norwoodj/helm-docs/cmd/helm-docs" @ "v1.14.2";
     /// Checks manifests against schemas.
     KUBECONFORM = "kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform" @ "v0.8.0";
+    /// The part of Flux that applies what a repository says.
+    KUSTOMIZE_CONTROLLER = "kustomize-controller", "github.com/fluxcd/kustomize-controller" @ "v1.9.6";
     /// Checks alert rules.
     PROMTOOL = "promtool", "github.com/prometheus/prometheus/cmd/promtool" @ "v0.316.0";
 }
@@ -130,6 +132,7 @@ impl Tool {
                 fs::rename(file.path(), &path).doing(|| format!("cannot keep {}", self.name))?;
             }
             let _ = fs::remove_dir(&bin);
+            let _ = fs::remove_dir_all(path.with_extension("src"));
             Ok(())
         })?;
         Ok(path)
@@ -142,20 +145,62 @@ impl Tool {
             None => (self.package, ".".to_owned()),
         };
         let program = go()?;
-        let said = exec::run(&program, &["mod", "download", "-json", &format!("{module}@{}", self.version)])?;
-        let said: serde_json::Value = serde_json::from_str(&said).doing(|| format!("cannot read where {module} is"))?;
-        let folder = said["Dir"].as_str().unwrap_or_default();
-        let text = fs::read_to_string(Path::new(folder).join("go.mod")).unwrap_or_default();
+        let folder = module_folder(module, self.version)?;
+        let text = fs::read_to_string(folder.join("go.mod")).unwrap_or_default();
+        // What a module has beside it in its own repository is not published with it, but as a module of its own.
+        let beside = |line: &str| Some(line.strip_prefix("replace ")?.split_once(" => ./")?.0.to_owned());
+        let beside: Vec<String> = text.lines().filter_map(beside).collect();
+        if !beside.is_empty() {
+            let source = bin.with_extension("src");
+            copy_folder(&folder, &source)?;
+            let mut edit = Command::new(&program);
+            edit.args(["mod", "edit"]).args(beside.iter().map(|module| format!("-dropreplace={module}")));
+            exec::output(edit.current_dir(&source), None)?;
+            let mut go = Command::new(program);
+            go.args(["build", "-C"])
+                .arg(&source)
+                .args(["-mod=mod", "-v", "-trimpath", "-ldflags=-s -w", "-o"])
+                .arg(bin)
+                .arg(package);
+            fs::create_dir_all(bin).doing(|| format!("cannot make {}", bin.display()))?;
+            return Ok(go);
+        }
         let mut go = Command::new(program);
         // `go install` refuses a module with replace lines; built in its own folder, it is the main module and may have them.
         if text.lines().any(|line| line.starts_with("replace") || line.starts_with("exclude")) {
             fs::create_dir_all(bin).doing(|| format!("cannot make {}", bin.display()))?;
-            go.args(["build", "-C", folder, "-v", "-o"]).arg(bin).arg(package);
+            go.args(["build", "-C"]).arg(folder).args(["-v", "-o"]).arg(bin).arg(package);
         } else {
             go.args(["install", "-v", &format!("{}@{}", self.package, self.version)]).env("GOBIN", bin);
         }
         Ok(go)
     }
+}
+
+/// Where a Go module's files are, downloaded first if they are missing.
+///
+/// # Errors
+/// There is no Go, or no such module.
+pub fn module_folder(module: &str, version: &str) -> Result<PathBuf> {
+    let said = exec::run(go()?, &["mod", "download", "-json", &format!("{module}@{version}")])?;
+    let said: serde_json::Value = serde_json::from_str(&said).doing(|| format!("cannot read where {module} is"))?;
+    Ok(PathBuf::from(said["Dir"].as_str().unwrap_or_default()))
+}
+
+// Without the modes: what Go keeps of a module cannot be written.
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    let failed = || format!("cannot copy {}", from.display());
+    fs::create_dir_all(to).doing(failed)?;
+    for entry in fs::read_dir(from).doing(failed)? {
+        let path = entry.doing(failed)?.path();
+        let target = to.join(path.file_name().unwrap_or_default());
+        if path.is_dir() {
+            copy_folder(&path, &target)?;
+        } else {
+            fs::write(&target, fs::read(&path).doing(failed)?).doing(failed)?;
+        }
+    }
+    Ok(())
 }
 
 /// The folder with one link a component of the control plane, built first if it is missing.

@@ -1,9 +1,10 @@
-//! What GitOps tools are given: the keys by which lists merge, for kustomize, and health checks for Argo CD; and such a tool
+//! What GitOps tools are given: the keys by which lists merge, for kustomize, and health checks for Argo CD; and such tools
 //! for tests.
 //!
 //! In: the API types, and the checks in `config/gitops/argocd/health`, one a kind. Out: `config/gitops` as it is committed.
 
 pub mod argocd;
+pub mod flux;
 pub mod follower;
 pub mod repository;
 

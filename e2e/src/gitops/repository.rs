@@ -79,6 +79,22 @@ impl Repository {
         self.push()
     }
 
+    /// The files of the latest commit as a packed archive.
+    ///
+    /// # Errors
+    /// There is no commit.
+    pub fn archive(&self) -> Result<Vec<u8>> {
+        let file = self.home.join("archive.tar.gz");
+        git(&self.writer(), &["archive", "--format=tar.gz", "--output", &file.display().to_string(), "HEAD"])?;
+        fs::read(&file).doing(|| format!("cannot read {}", file.display()))
+    }
+
+    /// Where a tool may keep what it works with; it goes with the repository.
+    #[must_use]
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
     fn writer(&self) -> PathBuf {
         self.home.join("writer")
     }

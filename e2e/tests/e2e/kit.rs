@@ -14,6 +14,7 @@ use cultivar_e2e::cluster::Cluster;
 use cultivar_e2e::error::{Context as _, Error, Result};
 use cultivar_e2e::image::{Build, compile_operator};
 use cultivar_e2e::operator::{self, Operator, Options};
+use cultivar_e2e::tools;
 use cultivar_e2e::ui::Ui;
 use serde_json::{Value, json};
 
@@ -53,6 +54,8 @@ impl World {
         let was_up = Cluster::find(&name).is_ok();
         let ui = Ui::new("e2e");
         let binary = ui.step("compile the operator", |_| compile_operator(Build::Debug))?;
+        // Not while cases are played: a build takes the machine for minutes.
+        ui.step("Flux's controller", |step| tools::KUSTOMIZE_CONTROLLER.ensure(&|note| step.note(note)))?;
         let cluster = Cluster::builder(&name)?.nodes(60).real_node(false).up(&ui)?;
         operator::install_definitions(&cluster)?;
         let world = Self {

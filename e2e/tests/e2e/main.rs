@@ -12,6 +12,7 @@ mod conformance;
 mod deaths;
 mod fan_out;
 mod faults;
+mod flux;
 mod gates;
 mod gitops;
 mod images;
@@ -102,6 +103,7 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         gitops::a_pruned_pipeline_keeps_what_it_has_done,
         gitops::a_pipeline_may_take_its_runs_with_it,
         gitops::applying_again_changes_nothing,
+        flux::flux_keeps_a_namespace_as_the_repository_says,
         repository::a_commit_runs_what_depends_on_it,
         repository::a_removed_file_prunes_its_pipeline,
         repository::a_wrong_commit_changes_nothing,
