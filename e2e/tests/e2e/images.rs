@@ -9,7 +9,7 @@ use cultivar_e2e::error::{Context as _, Result};
 use serde_json::{Value, json};
 
 use crate::ensure;
-use crate::kit::{Case, condition, played, stage};
+use crate::kit::{Case, condition, name, played, stage};
 
 /// The registry in the names of the images.
 const NAME: &str = "registry.test";
@@ -72,6 +72,12 @@ fn image_of(run: &Value, stage: usize) -> &Value {
     &run["status"]["pipelineSpec"]["stages"][stage]["template"]["image"]
 }
 
+/// The Experiment of a stage, whose end may be stored after that of its run.
+async fn ended(case: &Case, run: &str, stage: &str) -> Result<Value> {
+    let experiment = case.stage(run, stage).await?;
+    case.ends(&name(&experiment), "Completed").await
+}
+
 /// Inline roots by tag: pinned in the run, reused while the tag stays, run again when it is moved; what no registry knows runs
 /// by its tag, and the run says so.
 pub async fn a_tag_is_looked_up_when_its_run_begins(case: &Case) -> Result<()> {
@@ -97,17 +103,17 @@ pub async fn a_tag_is_looked_up_when_its_run_begins(case: &Case) -> Result<()> {
 
     case.pipeline("digits", pipeline(0.2)).await?;
     case.run_ends("digits-2", "Completed").await?;
-    let prepared = case.stage("digits-2", "prepare").await?;
-    let before = case.stage("digits-1", "prepare").await?;
+    let prepared = ended(case, "digits-2", "prepare").await?;
+    let before = ended(case, "digits-1", "prepare").await?;
     ensure!(prepared["status"]["reusedFrom"]["name"] == before["metadata"]["name"], "{}", prepared["status"]);
-    let trained = case.stage("digits-2", "train").await?;
+    let trained = ended(case, "digits-2", "train").await?;
     ensure!(trained["status"]["reusedFrom"].is_null(), "its parameter is another: {}", trained["status"]);
 
     let new = tags.set("acme/train", "1", "0b");
     case.pipeline("digits", pipeline(0.1)).await?;
     let third = case.run_ends("digits-3", "Completed").await?;
     ensure!(*image_of(&third, 0) == format!("{NAME}/acme/train:1@{new}").as_str(), "{}", image_of(&third, 0));
-    let prepared = case.stage("digits-3", "prepare").await?;
+    let prepared = ended(case, "digits-3", "prepare").await?;
     let why = prepared["status"]["cache"]["message"].as_str().unwrap_or_default();
     ensure!(prepared["status"]["reusedFrom"].is_null() && why.starts_with("image: "), "{}", prepared["status"]);
 

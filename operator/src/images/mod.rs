@@ -28,8 +28,8 @@ pub const LIMIT: Duration = Duration::from_secs(10);
 /// How much of that is a registry's.
 const ASKING: Duration = Duration::from_secs(8);
 /// How long a registry that nobody answers at is not asked again: a run that waits for it waits in vain.
-const AWAY: Duration = Duration::from_secs(60);
-/// Before a registry that has no time is asked again.
+const AWAY: Duration = Duration::from_secs(30);
+/// Before a registry is asked once more that has no time, or could not be reached for a moment.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Questions of one namespace that are asked side by side: one that names slow registries holds up itself.
 const SIDE_BY_SIDE: usize = 16;
@@ -130,9 +130,10 @@ impl Images {
         if let Some(since) = self.away_since(&host) {
             return Err(format!("{host} did not answer {} seconds ago, and is asked again later", since.as_secs()));
         }
+        let begun = Instant::now();
         let asking = async {
             match registry::digest(guard, place, image, credential).await {
-                Err(Fault::Busy(_)) => {
+                Err(fault) if matches!(fault, Fault::Busy(_)) || fault.is_away() && begun.elapsed() < PAUSE => {
                     tokio::time::sleep(PAUSE).await;
                     registry::digest(guard, place, image, credential).await
                 }

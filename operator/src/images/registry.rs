@@ -37,6 +37,11 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Whether nobody answered.
+    pub fn is_away(&self) -> bool {
+        matches!(self, Self::Away(_))
+    }
+
     /// In words.
     pub fn words(self) -> String {
         match self {
