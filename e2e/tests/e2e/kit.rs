@@ -204,10 +204,7 @@ impl Case {
     }
 
     async fn ended(&self, kind: &str, name: &str, phase: &str) -> Result<Value> {
-        let terminal = |object: &Value| {
-            matches!(object["status"]["phase"].as_str(), Some("Completed" | "Failed" | "Cancelled" | "Skipped"))
-        };
-        let object = self.server.wait(kind, &self.namespace, name, LIMIT, terminal).await?;
+        let object = self.server.wait(kind, &self.namespace, name, LIMIT, has_ended).await?;
         let status = &object["status"];
         ensure!(
             status["phase"] == phase,
@@ -230,12 +227,16 @@ impl Case {
         found.ok_or_else(|| Error::new(format!("{kind} {name} does not exist")))
     }
 
-    /// The Experiment of a run's stage.
+    /// The Experiment of a run's stage. Of a run that has ended it has ended too, which is stored beside the run's end.
     pub async fn stage(&self, run: &str, stage: &str) -> Result<Value> {
         let labels = format!("cultivar.dev/pipeline-run={run},cultivar.dev/stage={stage}");
         let mut found = self.server.list("Experiment", &self.namespace, &labels).await?;
         ensure!(found.len() == 1, "stage {stage} of run {run} has {} experiments", found.len());
-        Ok(found.remove(0))
+        let found = found.remove(0);
+        if has_ended(&found) || !has_ended(&self.get("PipelineRun", run).await?) {
+            return Ok(found);
+        }
+        self.server.wait("Experiment", &self.namespace, &name(&found), LIMIT, has_ended).await
     }
 
     /// Names of the Jobs of an Experiment (of all with an empty name).
@@ -334,6 +335,10 @@ pub fn with(mut object: Value, more: Value) -> Value {
         object.extend(more);
     }
     object
+}
+
+fn has_ended(object: &Value) -> bool {
+    matches!(object["status"]["phase"].as_str(), Some("Completed" | "Failed" | "Cancelled" | "Skipped"))
 }
 
 /// A stage: a root under a name.
