@@ -18,11 +18,11 @@ use crate::telemetry::metrics::Outcome;
 const SIDE_BY_SIDE: usize = 4;
 
 /// Leave to write.
-pub struct Notes(Arc<Semaphore>);
+pub struct Notes(Semaphore);
 
 impl Default for Notes {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(SIDE_BY_SIDE)))
+        Self(Semaphore::new(SIDE_BY_SIDE))
     }
 }
 
@@ -31,7 +31,8 @@ impl Act {
     pub(super) fn note_verdict(self: &Arc<Self>, key: &Key, meta: &Meta, verdict: String) {
         let (act, key, uid) = (Arc::clone(self), key.clone(), meta.uid.clone());
         self.beside.spawn(async move {
-            let Ok(_leave) = Arc::clone(&act.notes.0).acquire_owned().await else { return };
+            // Closed never: it lives as long as this task.
+            let _leave = act.notes.0.acquire().await;
             // With the uid a namesake that has taken its place is left alone.
             let patch = json!({"metadata": {"uid": uid, "annotations": {labels::VERDICT: verdict}}});
             match act.calls.patch(key.kind, &key.namespace, &key.name, patch).await {

@@ -91,10 +91,9 @@ impl Stores {
             return false;
         }
         let mut greeted = self.greeted.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = greeted.insert(namespace.to_owned(), Instant::now());
-        let is_due = last.is_none_or(|last| last.elapsed() >= RIGHT_FOR);
-        if let Some(last) = last.filter(|_| !is_due) {
-            greeted.insert(namespace.to_owned(), last);
+        let is_due = greeted.get(namespace).is_none_or(|last| last.elapsed() >= RIGHT_FOR);
+        if is_due {
+            greeted.insert(namespace.to_owned(), Instant::now());
         }
         is_due
     }

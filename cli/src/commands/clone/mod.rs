@@ -90,11 +90,12 @@ fn edited(asked: &Clone, spec: &mut Value, templates: Option<(&Value, &Value)>) 
     };
     let Some(written) = edit::edit(&asked.id, merged)? else { return Ok(false) };
     let edit::Changes { overrides, unset } = edit::changes(source, &written)?;
-    *spec = json!({"from": spec["from"]});
+    let mut fields = overrides;
+    fields.insert("from".to_owned(), spec["from"].take());
     if !unset.is_empty() {
-        spec["unset"] = json!(unset);
+        fields.insert("unset".to_owned(), json!(unset));
     }
-    spec.as_object_mut().into_iter().for_each(|spec| spec.extend(overrides.clone()));
+    *spec = fields.into();
     Ok(true)
 }
 

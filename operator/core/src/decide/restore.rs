@@ -7,7 +7,7 @@
 
 use cultivar_crds::labels;
 use jiff::Timestamp;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::time::Duration;
@@ -26,12 +26,12 @@ const LONGEST: usize = 32 * 1024;
 const CHANGES_NOTHING: [&str; 4] = ["cancel", "priority", "suspend", "ttlAfterFinished"];
 
 #[derive(Serialize, Deserialize)]
-struct Verdict {
+struct Verdict<S> {
     version: u32,
     namespace: String,
     name: String,
     spec: String,
-    status: Value,
+    status: S,
 }
 
 const VERSION: u32 = 1;
@@ -82,8 +82,8 @@ pub fn text<T: Serialize>(meta: &Meta, spec: &Value, status: &T, dispensable: &[
 }
 
 // The verdict that an object carries, if it was written for it.
-fn carried(meta: &Meta, spec: &Value) -> Option<Verdict> {
-    let verdict: Verdict = serde_json::from_str(meta.annotations.get(labels::VERDICT)?).ok()?;
+fn carried<T: DeserializeOwned>(meta: &Meta, spec: &Value) -> Option<Verdict<T>> {
+    let verdict: Verdict<T> = serde_json::from_str(meta.annotations.get(labels::VERDICT)?).ok()?;
     let same = verdict.namespace == meta.namespace && verdict.name == meta.name && verdict.spec == digest(spec);
     (same && verdict.version == VERSION).then_some(verdict)
 }
@@ -91,13 +91,13 @@ fn carried(meta: &Meta, spec: &Value) -> Option<Verdict> {
 /// What came of an object in its earlier life, if it carries that.
 #[must_use]
 pub fn of<T: DeserializeOwned>(meta: &Meta, spec: &Value) -> Option<T> {
-    carried(meta, spec).and_then(|verdict| T::deserialize(verdict.status).ok())
+    carried(meta, spec).map(|verdict| verdict.status)
 }
 
 /// Puts the object's uid in the place of a verdict that counts: of what has a status, nobody asks for more.
 pub fn shorten(meta: &mut Meta, spec: &Value) {
     if meta.annotations.contains_key(labels::VERDICT) {
-        let short = carried(meta, spec).map(|_| meta.uid.clone()).unwrap_or_default();
+        let short = carried::<IgnoredAny>(meta, spec).map(|_| meta.uid.clone()).unwrap_or_default();
         meta.annotations.insert(labels::VERDICT.to_owned(), short);
     }
 }

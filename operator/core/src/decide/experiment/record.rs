@@ -30,6 +30,31 @@ pub struct CheckedRecord {
     pub unchecked: Vec<String>,
 }
 
+impl CheckedRecord {
+    /// What reading it brought.
+    ///
+    /// # Errors
+    /// It is not what an errand brings.
+    pub fn read(text: &str) -> Result<Self, String> {
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    /// The record, and what its run reported: as a status has it, without the packages that stand in the record only.
+    ///
+    /// # Errors
+    /// It is no record that this operator knows.
+    pub fn open(&self) -> Result<(Record, result::RunResult), String> {
+        let record = Record::deserialize(&self.record).map_err(|error| format!("it is no record: {error}"))?;
+        if record.version != cultivar_protocol::VERSION {
+            return Err(format!("it has version {}, and this operator knows 1", record.version));
+        }
+        let declared = record.template.get("outputs").and_then(|outputs| Vec::<Output>::deserialize(outputs).ok());
+        let mut reported = result::parse(&self.record["result"].to_string(), &declared.unwrap_or_default());
+        reported.environment.remove(PACKAGES);
+        Ok((record, reported))
+    }
+}
+
 /// Makes the experiment what its record says.
 pub fn adopt(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, source: &RecordSource) {
     let store = snapshot.stores.of(&source.uri).cloned();
@@ -50,17 +75,16 @@ fn read(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, source: &RecordS
     let corrupt = |plan: &mut Plan<ExperimentStatus>, why: String| {
         fail(snapshot, plan, Reason::InputCorrupt, format!("spec.record: {}: {why}", source.uri));
     };
-    let found: CheckedRecord = match serde_json::from_str(text) {
+    let found = match CheckedRecord::read(text) {
         Ok(found) => found,
-        Err(error) => return corrupt(plan, error.to_string()),
+        Err(why) => return corrupt(plan, why),
     };
     if !found.corrupt.is_empty() {
         return corrupt(plan, text::some_of(&found.corrupt, 4));
     }
-    let record = match Record::deserialize(&found.record) {
-        Ok(record) if record.version == cultivar_protocol::VERSION => record,
-        Ok(record) => return corrupt(plan, format!("it has version {}, and this operator knows 1", record.version)),
-        Err(error) => return corrupt(plan, format!("it is no record: {error}")),
+    let (record, mut reported) = match found.open() {
+        Ok(opened) => opened,
+        Err(why) => return corrupt(plan, why),
     };
     if record.exit_code != 0 || record.result.reason.is_some() {
         let words = format!(
@@ -72,10 +96,6 @@ fn read(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, source: &RecordS
     if !record.template.is_object() {
         return corrupt(plan, "it has no template: it was left out for its size when the run was started".to_owned());
     }
-    let declared: Vec<Output> =
-        record.template.get("outputs").and_then(|outputs| Vec::deserialize(outputs).ok()).unwrap_or_default();
-    let mut reported = result::parse(&found.record["result"].to_string(), &declared);
-    reported.environment.remove(PACKAGES);
     if !found.unchecked.is_empty() {
         let names = text::some_of(&found.unchecked, 8);
         reported

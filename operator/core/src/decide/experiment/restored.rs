@@ -4,14 +4,12 @@
 //! Comes in: a status that is final, or an object without one that carries a verdict. Goes out: the verdict to be written,
 //! or the status as it was, with what the verdict left to the record in the store.
 
-use cultivar_crds::{ExperimentStatus, Output, Reason};
-use cultivar_protocol::{PACKAGES, Record};
-use serde::Deserialize;
+use cultivar_crds::{ExperimentStatus, Reason};
 use std::time::Duration;
 
 use super::pursue::{Progress, pursue, so_far};
 use super::record::CheckedRecord;
-use super::{Snapshot, attempts, result, wait};
+use super::{Snapshot, attempts, wait};
 use crate::decide::{Plan, Urgency, restore};
 use crate::domain::conditions::{Conditions, kind};
 use crate::domain::errand::{Document, Patience};
@@ -97,18 +95,11 @@ pub fn come_back(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) -> bool
 
 // What the verdict left to the record; what is wrong with that.
 fn complete(was: &mut ExperimentStatus, text: &str) -> Vec<String> {
-    let found = serde_json::from_str::<CheckedRecord>(text).map_err(|error| error.to_string());
-    let found = found.and_then(|found| {
-        let record = Record::deserialize(&found.record).map_err(|error| format!("it is no record: {error}"))?;
-        Ok((found, record))
-    });
-    let (found, record) = match found {
-        Ok(found) => found,
+    let opened = CheckedRecord::read(text).and_then(|found| Ok((found.open()?, found.corrupt)));
+    let ((record, reported), corrupt) = match opened {
+        Ok(opened) => opened,
         Err(why) => return vec![why],
     };
-    let declared = record.template.get("outputs").and_then(|outputs| Vec::<Output>::deserialize(outputs).ok());
-    let mut reported = result::parse(&found.record["result"].to_string(), &declared.unwrap_or_default());
-    reported.environment.remove(PACKAGES);
     if was.template.is_none() && record.template.is_object() {
         was.template = Some(record.template);
         attempts::pin_source(was, &reported);
@@ -118,5 +109,5 @@ fn complete(was: &mut ExperimentStatus, text: &str) -> Vec<String> {
     was.metrics = reported.metrics;
     was.logged_params = reported.logged_params;
     was.environment = reported.environment;
-    found.corrupt
+    corrupt
 }
