@@ -10,8 +10,13 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 use support::{Run, problems, until};
 
+// What is being written has another ending until it is whole.
+fn is_chunk(key: &str) -> bool {
+    key.ends_with(".log.gz")
+}
+
 fn log(run: &Run) -> Vec<u8> {
-    let chunks = run.keys().into_iter().filter(|key| key.starts_with("ns/exp/logs/1/"));
+    let chunks = run.keys().into_iter().filter(|key| key.starts_with("ns/exp/logs/1/") && is_chunk(key));
     let joined: Vec<u8> = chunks.flat_map(|key| run.object(&key).unwrap()).collect();
     let mut text = Vec::new();
     MultiGzDecoder::new(joined.as_slice()).read_to_end(&mut text).unwrap();
@@ -40,7 +45,7 @@ fn the_log_is_in_the_store() {
 fn a_killed_run_leaves_its_log() {
     let run = Run::stored();
     let mut child = run.spawn(&["sh", "-c", "echo early; exec sleep 60"]);
-    until("a chunk is there", || run.keys().iter().any(|key| key.contains("/logs/")));
+    until("a chunk is there", || run.keys().iter().any(|key| is_chunk(key)));
     let program = fs::read_to_string(format!("/proc/{}/task/{0}/children", child.id())).unwrap_or_default();
     child.kill().unwrap();
     child.wait().unwrap();

@@ -1,8 +1,8 @@
 //! Images that tags name: a run keeps what they stood for when it began.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{Ipv4Addr, TcpListener};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cultivar_e2e::error::{Context as _, Result};
@@ -33,26 +33,32 @@ impl Tags {
         let url = format!("http://{}", listener.local_addr().doing(|| "no port for a registry")?);
         let tags = self.clone();
         std::thread::spawn(move || {
-            let mut unanswered = Vec::new();
-            for mut stream in listener.incoming().flatten() {
-                let mut lines = BufReader::new(&stream).lines().map_while(std::result::Result::ok);
-                let first = lines.next().unwrap_or_default();
-                lines.take_while(|line| !line.is_empty()).for_each(drop);
-                let path = first.split(' ').nth(1).unwrap_or_default();
-                if path.contains("silent") {
-                    unanswered.push(stream);
-                    continue;
-                }
-                let digest = tags.0.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned();
-                let head = match digest {
-                    Some(digest) => format!("HTTP/1.1 200 OK\r\nDocker-Content-Digest: {digest}\r\n"),
-                    None => "HTTP/1.1 404 Not Found\r\n".to_owned(),
-                };
-                // Who has gone away needs no answer.
-                let _ = stream.write_all(format!("{head}Content-Length: 0\r\nConnection: close\r\n\r\n").as_bytes());
+            for stream in listener.incoming().flatten() {
+                let tags = tags.clone();
+                // Each on its own: a client may open a connection and say nothing on it.
+                std::thread::spawn(move || tags.answer(stream));
             }
         });
         Ok(url)
+    }
+
+    fn answer(&self, mut stream: TcpStream) {
+        let mut lines = BufReader::new(&stream).lines().map_while(std::result::Result::ok);
+        let first = lines.next().unwrap_or_default();
+        lines.take_while(|line| !line.is_empty()).for_each(drop);
+        let path = first.split(' ').nth(1).unwrap_or_default();
+        if path.contains("silent") {
+            // Until the other side gives up.
+            let _ = stream.read(&mut [0]);
+            return;
+        }
+        let digest = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned();
+        let head = match digest {
+            Some(digest) => format!("HTTP/1.1 200 OK\r\nDocker-Content-Digest: {digest}\r\n"),
+            None => "HTTP/1.1 404 Not Found\r\n".to_owned(),
+        };
+        // Who has gone away needs no answer.
+        let _ = stream.write_all(format!("{head}Content-Length: 0\r\nConnection: close\r\n\r\n").as_bytes());
     }
 }
 
@@ -70,12 +76,6 @@ fn pipeline(lr: f64) -> Value {
 
 fn image_of(run: &Value, stage: usize) -> &Value {
     &run["status"]["pipelineSpec"]["stages"][stage]["template"]["image"]
-}
-
-/// The Experiment of a stage, whose end may be stored after that of its run.
-async fn ended(case: &Case, run: &str, stage: &str) -> Result<Value> {
-    let experiment = case.stage(run, stage).await?;
-    case.ends(&name(&experiment), "Completed").await
 }
 
 /// Inline roots by tag: pinned in the run, reused while the tag stays, run again when it is moved; what no registry knows runs
@@ -103,17 +103,17 @@ pub async fn a_tag_is_looked_up_when_its_run_begins(case: &Case) -> Result<()> {
 
     case.pipeline("digits", pipeline(0.2)).await?;
     case.run_ends("digits-2", "Completed").await?;
-    let prepared = ended(case, "digits-2", "prepare").await?;
-    let before = ended(case, "digits-1", "prepare").await?;
+    let prepared = case.stage("digits-2", "prepare").await?;
+    let before = case.stage("digits-1", "prepare").await?;
     ensure!(prepared["status"]["reusedFrom"]["name"] == before["metadata"]["name"], "{}", prepared["status"]);
-    let trained = ended(case, "digits-2", "train").await?;
+    let trained = case.stage("digits-2", "train").await?;
     ensure!(trained["status"]["reusedFrom"].is_null(), "its parameter is another: {}", trained["status"]);
 
     let new = tags.set("acme/train", "1", "0b");
     case.pipeline("digits", pipeline(0.1)).await?;
     let third = case.run_ends("digits-3", "Completed").await?;
     ensure!(*image_of(&third, 0) == format!("{NAME}/acme/train:1@{new}").as_str(), "{}", image_of(&third, 0));
-    let prepared = ended(case, "digits-3", "prepare").await?;
+    let prepared = case.stage("digits-3", "prepare").await?;
     let why = prepared["status"]["cache"]["message"].as_str().unwrap_or_default();
     ensure!(prepared["status"]["reusedFrom"].is_null() && why.starts_with("image: "), "{}", prepared["status"]);
 
