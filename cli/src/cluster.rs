@@ -1,17 +1,19 @@
 //! The API server, as kubectl would reach it: objects as JSON, records for the core.
 
 use cultivar_core::domain::{ExperimentRecord, Meta, PipelineRecord, Record, RunRecord};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, ObjectMeta};
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::core::GroupVersionKind;
+use kube::core::{GroupVersionKind, Request};
 use kube::{Client, Config};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
 use crate::args::Global;
 use crate::error::{Error, Result};
+use crate::rows::{self, Row};
 
 /// Who applies manifests.
 const MANAGER: &str = "kubectl-cultivar";
@@ -62,15 +64,24 @@ impl Cluster {
 
     /// Objects of a kind; Queues are not in a namespace.
     pub fn api(&self, kind: &str) -> Api<DynamicObject> {
+        self.api_in(&self.namespace, kind)
+    }
+
+    fn api_in(&self, namespace: &str, kind: &str) -> Api<DynamicObject> {
         match kind {
             "Queue" => Api::all_with(self.client.clone(), &resource(kind)),
-            _ => Api::namespaced_with(self.client.clone(), &self.namespace, &resource(kind)),
+            _ => Api::namespaced_with(self.client.clone(), namespace, &resource(kind)),
         }
     }
 
     /// An object, or nothing.
     pub async fn find(&self, kind: &str, name: &str) -> Result<Option<Value>> {
-        let found = self.api(kind).get_opt(name).await;
+        self.find_in(&self.namespace, kind, name).await
+    }
+
+    /// The same in some namespace.
+    pub async fn find_in(&self, namespace: &str, kind: &str, name: &str) -> Result<Option<Value>> {
+        let found = self.api_in(namespace, kind).get_opt(name).await;
         let found = found.map_err(|error| Error::of_server(format!("{kind} {name} cannot be read"), error))?;
         Ok(found.map(whole))
     }
@@ -85,12 +96,21 @@ impl Cluster {
 
     /// Every object of a kind in the namespace that is meant.
     pub async fn list(&self, kind: &str, labels: Option<&str>) -> Result<Vec<Value>> {
-        paged(self.api(kind), kind, labels).await
+        paged(&self.client, &self.api(kind), kind, labels).await
     }
 
     /// The same of all namespaces.
     pub async fn list_everywhere(&self, kind: &str, labels: Option<&str>) -> Result<Vec<Value>> {
-        paged(Api::all_with(self.client.clone(), &resource(kind)), kind, labels).await
+        paged(&self.client, &Api::all_with(self.client.clone(), &resource(kind)), kind, labels).await
+    }
+
+    /// What the API server prints of every object of a kind, in the namespace that is meant or in all.
+    pub async fn rows(&self, kind: &str, labels: Option<&str>, everywhere: bool, columns: &[&str]) -> Result<Vec<Row>> {
+        let (api, namespace) = match everywhere {
+            true => (Api::all_with(self.client.clone(), &resource(kind)), None),
+            false => (self.api(kind), Some(self.namespace.as_str())),
+        };
+        rows::rows(&self.client, &api, labels, namespace, columns).await
     }
 
     /// Every experiment of the namespace, as the core knows them.
@@ -142,17 +162,25 @@ pub fn for_a_repository(kind: &str, name: &str, spec: Value) -> Value {
     json!({"apiVersion": "cultivar.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec})
 }
 
-// Page by page.
-async fn paged(api: Api<DynamicObject>, kind: &str, labels: Option<&str>) -> Result<Vec<Value>> {
+#[derive(Deserialize)]
+struct Page {
+    metadata: ListMeta,
+    items: Vec<Value>,
+}
+
+// Page by page, and without a detour over types.
+async fn paged(client: &Client, api: &Api<DynamicObject>, kind: &str, labels: Option<&str>) -> Result<Vec<Value>> {
+    let failed = |error| Error::of_server(format!("{kind}s cannot be listed"), error);
     let mut params = ListParams::default().limit(PAGE);
     if let Some(labels) = labels {
         params = params.labels(labels);
     }
     let mut all = Vec::new();
     loop {
-        let page = api.list(&params).await;
-        let page = page.map_err(|error| Error::of_server(format!("{kind}s cannot be listed"), error))?;
-        all.extend(page.items.into_iter().map(whole));
+        let request = Request::new(api.resource_url()).list(&params);
+        let request = request.map_err(|error| failed(kube::Error::BuildRequest(error)))?;
+        let page: Page = client.request(request).await.map_err(failed)?;
+        all.extend(page.items.into_iter().map(without_managers));
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),
             None => return Ok(all),
@@ -161,7 +189,10 @@ async fn paged(api: Api<DynamicObject>, kind: &str, labels: Option<&str>) -> Res
 }
 
 fn whole(object: DynamicObject) -> Value {
-    let mut object = serde_json::to_value(object).unwrap_or_default();
+    without_managers(serde_json::to_value(object).unwrap_or_default())
+}
+
+fn without_managers(mut object: Value) -> Value {
     object["metadata"].as_object_mut().into_iter().for_each(|meta| drop(meta.remove("managedFields")));
     object
 }

@@ -11,6 +11,7 @@ mod files;
 mod forward;
 mod output;
 mod recorded;
+mod rows;
 mod store;
 
 use std::process::ExitCode;

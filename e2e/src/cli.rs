@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::error::{Context as _, Error, Result};
-use crate::exec;
 
 /// The command line for one namespace of a cluster.
 #[derive(Debug, Clone)]
@@ -30,20 +29,6 @@ pub struct Ended {
 }
 
 impl Cli {
-    /// Compiles it from this work tree, unless that is done.
-    ///
-    /// # Errors
-    /// It does not compile.
-    pub fn compile() -> Result<PathBuf> {
-        let mut command = exec::cargo();
-        command.args(["build", "--quiet", "--package", "cultivar-cli", "--message-format", "json"]);
-        let messages = exec::output(&mut command, None)?;
-        let mut messages =
-            messages.lines().rev().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        let binary = messages.find_map(|message| message["executable"].as_str().map(PathBuf::from));
-        binary.ok_or_else(|| Error::new("cargo made no kubectl-cultivar"))
-    }
-
     /// The command line of a binary.
     #[must_use]
     pub fn new(binary: &Path, kubeconfig: &Path, namespace: &str) -> Self {

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 use cultivar_e2e::cluster::Cluster;
 use cultivar_e2e::error::Result;
-use cultivar_e2e::image::{Build, compile_data, compile_example, compile_operator};
+use cultivar_e2e::image::{Build, compile_cli, compile_data, compile_example, compile_operator};
 use cultivar_e2e::measure::{self, CHAINS_5, CHAINS_200, RUNS_300, Report, Session, Shape, data};
 use cultivar_e2e::operator;
 use cultivar_e2e::ui::Ui;
@@ -211,10 +211,11 @@ fn decided() -> Result<()> {
 
 fn remembered(options: &HistoryOptions) -> Result<()> {
     let ui = Ui::new("measure-history");
+    let cli = ui.step("compile the command line", |_| compile_cli(Build::Static))?;
     let load_before = load_average();
     let played = on_cluster(&options.name, options.operator.as_ref(), QUIET, &ui, |session| {
         ui.step(&format!("{} finished experiments", options.finished), |_| {
-            measure::history::play(session, options.finished)
+            measure::history::play(session, &cli, options.finished)
         })
     });
     let mut report = measure::history::report(&played?);

@@ -21,7 +21,9 @@ use crate::tools::cache_dir;
 pub use busybox::{BUSYBOX, busybox_image};
 pub use digits::{DIGITS, digits_image};
 pub use oci::{Entry, ImageSpec, Layer, write_oci_tar};
-pub use operator::{Build, OPERATOR, compile as compile_operator, compile_data, compile_example, operator_image};
+pub use operator::{
+    Build, OPERATOR, compile as compile_operator, compile_cli, compile_data, compile_example, operator_image,
+};
 pub use read::{Contents, read_oci_tar};
 
 /// Old images of one name that stay in the cache: switching between two branches builds nothing.

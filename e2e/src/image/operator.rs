@@ -18,6 +18,7 @@ pub const OPERATOR: &str = "ghcr.io/cultivar-dev/operator";
 const PROGRAM: &str = "cultivar-operator";
 const STORE: &str = "cultivar-store";
 const RUNNER: &str = "cultivar-runner";
+const CLI: (&str, &str) = ("cultivar-cli", "kubectl-cultivar");
 const STATIC: &str = "-C target-feature=+crt-static";
 
 /// How the programs are compiled.
@@ -104,6 +105,24 @@ pub fn compile_example(name: &str) -> Result<PathBuf> {
     made(&mut command, [name]).map(|[program]| program)
 }
 
+/// The command line, static: it is copied to machines that may have another C library, or none.
+///
+/// # Errors
+/// It does not compile, or needs a library.
+pub fn compile_cli(build: Build) -> Result<PathBuf> {
+    let (package, binary) = CLI;
+    let mut command = match build {
+        Build::Static => statically("build"),
+        Build::Debug => cargo("rustc"),
+    };
+    command.args(["--package", package, "--bin", binary]);
+    if build == Build::Debug {
+        command.arg("--").args(STATIC.split(' '));
+    }
+    let [built] = made(&mut command, [binary])?;
+    libraries(&built, Build::Static).map(|_| built)
+}
+
 /// The binaries of the operator, the store and the runner, in this order.
 fn compile_three(build: Build) -> Result<[PathBuf; 3]> {
     if build == Build::Static {
@@ -119,17 +138,23 @@ fn compile_three(build: Build) -> Result<[PathBuf; 3]> {
 
 /// One call of cargo for several programs, so that what they share is compiled once and in parallel.
 fn cargo_build<const N: usize>(build: Build, names: [&str; N]) -> Result<[PathBuf; N]> {
-    let mut command = cargo("build");
+    let mut command = match build {
+        Build::Static => statically("build"),
+        Build::Debug => cargo("build"),
+    };
     for name in names {
         command.args(["--package", name, "--bin", name]);
     }
-    if build == Build::Static {
-        // With an explicit target the flags reach neither build scripts nor macros, and the everyday build keeps its own.
-        command.args(["--profile", "image", "--target", &format!("{}-unknown-linux-gnu", std::env::consts::ARCH)]);
-        let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
-        command.env("RUSTFLAGS", format!("{flags} {STATIC}").trim());
-    }
     made(&mut command, names)
+}
+
+// With an explicit target the flags reach neither build scripts nor macros, and the everyday build keeps its own.
+fn statically(verb: &str) -> std::process::Command {
+    let mut command = cargo(verb);
+    command.args(["--profile", "image", "--target", &format!("{}-unknown-linux-gnu", std::env::consts::ARCH)]);
+    let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+    command.env("RUSTFLAGS", format!("{flags} {STATIC}").trim());
+    command
 }
 
 fn cargo(verb: &str) -> std::process::Command {

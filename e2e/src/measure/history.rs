@@ -1,9 +1,10 @@
 //! What a long history costs: an operator in a cluster with tens of thousands of finished experiments.
 //!
-//! In: a session. Out: the operator's memory, its time to begin, and how soon it finds a result to reuse, with few and with
-//! many finished experiments. One experiment is run for real; the others are made with what it came to, so that nothing is
+//! In: a session, and the command line. Out: the operator's memory, its time to begin, how soon it finds a result to reuse, and
+//! how long people wait for a list, with few and with many finished experiments. One experiment is run for real; the others are made with what it came to, so that nothing is
 //! left for the operator to do. Every second one did the same work, the others work of their own.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 use super::report::{Report, rounded, seconds};
 use super::scenario::{Session, settled};
 use super::stats::percentile;
+use crate::cli::Cli;
 use crate::error::{Error, Result};
 use crate::operator::{Operator, Options};
 
@@ -27,6 +29,10 @@ const MODEL: &str = "model";
 const VERDICT: &str = "cultivar.dev/verdict";
 /// Experiments that look for a result, one after the other.
 const LOOKS: usize = 20;
+/// How often each command is called; the middle one counts.
+const CALLS: usize = 3;
+/// Longest that a command takes.
+const COMMAND_SECONDS: f64 = 1.0;
 /// CPU seconds in a second of an operator that has nothing to do, at most.
 const IDLE: f64 = 0.05;
 
@@ -39,6 +45,8 @@ struct Begun {
     peak_memory: u64,
     writes: f64,
     look_ups: LookUps,
+    /// What is typed, and seconds until it has ended.
+    commands: Vec<(String, f64)>,
 }
 
 /// What it took to find a result among them.
@@ -58,7 +66,7 @@ pub struct Played {
 ///
 /// # Errors
 /// The API server or the operator fails.
-pub fn play(session: &Session, finished: usize) -> Result<Played> {
+pub fn play(session: &Session, cli: &Path, finished: usize) -> Result<Played> {
     let namespace = session.namespace();
     let made = make_one(session, &namespace)?;
     let mut begun = Vec::new();
@@ -66,7 +74,8 @@ pub fn play(session: &Session, finished: usize) -> Result<Played> {
     for count in [FEW, finished] {
         session.runtime.block_on(fill(session, &namespace, &made, there..count))?;
         there = count;
-        begun.push(begin(session, &namespace, &made, count)?);
+        let commands = commands(&Cli::new(cli, &session.cluster.kubeconfig(), &namespace))?;
+        begun.push(Begun { commands, ..begin(session, &namespace, &made, count)? });
     }
     session.clear(&namespace)?;
     Ok(Played { begun, object_bytes: serde_json::to_string(&made).map_or(0, |text| text.len()) })
@@ -82,7 +91,6 @@ fn make_one(session: &Session, namespace: &str) -> Result<Value> {
         let completed = |object: &Value| object["status"]["phase"] == "Completed";
         session.server.wait("Experiment", namespace, MODEL, Duration::from_secs(60), completed).await?;
         // Some seconds later it has a verdict, and nothing more is to be done about it.
-        let noted = |object: &Value| object["metadata"]["annotations"][VERDICT].is_string();
         session.server.wait("Experiment", namespace, MODEL, Duration::from_secs(60), noted).await?;
         settled(&operator).await?;
         let made = session.server.get("Experiment", namespace, MODEL).await?;
@@ -92,6 +100,10 @@ fn make_one(session: &Session, namespace: &str) -> Result<Value> {
     })?;
     operator.stop()?;
     Ok(made)
+}
+
+fn noted(object: &Value) -> bool {
+    object["metadata"]["annotations"][VERDICT].is_string()
 }
 
 // Of a usual size: a program with some parameters, inputs and outputs, that reports some metrics.
@@ -200,8 +212,35 @@ async fn look_up(
             return Err(Error::new(format!("{name} ran")).log(ended["status"]["cache"].to_string()));
         }
     }
+    let used = operator.usage()?.cpu_seconds;
+    // The next operator shall find nothing to do.
+    for index in 0..LOOKS {
+        let name = format!("look-{finished}-{index}");
+        session.server.wait("Experiment", namespace, &name, Duration::from_secs(60), noted).await?;
+    }
     settled(operator).await?;
-    Ok(LookUps { seconds, cpu_seconds: operator.usage()?.cpu_seconds - cpu_before })
+    Ok(LookUps { seconds, cpu_seconds: used - cpu_before })
+}
+
+// What people type to find their way among them.
+fn commands(cli: &Cli) -> Result<Vec<(String, f64)>> {
+    let typed = [
+        "list --limit 20",
+        "list --phase Completed --where params.parameter-1>0 --sort metric:val/metric-1 --limit 20",
+        "list -o json --limit 20",
+        "compare model run-000000 run-000001",
+    ];
+    let timed = typed.map(|typed| {
+        let words: Vec<&str> = typed.split(' ').collect();
+        let mut seconds = Vec::new();
+        for _ in 0..CALLS {
+            let begun = Instant::now();
+            cli.run(&words)?;
+            seconds.push(begun.elapsed().as_secs_f64());
+        }
+        Ok((typed.to_owned(), percentile(&seconds, 0.5).unwrap_or_default()))
+    });
+    timed.into_iter().collect()
 }
 
 fn begin(session: &Session, namespace: &str, made: &Value, finished: usize) -> Result<Begun> {
@@ -216,6 +255,7 @@ fn begin(session: &Session, namespace: &str, made: &Value, finished: usize) -> R
     Ok(Begun {
         finished,
         look_ups,
+        commands: Vec::new(),
         ready_seconds,
         cpu_seconds: usage.cpu_seconds,
         memory: usage.memory,
@@ -254,6 +294,11 @@ pub fn report(played: &Played) -> Report {
             None,
         );
         let key = format!("finished_{}", begun.finished);
+        for (typed, taken) in &begun.commands {
+            let goal = (begun.finished <= 10_000).then_some(*taken < COMMAND_SECONDS);
+            report.line(format!("{name}: {typed}"), seconds(*taken), String::new(), "< 1 s with 10,000", goal);
+            report.put(&key, &format!("{typed} seconds"), rounded(*taken));
+        }
         report.put(&key, "reuse_p50_seconds", rounded(middle));
         report.put(&key, "reuse_max_seconds", rounded(most));
         report.put(&key, "reuse_cpu_seconds", rounded(cpu));

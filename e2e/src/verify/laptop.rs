@@ -5,6 +5,7 @@
 use crate::cli::Cli;
 use crate::cluster::Cluster;
 use crate::error::{Context as _, Error, Result};
+use crate::image::{Build, compile_cli};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -34,7 +35,7 @@ pub fn submitted(cluster: &Cluster) -> Result<()> {
     write("helper.py", "def model(lr): return f'a model of {lr}'\n")?;
     write(".cultivar.yaml", "env: {FROM: laptop}\n")?;
     cluster.kubectl(&["create", "namespace", NAMESPACE])?;
-    let cli = Cli::new(&Cli::compile()?, &cluster.kubeconfig(), NAMESPACE);
+    let cli = Cli::new(&compile_cli(Build::Debug)?, &cluster.kubeconfig(), NAMESPACE);
     let cli = cli.within(folder.path()).with_tools(&cluster.bin());
 
     let submit = [

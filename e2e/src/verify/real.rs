@@ -5,6 +5,7 @@
 use crate::cli::Cli;
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
+use crate::image::{Build, compile_cli};
 use crate::ui::seconds;
 use serde_json::Value;
 use std::path::Path;
@@ -60,7 +61,7 @@ fn reused(cluster: &Cluster) -> Result<()> {
 
 // Clone, compare, grow, plan, run, export: what the README shows.
 fn grown(cluster: &Cluster) -> Result<()> {
-    let cli = Cli::new(&Cli::compile()?, &cluster.kubeconfig(), DEMO);
+    let cli = Cli::new(&compile_cli(Build::Debug)?, &cluster.kubeconfig(), DEMO);
     for (name, gamma) in [("by-hand-1", "gamma=0.001"), ("by-hand-2", "gamma=0.002"), ("by-hand-3", "gamma=0.003")] {
         cli.run(&["clone", "digits-train", "--name", name, "--param", gamma, "--follow"])?;
     }

@@ -3,6 +3,7 @@
 use cultivar_e2e::cli::Cli;
 use cultivar_e2e::error::{Error, Result};
 use cultivar_e2e::exec;
+use cultivar_e2e::image::{Build, compile_cli};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -12,7 +13,7 @@ use crate::kit::{Case, pinned, root, stage, summary, with};
 
 fn cli(case: &Case) -> Result<Cli> {
     static BINARY: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
-    let binary = BINARY.get_or_init(|| Cli::compile().map_err(|error| error.to_string()));
+    let binary = BINARY.get_or_init(|| compile_cli(Build::Debug).map_err(|error| error.to_string()));
     let binary = binary.as_ref().map_err(|why| Error::new("the command line does not compile").why(why))?;
     Ok(Cli::new(binary, &case.cluster().kubeconfig(), &case.namespace))
 }

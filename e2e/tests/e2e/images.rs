@@ -9,7 +9,7 @@ use cultivar_e2e::error::{Context as _, Result};
 use serde_json::{Value, json};
 
 use crate::ensure;
-use crate::kit::{Case, condition, name, played, stage};
+use crate::kit::{Case, condition, played, stage};
 
 /// The registry in the names of the images.
 const NAME: &str = "registry.test";
