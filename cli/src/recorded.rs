@@ -1,7 +1,9 @@
 //! Experiments whose object is gone: what their records in the store still say.
 
 use cultivar_data::{Store, digest_of};
+use futures::{StreamExt as _, TryStreamExt as _};
 use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
@@ -9,6 +11,8 @@ use crate::store::{self, Operator};
 
 /// No record is larger.
 const MOST: u64 = 4 * 1024 * 1024;
+/// Records that are read at a time.
+const AT_A_TIME: usize = 16;
 /// A record's fields that a status has under the same name.
 const SAME: [&str; 4] = ["artifacts", "metrics", "inputs", "environment"];
 
@@ -29,18 +33,40 @@ pub async fn get(cluster: &Cluster, operator: &Operator, name: &str) -> Result<(
         Ok(reached) => reached,
         Err(error) => return Err(gone().why(format!("and records cannot be looked for: {error}")).hint(hint)),
     };
-    let found = newest(&reached.store()?, &cluster.namespace, name).await?;
+    let store = reached.store()?;
+    let mut folders = store.folders(&cluster.namespace).await.map_err(store::failed)?;
+    folders.retain(|folder| name_of(folder) == Some(name));
+    let found = newest(&store, &cluster.namespace, name, &folders).await?;
     let (object, place) = found.ok_or_else(|| gone().why("and no record of it in the store").hint(hint))?;
     eprintln!("the object is gone: this is its record, {}", place.uri);
     Ok((object, Some(place)))
 }
 
-// The newest record of the newest experiment that had the name.
-async fn newest(store: &Store, namespace: &str, name: &str) -> Result<Option<(Value, Place)>> {
-    let objects = store.objects(namespace).await.map_err(store::failed)?;
-    let Some(found) = objects.into_iter().find(|object| is_record(&object.key, namespace, name)) else {
-        return Ok(None);
-    };
+/// The experiments of the namespace whose names are not `there`, as their newest records tell of them.
+pub async fn gone(cluster: &Cluster, operator: &Operator, there: &BTreeSet<String>) -> Result<Vec<Value>> {
+    let reached = store::reach(cluster, operator).await?;
+    let store = reached.store()?;
+    let mut folders: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for folder in store.folders(&cluster.namespace).await.map_err(store::failed)? {
+        if let Some(name) = name_of(&folder).filter(|name| !there.contains(*name)) {
+            folders.entry(name.to_owned()).or_default().push(folder);
+        }
+    }
+    let read = futures::stream::iter(&folders)
+        .map(|(name, folders)| newest(&store, &cluster.namespace, name, folders))
+        .buffered(AT_A_TIME)
+        .try_collect::<Vec<_>>();
+    Ok(read.await?.into_iter().flatten().map(|(object, _)| object).collect())
+}
+
+// The newest record of all experiments that had the name.
+async fn newest(store: &Store, namespace: &str, name: &str, folders: &[String]) -> Result<Option<(Value, Place)>> {
+    let mut records = Vec::new();
+    for folder in folders {
+        let objects = store.objects(&format!("{namespace}/{folder}")).await.map_err(store::failed)?;
+        records.extend(objects.into_iter().find(|object| is_record(&object.key)));
+    }
+    let Some(found) = records.into_iter().max_by_key(|object| object.modified) else { return Ok(None) };
     let bytes = store.get(&found.key, MOST).await.map_err(store::failed)?;
     let place = Place { uri: store.uri(&found.key), digest: digest_of(&bytes) };
     let record: Value = serde_json::from_slice(&bytes)
@@ -49,12 +75,15 @@ async fn newest(store: &Store, namespace: &str, name: &str) -> Result<Option<(Va
 }
 
 // An experiment's folder is its name, a dash and 8 digits of its uid.
-fn is_record(key: &str, namespace: &str, name: &str) -> bool {
-    let rest = key.strip_prefix(namespace).and_then(|rest| rest.strip_prefix('/'));
-    let Some((folder, file)) = rest.and_then(|rest| rest.split_once('/')) else { return false };
-    let uid = folder.strip_prefix(name).and_then(|rest| rest.strip_prefix('-'));
-    let ours = uid.is_some_and(|uid| uid.len() == 8 && uid.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    ours && file.starts_with("record-") && file.ends_with(".json")
+fn name_of(folder: &str) -> Option<&str> {
+    let (name, uid) = folder.rsplit_once('-')?;
+    (uid.len() == 8 && uid.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(name)
+}
+
+// Directly in its experiment's folder.
+fn is_record(key: &str) -> bool {
+    let mut parts = key.rsplit('/');
+    parts.next().is_some_and(|file| file.starts_with("record-") && file.ends_with(".json")) && parts.count() == 2
 }
 
 // The record in the form of the object that is gone.
@@ -87,16 +116,11 @@ mod tests {
 
     #[test]
     fn records_are_told_from_what_else_is_in_the_store() {
-        let found = |key: &str| is_record(key, "ns", "train");
-        assert!(found("ns/train-0a1b2c3d/record-2.json"));
-        for other in [
-            "ns/train-2-0a1b2c3d/record-1.json",
-            "ns/train-0a1b2c3d/result-1.json",
-            "ns/train-0a1b2c3d/out/record-1.json",
-            "ns2/train-0a1b2c3d/record-1.json",
-            "ns/train-0a1b2c3/record-1.json",
-        ] {
-            assert!(!found(other), "{other}");
+        assert_eq!(name_of("train-2-0a1b2c3d"), Some("train-2"));
+        assert!(name_of("train-0a1b2c3").is_none() && name_of("cache").is_none());
+        assert!(is_record("ns/train-0a1b2c3d/record-2.json"));
+        for other in ["ns/train-0a1b2c3d/result-1.json", "ns/train-0a1b2c3d/out/record-1.json", "record-1.json"] {
+            assert!(!is_record(other), "{other}");
         }
     }
 
@@ -105,7 +129,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let spec = StoreSpec { url: format!("file://{}", folder.path().display()), ..StoreSpec::default() };
         let store = Store::open(&spec).unwrap();
-        assert!(newest(&store, "ns", "train").await.unwrap().is_none());
+        let folders = ["train-0a1b2c3d".to_owned(), "train-0a1b2c3e".to_owned()];
+        assert!(newest(&store, "ns", "train", &folders).await.unwrap().is_none());
         let artifact = json!({"name": "model", "uri": "s3://b/ns/train/model.pkl", "size": 3});
         let record = json!({
             "exitCode": 0, "startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:01:00Z",
@@ -114,8 +139,9 @@ mod tests {
                        "params": {"seed": 1}, "logs": {"uri": "s3://b/ns/train/logs/1/", "chunks": 1}},
         });
         store.put("ns/train-0a1b2c3d/record-1.json", record.to_string().into_bytes()).await.unwrap();
-        let (object, place) = newest(&store, "ns", "train").await.unwrap().unwrap();
+        let (object, place) = newest(&store, "ns", "train", &folders).await.unwrap().unwrap();
         assert_eq!(place.digest, digest_of(record.to_string().as_bytes()));
+        assert_eq!(store.folders("ns").await.unwrap(), folders[..1]);
         let read = experiment(&object).unwrap();
         assert_eq!((read.status.phase, read.status.artifacts[0].name.as_str()), (Phase::Completed, "model"));
         assert_eq!(read.status.logs.as_deref(), Some("s3://b/ns/train/logs/1/"));

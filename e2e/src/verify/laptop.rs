@@ -59,11 +59,17 @@ pub fn submitted(cluster: &Cluster) -> Result<()> {
     says(&cli.run(&["show", "first"])?, "lr = 0.25")?;
     says(&cli.run(&["logs", "first"])?, "learning with 0.25")?;
     says(&cli.run(&["metrics", "first"])?, "acc")?;
+    says(&cli.run(&["metrics", "first", "--series", "--csv"])?, "\nacc,,0.75,")?;
     fetched(&cli, folder.path(), "first", "a model of 0.25")?;
 
     cli.run(&["clone", "first", "--name", "second", "--param", "lr=0.5", "--follow"])?;
     fetched(&cli, folder.path(), "second", "a model of 0.5")?;
     says(&cli.run(&["compare", "first", "second"])?, "0.5")?;
+    write("helper.py", "def model(lr): return f'another model of {lr}'\n")?;
+    let mut changed = submit;
+    changed[2] = "changed";
+    cli.run(&changed)?;
+    says(&cli.run(&["compare", "first", "changed", "--code"])?, "+def model(lr): return f'another model of {lr}'")?;
     // No terminal here: what is called reads the end of its input, and ends.
     cli.run(&["debug", "first", "--shell", "python3"])?;
     restored(cluster)?;
@@ -71,6 +77,12 @@ pub fn submitted(cluster: &Cluster) -> Result<()> {
     // Nothing but its record is left.
     says(&cli.run(&["show", "first"])?, "lr = 0.25")?;
     says(&cli.run(&["logs", "first"])?, "learning with 0.25")?;
+    let listed = cli.run(&["list", "--recorded", "--where", "params.lr=0.25", "--sort", "metric:acc", "-o", "wide"])?;
+    let found =
+        listed.lines().any(|line| line.starts_with("first ") && line.contains("Recorded") && line.contains("0.75"));
+    if !found || !listed.contains("changed ") || listed.contains("second ") {
+        return Err(Error::new("the list with what only records tell of").log(listed));
+    }
     cli.run(&["clone", "first", "--name", "third", "--param", "lr=0.75", "--follow"])?;
     fetched(&cli, folder.path(), "third", "a model of 0.75")
 }

@@ -175,6 +175,19 @@ impl Store {
         Ok(found)
     }
 
+    /// The names of what lies directly below a prefix and has something below itself, in their order.
+    ///
+    /// # Errors
+    /// When the store refuses or does not answer.
+    pub async fn folders(&self, prefix: &str) -> Result<Vec<String>, DataError> {
+        let listed = self.client.list_with_delimiter(Some(&self.key(prefix)?)).await;
+        let listed = listed.map_err(|error| DataError::of_store(&self.uri(prefix), &error))?;
+        let names = listed.common_prefixes.iter().filter_map(|path| Some(path.filename()?.to_owned()));
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        Ok(names)
+    }
+
     /// The keys below a prefix with their sizes, relative to the prefix, as the store gives them.
     pub(crate) fn list(
         &self,

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
+use crate::cluster::experiment;
 use crate::error::{Error, Result};
 use crate::rows::Row;
 
@@ -36,6 +37,8 @@ pub struct Listed {
     pub params: Map<String, Value>,
     /// Last values.
     pub metrics: BTreeMap<String, f64>,
+    /// All of it, where only a record is left.
+    pub recorded: Option<Value>,
 }
 
 impl Listed {
@@ -58,6 +61,24 @@ impl Listed {
             stage: text(STAGE),
             params: parsed(row, PARAMS)?,
             metrics: metrics.into_iter().map(|(name, metric)| (name, metric.last)).collect(),
+            recorded: None,
+        })
+    }
+
+    /// From what a record still tells: its time is when the run began.
+    pub fn recorded(object: Value) -> Result<Self> {
+        let record = experiment(&object)?;
+        let status = &record.status;
+        Ok(Self {
+            namespace: record.meta.namespace.clone(),
+            name: record.meta.name.clone(),
+            created: status.times.as_ref().and_then(|times| times.running.as_ref()?.parse().ok()),
+            phase: status.phase.to_string(),
+            reason: "Recorded".to_owned(),
+            params: record.template()["params"].as_object().cloned().unwrap_or_default(),
+            metrics: status.metrics.iter().map(|(name, metric)| (name.clone(), metric.last)).collect(),
+            recorded: Some(object),
+            ..Self::default()
         })
     }
 

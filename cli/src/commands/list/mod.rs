@@ -13,7 +13,8 @@ use self::wanted::Wanted;
 use crate::args::Format;
 use crate::cluster::{Cluster, text};
 use crate::error::Result;
-use crate::output;
+use crate::store::Operator;
+use crate::{output, recorded};
 
 /// So many are read one by one where whole objects are asked for; more are read together with all others.
 const ONE_BY_ONE: usize = 100;
@@ -47,6 +48,11 @@ pub struct List {
     /// At most so many.
     #[arg(long)]
     limit: Option<usize>,
+    /// Those too whose object is gone, as their records in the store tell of them; a record has no labels.
+    #[arg(long, conflicts_with_all = ["all_namespaces", "selector"])]
+    recorded: bool,
+    #[command(flatten)]
+    operator: Operator,
 }
 
 pub async fn list(cluster: &Cluster, format: Option<Format>, asked: &List) -> Result<()> {
@@ -54,6 +60,11 @@ pub async fn list(cluster: &Cluster, format: Option<Format>, asked: &List) -> Re
     let wanted = Wanted::of(asked, now)?;
     let rows = cluster.rows("Experiment", asked.selector.as_deref(), asked.all_namespaces, listed::COLUMNS).await?;
     let mut found = rows.iter().map(Listed::of).collect::<Result<Vec<_>>>()?;
+    if asked.recorded {
+        let there = found.iter().map(|listed| listed.name.clone()).collect();
+        let gone = recorded::gone(cluster, &asked.operator, &there).await?;
+        found.extend(gone.into_iter().map(Listed::recorded).collect::<Result<Vec<_>>>()?);
+    }
     found.retain(|listed| wanted.holds(listed));
     found.sort_by(|one, other| wanted.order(one, other));
     found.truncate(asked.limit.unwrap_or(usize::MAX));
@@ -91,7 +102,11 @@ async fn whole(cluster: &Cluster, asked: &List, found: &[Listed]) -> Result<Vec<
     };
     let place = |object: &Value| (text(object, "/metadata/namespace"), text(object, "/metadata/name"));
     let mut all: HashMap<_, _> = all.into_iter().map(|object| (place(&object), object)).collect();
-    Ok(found.iter().filter_map(|listed| all.remove(&(listed.namespace.clone(), listed.name.clone()))).collect())
+    let object = |listed: &Listed| {
+        let there = all.remove(&(listed.namespace.clone(), listed.name.clone()));
+        listed.recorded.clone().or(there)
+    };
+    Ok(found.iter().filter_map(object).collect())
 }
 
 /// What a table has, beside names and phases.

@@ -169,6 +169,8 @@ mod tests {
             since: Some("1h".into()),
             sort: sort.into(),
             limit: None,
+            recorded: false,
+            operator: crate::store::Operator::default(),
         };
         Wanted::of(&asked, "2026-11-25T10:30:00Z".parse().unwrap()).unwrap()
     }

@@ -1,25 +1,39 @@
-//! `metrics`: the metrics of an experiment, as a table or CSV.
+//! `metrics`: the metrics of an experiment, as a table or CSV; of each what a status has, or every value.
+
+mod series;
 
 use cultivar_core::domain::ExperimentRecord;
 
 use crate::args::Format;
-use crate::cluster::{Cluster, experiment};
-use crate::error::Result;
+use crate::cluster::{Cluster, experiment, text};
+use crate::error::{Error, Result};
 use crate::output::{self, number};
+use crate::recorded;
+use crate::store::{self, Operator};
 
 /// The metrics of an experiment.
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  kubectl cultivar metrics train-7f3a --csv > metrics.csv")]
+#[command(
+    after_help = "Examples:\n  kubectl cultivar metrics train-7f3a --csv > metrics.csv\n  kubectl cultivar metrics train-7f3a --series"
+)]
 pub struct Metrics {
     /// Name of the experiment.
     id: String,
     /// Comma-separated, every digit kept.
     #[arg(long)]
     csv: bool,
+    /// Every value, from the store, in place of the last, least and greatest.
+    #[arg(long)]
+    series: bool,
+    #[command(flatten)]
+    operator: Operator,
 }
 
 pub async fn metrics(cluster: &Cluster, format: Option<Format>, asked: &Metrics) -> Result<()> {
-    let object = cluster.get("Experiment", &asked.id).await?;
+    let (object, _) = recorded::get(cluster, &asked.operator, &asked.id).await?;
+    if asked.series {
+        return all(cluster, format, asked, &text(&object, "/status/environment/metricSeries")).await;
+    }
     let record = experiment(&object)?;
     if asked.csv {
         print!("{}", csv(&record));
@@ -27,6 +41,23 @@ pub async fn metrics(cluster: &Cluster, format: Option<Format>, asked: &Metrics)
         println!("{:#}", object["status"]["metrics"]);
     } else {
         print!("{}", table(&record));
+    }
+    Ok(())
+}
+
+async fn all(cluster: &Cluster, format: Option<Format>, asked: &Metrics, uri: &str) -> Result<()> {
+    if uri.is_empty() {
+        let hint = "the runner stores them when a run with metrics has ended; without --series is what the status has";
+        return Err(Error::not_found(format!("{} has no series of metrics in a store", asked.id)).hint(hint));
+    }
+    let reached = store::reach(cluster, &asked.operator).await?;
+    let series = series::fetch(&reached, uri).await?;
+    if asked.csv {
+        print!("{}", series::csv(&series));
+    } else if format == Some(Format::Json) {
+        println!("{:#}", series::json(&series));
+    } else {
+        print!("{}", series::table(&series));
     }
     Ok(())
 }
@@ -41,10 +72,6 @@ fn table(record: &ExperimentRecord) -> String {
 }
 
 fn csv(record: &ExperimentRecord) -> String {
-    let quoted = |name: &str| {
-        let needs = name.contains([',', '"', '\n']);
-        if needs { format!("\"{}\"", name.replace('"', "\"\"")) } else { name.to_owned() }
-    };
     let mut out = "metric,last,min,max,step\n".to_owned();
     for (name, metric) in &record.status.metrics {
         let shown = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
@@ -53,6 +80,11 @@ fn csv(record: &ExperimentRecord) -> String {
         out += &(line.join(",") + "\n");
     }
     out
+}
+
+fn quoted(name: &str) -> String {
+    let needs = name.contains([',', '"', '\n']);
+    if needs { format!("\"{}\"", name.replace('"', "\"\"")) } else { name.to_owned() }
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! `compare`: in what experiments differ; of two runs, stage by stage.
 
+mod code;
+
 use cultivar_core::domain::{ExperimentRecord, RunRecord};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -14,7 +16,7 @@ use crate::store::Operator;
 /// In what experiments, or two runs, differ.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  kubectl cultivar compare train-7f3a train-81c2\n  kubectl cultivar compare digits-3 digits-4    # runs: stage by stage"
+    after_help = "Examples:\n  kubectl cultivar compare train-7f3a train-81c2\n  kubectl cultivar compare digits-3 digits-4    # runs: stage by stage\n  kubectl cultivar compare train-7f3a train-81c2 --code"
 )]
 pub struct Compare {
     /// Names of experiments, or of two runs.
@@ -23,6 +25,9 @@ pub struct Compare {
     /// What is equal too.
     #[arg(long)]
     all: bool,
+    /// The lines in which the code of two experiments differs.
+    #[arg(long, conflicts_with = "all")]
+    code: bool,
     #[command(flatten)]
     operator: Operator,
 }
@@ -35,11 +40,20 @@ pub async fn compare(cluster: &Cluster, format: Option<Format>, asked: &Compare)
         let [_, other] = asked.ids.as_slice() else {
             return Err(Error::refused("runs are compared by twos"));
         };
+        if asked.code {
+            return Err(Error::refused("--code is of experiments, not of runs"));
+        }
         return runs(cluster, &run(&one)?, &run(&cluster.get("PipelineRun", other).await?)?).await;
     }
     let mut records = Vec::new();
     for id in &asked.ids {
         records.push(experiment(&recorded::get(cluster, &asked.operator, id).await?.0)?);
+    }
+    if asked.code {
+        let [one, other] = records.as_slice() else {
+            return Err(Error::refused("code is compared by twos"));
+        };
+        return code::differences(cluster, &asked.operator, one, other).await;
     }
     let columns: Vec<BTreeMap<String, String>> = records.iter().map(facts).collect();
     let rows = rows(&columns, asked.all);
@@ -95,8 +109,8 @@ fn facts(record: &ExperimentRecord) -> BTreeMap<String, String> {
             fact(field.into(), plain(value));
         }
     }
-    let code = template.pointer("/source/git/commit").or_else(|| template.pointer("/source/git/revision"));
-    if let Some(code) = code.or_else(|| template.pointer("/source/packed/digest")) {
+    let commit = template.pointer("/source/git/commit").or_else(|| template.pointer("/source/git/revision"));
+    if let Some(code) = commit.or_else(|| template.pointer("/source/packed/digest")) {
         fact("source".into(), plain(code));
     }
     for (name, value) in template.get("params").and_then(Value::as_object).into_iter().flatten() {
