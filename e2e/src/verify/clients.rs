@@ -22,11 +22,12 @@ const PACKAGES: [&str; 7] = [
 const AZURITE: &str = "3.37.0";
 
 /// The tests that look for that Python: crate, test, and which part of it.
-const TESTS: [(&str, &str, &str); 4] = [
+const TESTS: [(&str, &str, &str); 5] = [
     ("cultivar-store", "boto3", ""),
     ("cultivar-store", "awscli", ""),
     ("cultivar-runner", "mlflow", ""),
     ("cultivar-store", "conformance", "moto"),
+    ("cultivar-store", "conformance", "google"),
 ];
 
 /// The rung.

@@ -1,6 +1,6 @@
 //! The store of another cloud, as its emulator has it. A harness names the main script of Azurite's blob service in
-//! CULTIVAR_TEST_AZURITE; without one nothing is tested here, and that is said. There is none for Google's: fake-gcs-server
-//! takes no uploads by the XML interface, which `object_store` uses.
+//! CULTIVAR_TEST_AZURITE; without one nothing is tested here, and that is said. None of the emulators of Google's takes
+//! uploads in parts by the XML interface, which `object_store` uses; an S3 that is not ours does, since that interface is S3's.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cultivar_data::Store;
 use cultivar_protocol::StoreSpec;
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::support::{Server, namespace, python_with};
@@ -56,22 +57,39 @@ pub fn built_in() -> Option<Kind> {
 /// here, and that is said. It lets everybody in.
 pub fn moto() -> Option<Kind> {
     static SERVER: OnceLock<Moto> = OnceLock::new();
-    below_moto(&SERVER, "open")
+    below_moto(Moto::once(&SERVER, "open")?)
 }
 
 /// A moto that checks signatures. It takes those over a query with a space for wrong, which AWS does not, so that not
 /// everything can be checked over it.
 pub fn guarded_moto() -> Option<Kind> {
     static SERVER: OnceLock<Moto> = OnceLock::new();
-    below_moto(&SERVER, "guarded")
+    below_moto(Moto::once(&SERVER, "guarded")?)
 }
 
-// One serves all checks of this process, each below a prefix of its own.
-fn below_moto(server: &OnceLock<Moto>, manner: &str) -> Option<Kind> {
+/// Google's client beside a moto that knows Google's headers: what GCS calls its XML interface is S3's but for those.
+pub fn google() -> Option<Kind> {
+    static SERVER: OnceLock<Moto> = OnceLock::new();
+    let key = json!({
+        "client_email": "suite@example.org", "private_key": "", "private_key_id": "", "disable_oauth": true,
+        "gcs_base_url": format!("http://{}", Moto::once(&SERVER, "google")?.endpoint),
+    });
+    let options = BTreeMap::from([
+        ("google_service_account_key".to_owned(), key.to_string()),
+        ("google_allow_http".to_owned(), "true".to_owned()),
+    ]);
+    let url = format!("gs://suite/of the suite/{}", next());
+    Some(Kind::of(StoreSpec { url, options, secret_dir: None }, 2_100))
+}
+
+// A number for a prefix of its own: one serves all checks of this process.
+fn next() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let python = python_with("boto3 and moto[server]")?;
-    let moto = server.get_or_init(|| Moto::start(&python, manner));
-    let url = format!("s3://suite/of the suite/{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+fn below_moto(moto: &Moto) -> Option<Kind> {
+    let url = format!("s3://suite/of the suite/{}", next());
     let spec = s3(&moto.endpoint, &url, &moto.id, &moto.secret);
     let scratch = tempfile::tempdir().unwrap();
     Some(Kind { spec, scratch, endpoint: Some(moto.endpoint.clone()), many: 2_100, backslashes: true, _server: None })
@@ -86,6 +104,11 @@ struct Moto {
 }
 
 impl Moto {
+    fn once(server: &'static OnceLock<Self>, manner: &str) -> Option<&'static Self> {
+        let python = python_with("boto3 and moto[server]")?;
+        Some(server.get_or_init(|| Self::start(&python, manner)))
+    }
+
     fn start(python: &OsStr, manner: &str) -> Self {
         let mut child = Command::new(python)
             .args(["-c", include_str!("moto.py"), manner])

@@ -28,7 +28,7 @@ macro_rules! suite {
 // Every kind, by its name.
 mod open {
     pub use crate::clouds::azure;
-    pub use crate::kinds::{built_in, file_system, guarded_moto, moto};
+    pub use crate::kinds::{built_in, file_system, google, guarded_moto, moto};
 }
 
 // What holds for any store.
@@ -69,4 +69,5 @@ any_store!(file_system);
 service!(built_in, network::wrong_credentials, checks::a_gibibyte);
 service!(moto);
 suite!(guarded_moto: network::wrong_credentials);
+any_store!(google, clouds::there_and_back);
 any_store!(azure, clouds::there_and_back, clouds::a_wrong_account_key);
