@@ -5,7 +5,6 @@
 
 mod clients;
 mod dependencies;
-mod laptop;
 mod real;
 mod run;
 mod rungs;

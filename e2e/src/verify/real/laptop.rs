@@ -6,14 +6,12 @@ use crate::cli::Cli;
 use crate::cluster::Cluster;
 use crate::error::{Context as _, Error, Result};
 use crate::image::{Build, compile_cli};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
-use super::real::says;
+use super::{get, namespace, says, until};
 
 const NAMESPACE: &str = "laptop";
-const LIMIT: Duration = Duration::from_secs(120);
 
 const PROGRAM: &str = r#"
 import argparse, json, os, helper
@@ -34,7 +32,7 @@ pub fn submitted(cluster: &Cluster) -> Result<()> {
     write("train.py", PROGRAM)?;
     write("helper.py", "def model(lr): return f'a model of {lr}'\n")?;
     write(".cultivar.yaml", "env: {FROM: laptop}\n")?;
-    cluster.kubectl(&["create", "namespace", NAMESPACE])?;
+    namespace(cluster, NAMESPACE)?;
     let cli = Cli::new(&compile_cli(Build::Debug)?, &cluster.kubeconfig(), NAMESPACE);
     let cli = cli.within(folder.path()).with_tools(&cluster.bin());
 
@@ -95,28 +93,18 @@ fn fetched(cli: &Cli, folder: &Path, id: &str, expected: &str) -> Result<()> {
 
 // What a backup keeps is enough: the rest is read from the record.
 fn restored(cluster: &Cluster) -> Result<()> {
-    let get = || -> Result<Value> {
-        let text = cluster.kubectl(&["-n", NAMESPACE, "get", "experiment", "first", "-o", "json"])?;
-        serde_json::from_str(&text).doing(|| "kubectl's answer")
-    };
-    let deadline = Instant::now() + LIMIT;
-    let before = loop {
-        let object = get()?;
-        if object["metadata"]["annotations"]["cultivar.dev/verdict"].is_string() {
-            break object;
-        }
-        if Instant::now() > deadline {
-            return Err(Error::new("the experiment has no verdict").log(object.to_string()));
-        }
-        std::thread::sleep(Duration::from_millis(500));
-    };
+    until("the experiment has a verdict", || {
+        let object = get(cluster, NAMESPACE, "first")?;
+        Ok(object["metadata"]["annotations"]["cultivar.dev/verdict"].is_string())
+    })?;
+    let before = get(cluster, NAMESPACE, "first")?;
     cluster.kubectl(&["-n", NAMESPACE, "delete", "experiment", "first", "--timeout=60s"])?;
     let metadata = json!({"name": "first", "namespace": NAMESPACE, "annotations": before["metadata"]["annotations"]});
     let backup =
         json!({"apiVersion": before["apiVersion"], "kind": "Experiment", "metadata": metadata, "spec": before["spec"]});
     cluster.apply(&backup.to_string())?;
     cluster.kubectl(&["-n", NAMESPACE, "wait", "--for=condition=Complete", "--timeout=60s", "experiment/first"])?;
-    let (was, is) = (&before["status"], &get()?["status"]);
+    let (was, is) = (&before["status"], &get(cluster, NAMESPACE, "first")?["status"]);
     for field in ["template", "artifacts", "metrics", "environment", "digest", "times", "attempts", "record", "logs"] {
         if is[field] != was[field] {
             let both = format!("{}\n{}", was[field], is[field]);

@@ -2,22 +2,30 @@
 //!
 //! In: the demo's cluster, with the operator and the images in it. Out: one line a check.
 
+mod forge;
+mod laptop;
+mod store_away;
+
 use crate::cli::Cli;
 use crate::cluster::Cluster;
-use crate::error::{Error, Result};
+use crate::error::{Context as _, Error, Result};
 use crate::image::{Build, compile_cli};
 use crate::ui::seconds;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{Count, laptop};
+use super::Count;
 
 /// Where the demo plays.
 const DEMO: &str = "cultivar-demo";
+const DEFAULT: &str = "default";
 
 /// How long a run of seconds may take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(300);
+
+/// The demo's image, which has a Python.
+const IMAGE: &str = "cultivar.dev/demo/digits:1";
 
 type Check = fn(&Cluster) -> Result<()>;
 
@@ -25,10 +33,12 @@ type Check = fn(&Cluster) -> Result<()>;
 pub fn check(name: &str) -> Result<Count> {
     let cluster = Cluster::find(name)?;
     let mut count = Count::default();
-    let checks: [(&str, Check); 6] = [
+    let checks: [(&str, Check); 8] = [
         ("what was done by hand, or has not changed, is not done again", reused),
         ("from runs by hand to a pipeline, and out of the cluster, by the command line", grown),
         ("from a folder of this machine to a recorded run, and found again", laptop::submitted),
+        ("code of a private repository, pinned to its commit", forge::fetched),
+        ("a store that is away for a while loses nothing", store_away::awaited),
         ("a stage by its tag runs by its digest, and is reused", tagged),
         ("two workers find each other, and the first reports", gang),
         ("a queue admits what fits, one after the other", queue),
@@ -49,7 +59,7 @@ pub fn check(name: &str) -> Result<Count> {
 fn reused(cluster: &Cluster) -> Result<()> {
     for (run, expected) in [("digits-1", [true, true, true]), ("digits-2", [true, false, false])] {
         let text = cluster.kubectl(&["-n", DEMO, "get", "pipelinerun", run, "-o", "json"])?;
-        let object: Value = serde_json::from_str(&text).map_err(|error| Error::new("kubectl's answer").why(error))?;
+        let object = read(&text)?;
         let stages = object["status"]["stages"].as_array().cloned().unwrap_or_default();
         let found: Vec<bool> = stages.iter().map(|stage| !stage["reusedFrom"].is_null()).collect();
         if found != expected {
@@ -108,14 +118,13 @@ pub(super) fn says(text: &str, words: &str) -> Result<()> {
 
 // Two roots by tag, and then another parameter for the second.
 fn tagged(cluster: &Cluster) -> Result<()> {
-    const IMAGE: &str = "cultivar.dev/demo/digits:1";
     for (run, n) in [("tagged-1", 1), ("tagged-2", 2)] {
         cluster.apply(&format!(
             r#"{{"apiVersion": "cultivar.dev/v1alpha1", "kind": "Pipeline", "metadata": {{"name": "tagged"}}, "spec": {{"stages": [
             {{"name": "first", "image": "{IMAGE}", "command": ["python3", "-c", "print('first')"]}},
             {{"name": "second", "image": "{IMAGE}", "params": {{"n": {n}}}, "command": ["python3", "-c", "print('second')"]}}]}}}}"#
         ))?;
-        let done = ended(cluster, "pipelinerun", run)?;
+        let done = ended(cluster, DEFAULT, "pipelinerun", run)?;
         let status = &done["status"];
         let images = ["/pipelineSpec/stages/0", "/pipelineSpec/stages/1"].map(|stage| {
             status.pointer(&format!("{stage}/template/image")).and_then(Value::as_str).unwrap_or_default()
@@ -134,7 +143,7 @@ fn gang(cluster: &Cluster) -> Result<()> {
     let sample =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/samples/gang-experiment.yaml").display().to_string();
     cluster.kubectl(&["apply", "-f", &sample])?;
-    let done = ended(cluster, "experiment", "sum-of-ranks")?;
+    let done = finished(cluster, DEFAULT, "sum-of-ranks")?;
     let metrics = &done["status"]["metrics"];
     if metrics["ranks"]["last"] != 1
         || metrics["workers"]["last"] != 2
@@ -155,12 +164,11 @@ spec: {resources: {pods: {quota: 1}}}
 fn queue(cluster: &Cluster) -> Result<()> {
     cluster.apply(QUEUE)?;
     for name in ["queued-a", "queued-b"] {
-        cluster.apply(&format!(
-            r#"{{"apiVersion": "cultivar.dev/v1alpha1", "kind": "Experiment", "metadata": {{"name": "{name}"}}, "spec": {{
-            "image": "cultivar.dev/demo/digits:1", "queue": "one-at-a-time", "command": ["python3", "-c", "import time; time.sleep(3)"]}}}}"#
-        ))?;
+        let command = ["python3", "-c", "import time; time.sleep(3)"];
+        let spec = json!({"image": IMAGE, "queue": "one-at-a-time", "command": command});
+        cluster.apply(&experiment(DEFAULT, name, &spec))?;
     }
-    let [first, second] = [ended(cluster, "experiment", "queued-a")?, ended(cluster, "experiment", "queued-b")?];
+    let [first, second] = [finished(cluster, DEFAULT, "queued-a")?, finished(cluster, DEFAULT, "queued-b")?];
     let moment = |object: &Value, of: &str| object["status"]["attempts"][0][of].as_str().unwrap_or_default().to_owned();
     let mut turns = [&first, &second].map(|object| (moment(object, "startedAt"), moment(object, "finishedAt")));
     turns.sort();
@@ -172,21 +180,49 @@ fn queue(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-fn ended(cluster: &Cluster, kind: &str, name: &str) -> Result<Value> {
-    let deadline = Instant::now() + LIMIT;
-    loop {
+fn namespace(cluster: &Cluster, name: &str) -> Result<()> {
+    cluster.kubectl(&["create", "namespace", name]).map(drop)
+}
+
+fn experiment(namespace: &str, name: &str, spec: &Value) -> String {
+    let metadata = json!({"name": name, "namespace": namespace});
+    json!({"apiVersion": "cultivar.dev/v1alpha1", "kind": "Experiment", "metadata": metadata, "spec": spec}).to_string()
+}
+
+fn get(cluster: &Cluster, namespace: &str, name: &str) -> Result<Value> {
+    read(&cluster.kubectl(&["-n", namespace, "get", "experiment", name, "-o", "json"])?)
+}
+
+fn read(text: &str) -> Result<Value> {
+    serde_json::from_str(text).doing(|| "cannot read kubectl's answer")
+}
+
+fn finished(cluster: &Cluster, namespace: &str, name: &str) -> Result<Value> {
+    ended(cluster, namespace, "experiment", name)
+}
+
+// It completes.
+fn ended(cluster: &Cluster, namespace: &str, kind: &str, name: &str) -> Result<Value> {
+    let mut object = Value::Null;
+    until(&format!("{kind} {name} has ended"), || {
         // What its pipeline is about to make is not there yet.
-        let text = cluster.kubectl(&["get", kind, name, "-o", "json", "--ignore-not-found"])?;
-        let text = if text.trim().is_empty() { "{}" } else { &text };
-        let object: Value =
-            serde_json::from_str(text).map_err(|error| Error::new(format!("kubectl's answer: {error}")))?;
+        let text = cluster.kubectl(&["-n", namespace, "get", kind, name, "-o", "json", "--ignore-not-found"])?;
+        object = if text.trim().is_empty() { Value::Null } else { read(&text)? };
         match object["status"]["phase"].as_str() {
-            Some("Completed") => return Ok(object),
-            Some("Failed" | "Cancelled") => return Err(Error::new(format!("{name}: {}", object["status"]))),
-            _ if Instant::now() > deadline => {
-                return Err(Error::new(format!("{name} has not ended: {}", object["status"])));
-            }
-            _ => std::thread::sleep(Duration::from_millis(500)),
+            Some("Failed" | "Cancelled") => Err(Error::new(format!("{name}: {}", object["status"]))),
+            phase => Ok(phase == Some("Completed")),
         }
+    })?;
+    Ok(object)
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + LIMIT;
+    while !holds()? {
+        if Instant::now() > deadline {
+            return Err(Error::new(what).why(format!("it is not so after {}", seconds(LIMIT))));
+        }
+        std::thread::sleep(Duration::from_millis(500));
     }
+    Ok(())
 }
