@@ -4,7 +4,7 @@ use cultivar_core::decide::Action;
 use cultivar_core::decide::experiment::{Snapshot, decide, reuse};
 use cultivar_core::domain::{ExperimentRecord, Meta, Record};
 use cultivar_core::reuse::{digest_of_template, first_difference, key};
-use cultivar_crds::{Artifact, CacheResult, ExperimentStatus, Phase, PhaseTimes, ReusedFrom};
+use cultivar_crds::{Artifact, CacheResult, ExperimentStatus, Phase, PhaseTimes, Reason, ReusedFrom};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -237,6 +237,31 @@ fn a_result_that_goes_or_whose_inputs_are_loose_is_none() {
     let plan = decided(&experiment("mine", 5, false), &[going, loose, failed]);
     assert!(matches!(&plan.actions[..], [Action::StartAttempt { .. }]), "{:?}", plan.actions);
     assert_eq!(plan.status.cache.unwrap().result, CacheResult::Miss);
+}
+
+#[test]
+fn one_that_has_not_begun_is_waited_for_in_the_same_queue_only() {
+    let mut mine = experiment("mine", 5, false);
+    let mut other = experiment("other", 1, false);
+    let is_waited_for = |mine: &ExperimentRecord, other: &ExperimentRecord| {
+        let reason = decided(mine, std::slice::from_ref(other)).status.reason;
+        reason == Some(Reason::WaitingForIdentical)
+    };
+    assert!(is_waited_for(&mine, &other));
+    let with_queue = |record: &mut ExperimentRecord, queue: &str| {
+        let mut spec = (*record.spec).clone();
+        spec["queue"] = queue.into();
+        Arc::make_mut(&mut record.status).template = Some(spec.clone());
+        record.spec = Arc::new(spec);
+    };
+    with_queue(&mut other, "held");
+    assert!(!is_waited_for(&mine, &other));
+    with_queue(&mut mine, "held");
+    assert!(is_waited_for(&mine, &other));
+    with_queue(&mut mine, "free");
+    assert!(!is_waited_for(&mine, &other));
+    Arc::make_mut(&mut other.status).attempt = Some(1);
+    assert!(is_waited_for(&mine, &other), "it has begun");
 }
 
 proptest! {

@@ -105,7 +105,7 @@ pub fn takes_over(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, templa
             }
         }
     }
-    if let Some(first) = under_way(snapshot) {
+    if let Some(first) = under_way(snapshot, template) {
         let (name, phase) = (&first.meta.name, first.status.phase);
         wait(plan, Reason::WaitingForIdentical, format!("experiment {name} does the same and is {phase}"));
         note(plan, CacheResult::Miss, String::new());
@@ -200,8 +200,9 @@ fn is_there(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, candidate: &
     There::Yes
 }
 
-// One that has begun waits for nobody; of those that have not, each waits for the one that comes before it.
-fn under_way(snapshot: &Snapshot) -> Option<&Arc<ExperimentRecord>> {
+// One that has begun waits for nobody; of those that have not, each waits for the one that comes before it in the same queue:
+// another queue may be held, and ours not.
+fn under_way<'s>(snapshot: &'s Snapshot, template: &Value) -> Option<&'s Arc<ExperimentRecord>> {
     let place =
         |record: &ExperimentRecord| (record.status.attempt.is_none(), record.meta.created, record.meta.uid.clone());
     let mine = place(&snapshot.experiment);
@@ -209,7 +210,13 @@ fn under_way(snapshot: &Snapshot) -> Option<&Arc<ExperimentRecord>> {
         let asked_to_end = other.spec.get("cancel").and_then(Value::as_bool).unwrap_or(false);
         !other.status.phase.is_terminal() && !other.meta.deleting && !asked_to_end
     };
-    let first = snapshot.identical.iter().filter(is_live).min_by_key(|other| place(other))?;
+    let is_ahead = |other: &&Arc<ExperimentRecord>| {
+        let same_queue =
+            || ["queue", "admission"].iter().all(|field| other.template().get(field) == template.get(field));
+        other.status.attempt.is_some() || same_queue()
+    };
+    let others = snapshot.identical.iter().filter(is_live).filter(is_ahead);
+    let first = others.min_by_key(|other| place(other))?;
     (place(first) < mine).then_some(first)
 }
 
