@@ -17,7 +17,8 @@ use crate::cluster::Cluster;
 use crate::error::{Context as _, Error, Result};
 use crate::exec;
 
-const READY: Duration = Duration::from_secs(30);
+/// With tens of thousands of objects to read it takes half a minute.
+const READY: Duration = Duration::from_secs(180);
 
 /// How an operator is to run.
 #[derive(Debug, Clone)]
