@@ -33,6 +33,8 @@ pub struct Options {
     pub kubeconfig: Option<PathBuf>,
     /// Where the registry of this name is asked what tags stand for; nothing: none is asked.
     pub registry: Option<(String, String)>,
+    /// Its writes a second, at most; 0 for no limit.
+    pub write_limit: u16,
 }
 
 impl Default for Options {
@@ -43,6 +45,7 @@ impl Default for Options {
             log_filter: "info".to_owned(),
             kubeconfig: None,
             registry: None,
+            write_limit: 0,
         }
     }
 }
@@ -115,7 +118,7 @@ impl Operator {
         let child = Command::new(binary)
             .args(["--webhook=off", &format!("--leader-elect={}", options.elect)])
             .args(["--http-bind", &http.to_string(), "--log-filter", &options.log_filter])
-            .args(["--identity", &options.name])
+            .args(["--identity", &options.name, "--write-limit", &options.write_limit.to_string()])
             .args(match &options.registry {
                 Some((name, url)) => vec!["--resolve-images=on".to_owned(), format!("--image-mirror={name}={url}")],
                 // Simulated nodes pull nothing, and their images are nowhere.

@@ -17,7 +17,7 @@ use futures::future::select_all;
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
-use crate::act::{Act, Calls, Stores};
+use crate::act::{Act, Calls, Stores, WriteLimit};
 use crate::control::wakeups::Wakeups;
 use crate::control::{self, Context};
 use crate::images::Images;
@@ -80,7 +80,11 @@ pub fn start(client: Client, settings: &Settings, metrics: Metrics, tasks: &mut 
         })
     });
 
-    let calls = || Calls::new(client.clone(), claim.clone(), metrics.clone(), settings.leader.identity.clone());
+    let limit = settings.write_limit.map(|a_second| Arc::new(WriteLimit::new(a_second)));
+    let calls = || {
+        let (client, claim, metrics) = (client.clone(), claim.clone(), metrics.clone());
+        Calls::new(client, claim, metrics, settings.leader.identity.clone(), limit.clone())
+    };
     let admission = Loop {
         queues: Arc::clone(&queues),
         index: Arc::clone(&index),

@@ -7,6 +7,7 @@
 mod images;
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
@@ -109,6 +110,10 @@ pub struct Args {
     /// How many objects of one kind are reconciled at the same time.
     #[arg(long, env = "CULTIVAR_CONCURRENCY", value_name = "N", default_value = "32")]
     concurrency: String,
+
+    /// Writes to the API server a second, at most; 0: no limit but the API server's own. Leases are not counted.
+    #[arg(long, env = "CULTIVAR_WRITE_LIMIT", value_name = "N", default_value = "0")]
+    write_limit: String,
 }
 
 /// What the operator runs with. Everything in it has been checked.
@@ -136,6 +141,8 @@ pub struct Settings {
     pub log_filter: String,
     /// Parallel reconciles per kind, at least 1.
     pub concurrency: u16,
+    /// Writes a second, at most.
+    pub write_limit: Option<NonZeroU16>,
 }
 
 /// The operator's own artifact store.
@@ -237,6 +244,7 @@ impl TryFrom<Args> for Settings {
             log_format: log_format(&args.log_format)?,
             log_filter: log_filter(args.log_filter)?,
             concurrency: concurrency(&args.concurrency)?,
+            write_limit: write_limit(&args.write_limit)?,
         })
     }
 }
@@ -381,6 +389,12 @@ fn concurrency(value: &str) -> Result<u16, SettingsError> {
     }
 }
 
+fn write_limit(value: &str) -> Result<Option<NonZeroU16>, SettingsError> {
+    let number = value.parse().ok().filter(|number| *number <= 10_000);
+    let wrong = || wrong("write-limit", value, "it is not a number from 0 to 10000", "leave it out for no limit");
+    number.map(NonZeroU16::new).ok_or_else(wrong)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -395,7 +409,7 @@ mod tests {
         let settings = settings(&[]).unwrap();
         assert!(settings.namespaces.is_empty());
         assert!(settings.leader.elect);
-        assert_eq!(settings.concurrency, 32);
+        assert_eq!((settings.concurrency, settings.write_limit), (32, None));
         let webhook = settings.webhook.unwrap();
         assert_eq!((webhook.secret.as_str(), webhook.namespace.as_str()), ("cultivar-webhook", "cultivar-system"));
     }
@@ -417,6 +431,7 @@ mod tests {
             "--log-format=json",
             "--log-filter=info,kube=warn",
             "--concurrency=8",
+            "--write-limit=50",
             "--runner-image=cultivar:1",
             "--store-url=s3://cultivar",
             "--store-endpoint=http://cultivar-store.cultivar-system.svc:9000",
@@ -436,6 +451,7 @@ mod tests {
         assert_eq!(settings.webhook.unwrap().url_hosts, ["127.0.0.1", "host.docker.internal"]);
         assert!(!settings.leader.elect);
         assert_eq!((settings.log_format, settings.concurrency), (LogFormat::Json, 8));
+        assert_eq!(settings.write_limit.map(NonZeroU16::get), Some(50));
     }
 
     #[test]
@@ -460,6 +476,7 @@ mod tests {
             ("--log-format=logfmt", "text or json"),
             ("--log-filter=info,=x=y=", "--log-filter"),
             ("--concurrency=0", "from 1 to 1024"),
+            ("--write-limit=many", "from 0 to 10000"),
             ("--lease-name=", "--lease-name"),
             ("--resolve-images=true", "neither on nor off"),
             ("--image-mirror=docker.io", "there is no ="),

@@ -63,6 +63,9 @@ struct QueueOptions {
     /// Only the engine, without a cluster.
     #[arg(long)]
     engine_only: bool,
+    /// How many experiments Kueue's load has on the cluster; the whole has 15,000.
+    #[arg(long, default_value_t = measure::queues::load::EXPERIMENTS)]
+    experiments: usize,
     /// Name of the cluster; one that is up already is used and left up.
     #[arg(long, default_value = "measure")]
     name: String,
@@ -224,11 +227,15 @@ fn remembered(options: &HistoryOptions) -> Result<()> {
 }
 
 fn shared(options: &QueueOptions, report: &mut Report, ui: &Ui) -> Result<()> {
-    let played = on_cluster(&options.name, options.operator.as_ref(), QUIET, ui, |session| {
-        ui.step("four queues share 480 GPUs", |_| measure::queues::shares::play(session))
-    });
-    measure::queues::shares::report(report, &played?);
-    Ok(())
+    on_cluster(&options.name, options.operator.as_ref(), QUIET, ui, |session| {
+        let played = ui.step("four queues share 480 GPUs", |_| measure::queues::shares::play(session))?;
+        measure::queues::shares::report(report, &played);
+        for plan in measure::queues::load::plans(options.experiments) {
+            let played = ui.step(&plan.to_string(), |_| measure::queues::load::play(session, &plan))?;
+            measure::queues::load::report(report, &plan, &played);
+        }
+        Ok(())
+    })
 }
 
 // On simulated nodes; the cluster goes again unless it was up before.

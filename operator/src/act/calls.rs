@@ -18,9 +18,11 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch::Receiver;
 
+use super::pace::WriteLimit;
 use super::{ActError, ours};
 use crate::leader::Claim;
 use crate::observe::raw::{Raw, SlimJob, SlimNamespace, SlimPod};
@@ -56,11 +58,18 @@ pub struct Calls {
     claim: Receiver<Claim>,
     metrics: Metrics,
     identity: String,
+    limit: Option<Arc<WriteLimit>>,
 }
 
 impl Calls {
-    pub fn new(client: Client, claim: Receiver<Claim>, metrics: Metrics, identity: String) -> Self {
-        Self { client, claim, metrics, identity }
+    pub fn new(
+        client: Client,
+        claim: Receiver<Claim>,
+        metrics: Metrics,
+        identity: String,
+        limit: Option<Arc<WriteLimit>>,
+    ) -> Self {
+        Self { client, claim, metrics, identity, limit }
     }
 
     fn ours(&self, kind: Kind, namespace: &str) -> Api<Raw> {
@@ -82,6 +91,9 @@ impl Calls {
         doing: &str,
         call: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, ActError> {
+        if let Some(limit) = &self.limit {
+            limit.turn().await;
+        }
         if !self.claim.borrow().holds(Instant::now()) {
             return Err(ActError::NotLeading { doing: doing.to_owned() });
         }

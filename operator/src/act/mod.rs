@@ -16,6 +16,7 @@ mod stores;
 pub use calls::Calls;
 pub use error::ActError;
 pub use kinds::Managed;
+pub use pace::WriteLimit;
 pub use stores::Stores;
 
 use self::pace::Pace;

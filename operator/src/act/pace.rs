@@ -1,8 +1,10 @@
-//! Pace: progress shares a budget of writes, so that a busy API server is not made busier.
+//! Pace: progress shares a budget of writes, so that a busy API server is not made busier; and all writes share another, where
+//! somebody has set a limit.
 //!
 //! Comes in: when a status that can wait would be written. Goes out: when it is. What starts and ends things never waits
-//! for a turn; progress that has not been written by then is written with the end.
+//! for that turn; progress that has not been written by then is written with the end.
 
+use std::num::NonZeroU16;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -39,9 +41,48 @@ impl Pace {
     }
 }
 
+/// At most so many writes a second, of whatever kind; those of one second may come together.
+pub struct WriteLimit {
+    every: Duration,
+    next: Mutex<Option<Instant>>,
+}
+
+impl WriteLimit {
+    pub fn new(a_second: NonZeroU16) -> Self {
+        Self { every: Duration::from_secs(1) / u32::from(a_second.get()), next: Mutex::default() }
+    }
+
+    /// Waits for a turn.
+    pub async fn turn(&self) {
+        let at = self.take(Instant::now());
+        tokio::time::sleep_until(at.into()).await;
+    }
+
+    fn take(&self, now: Instant) -> Instant {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        // Turns that nobody took are kept for a second.
+        let kept = now.checked_sub(Duration::from_secs(1)).unwrap_or(now) + self.every;
+        let at = next.map_or(kept, |next| next.max(kept));
+        *next = Some(at + self.every);
+        at
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_second_has_so_many_writes_and_no_more() {
+        let limit = WriteLimit::new(NonZeroU16::new(50).unwrap());
+        let now = Instant::now();
+        let turns: Vec<Instant> = (0..200).map(|_| limit.take(now)).collect();
+        let within = |seconds: u64| turns.iter().filter(|at| **at <= now + Duration::from_secs(seconds)).count();
+        assert_eq!([within(0), within(1), within(2)], [50, 100, 150]);
+        let later = now + Duration::from_secs(60);
+        let after_a_pause = (0..60).filter(|_| limit.take(later) <= later).count();
+        assert_eq!(after_a_pause, 50);
+    }
 
     #[test]
     fn few_do_not_wait_and_many_take_turns_up_to_a_limit() {

@@ -3,6 +3,7 @@
 //!
 //! In: the compiled example `admission` of `cultivar-core`, and a session. Out: a [`Report`], beside the goals.
 
+pub mod load;
 pub mod shares;
 
 use std::path::Path;
