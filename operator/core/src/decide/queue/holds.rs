@@ -91,4 +91,27 @@ mod tests {
             assert_eq!(found, wanted, "{name}");
         }
     }
+
+    // kueue#14609: pods that had ended were taken off what a run was counted for, and stayed off when all of them were started
+    // anew: for the rest of its life it was counted for a third of what it used. Here nobody remembers what was taken off.
+    #[test]
+    fn workers_that_have_ended_are_taken_off_their_attempt_alone() {
+        let gang = |attempt: u32, state: JobState| {
+            let job = job(attempt, state, false);
+            let holding = job.holding.as_deref().map(|one| Arc::new(Holding { pods: 3, ..one.clone() }));
+            Arc::new(JobRecord { holding, ..(*job).clone() })
+        };
+        let pods = |attempt: u32, phases: [PodPhase; 3]| phases.map(|phase| pod(attempt, phase, false, false));
+        let held = |jobs: &[Arc<JobRecord>], pods: &[Arc<PodRecord>]| -> Vec<(u32, i64)> {
+            holds(jobs, pods).iter().map(|hold| (hold.attempt, hold.claim.amounts["nvidia.com/gpu"])).collect()
+        };
+        let (ended, runs) = (PodPhase::Succeeded, PodPhase::Running);
+        let first = pods(1, [ended, ended, runs]);
+        assert_eq!(held(&[gang(1, JobState::Active)], &first), [(1, 2)]);
+        let first = pods(1, [ended, ended, PodPhase::Failed]);
+        let second = pods(2, [runs, runs, runs]);
+        let jobs = [gang(1, JobState::Complete), gang(2, JobState::Active)];
+        assert_eq!(held(&jobs, &first), [(2, 6)]);
+        assert_eq!(held(&jobs, &[first, second].concat()), [(2, 6)]);
+    }
 }
