@@ -90,8 +90,12 @@ pub async fn list(cluster: &Cluster, format: Option<Format>, asked: &List) -> Re
 // The objects behind the lines, in their order; what is gone meanwhile is left out.
 async fn whole(cluster: &Cluster, asked: &List, found: &[Listed]) -> Result<Vec<Value>> {
     if found.len() <= ONE_BY_ONE {
-        let read =
-            futures::stream::iter(found).map(|listed| cluster.find_in(&listed.namespace, "Experiment", &listed.name));
+        let read = futures::stream::iter(found).map(|listed| async move {
+            match &listed.recorded {
+                Some(object) => Ok(Some(object.clone())),
+                None => cluster.find_in(&listed.namespace, "Experiment", &listed.name).await,
+            }
+        });
         let read: Vec<_> = read.buffered(AT_A_TIME).try_collect().await?;
         return Ok(read.into_iter().flatten().collect());
     }

@@ -81,6 +81,7 @@ pub fn submitted(cluster: &Cluster) -> Result<()> {
     if !found || !listed.contains("changed ") || listed.contains("second ") {
         return Err(Error::new("the list with what only records tell of").log(listed));
     }
+    says(&cli.run(&["list", "--recorded", "--where", "params.lr=0.25", "-o", "yaml"])?, "name: first\n")?;
     cli.run(&["clone", "first", "--name", "third", "--param", "lr=0.75", "--follow"])?;
     fetched(&cli, folder.path(), "third", "a model of 0.75")
 }
