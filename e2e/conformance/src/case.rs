@@ -214,7 +214,8 @@ impl Case {
 
     /// What is applied beside the pipeline, before it or by a deed.
     pub fn others(&self) -> impl Iterator<Item = &Object> {
-        let later = self.deeds.iter().filter_map(|deed| if let Act::Apply(object) = &deed.act { Some(object) } else { None });
+        let later =
+            self.deeds.iter().filter_map(|deed| if let Act::Apply(object) = &deed.act { Some(object) } else { None });
         self.objects.iter().chain(later)
     }
 

@@ -109,6 +109,14 @@ impl Case {
 }
 
 impl Seen {
+    /// A run that has ended and its experiments, as an API server has them.
+    #[must_use]
+    pub fn of(run: Value, experiments: Vec<Value>) -> Self {
+        let attempts = experiments.iter().filter_map(|experiment| experiment["status"]["attempts"].as_array());
+        let jobs = attempts.flatten().filter(|attempt| attempt["job"].is_string()).count();
+        Self { run, experiments, jobs, ..Self::default() }
+    }
+
     fn verdict(&self, wanted: &Verdict, lines: &mut Vec<String>) {
         if let Some(refusal) = &self.refusal {
             return lines.push(format!("the pipeline is refused: {refusal}"));
@@ -214,6 +222,12 @@ impl Seen {
             (one, other) => lines.extend([one, other].into_iter().filter_map(Result::err)),
         }
     }
+}
+
+/// Whether a run or an experiment has come to its end.
+#[must_use]
+pub fn has_ended(object: &Value) -> bool {
+    matches!(object["status"]["phase"].as_str(), Some("Completed" | "Failed" | "Cancelled" | "Skipped"))
 }
 
 fn standing(status: &Value) -> String {

@@ -2,7 +2,7 @@
 //!
 //! In: a case. Out: what is different from what it says has to come of it.
 
-use cultivar_conformance::{Act, Case as Written, Deed, Object, PIPELINE, Play, RUN, Seen};
+use cultivar_conformance::{Act, Case as Written, Deed, Object, PIPELINE, Play, RUN, Seen, has_ended};
 use cultivar_e2e::error::Result;
 use serde_json::{Value, json};
 
@@ -65,13 +65,7 @@ async fn ended(case: &Case, gone: &[String]) -> Result<Seen> {
     for experiment in case.server.list("Experiment", &case.namespace, "").await? {
         experiments.push(case.wait("Experiment", &name(&experiment), has_ended).await?);
     }
-    let attempts = experiments.iter().filter_map(|experiment| experiment["status"]["attempts"].as_array());
-    let jobs = attempts.flatten().filter(|attempt| attempt["job"].is_string()).count();
-    Ok(Seen { run, experiments, refusal: None, jobs, writes: None })
-}
-
-fn has_ended(object: &Value) -> bool {
-    matches!(object["status"]["phase"].as_str(), Some("Completed" | "Failed" | "Cancelled" | "Skipped"))
+    Ok(Seen::of(run, experiments))
 }
 
 async fn act(case: &Case, written: &Written, deed: &Deed) -> Result<()> {

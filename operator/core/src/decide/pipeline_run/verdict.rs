@@ -3,7 +3,7 @@
 //! Comes in: the board when every stage has ended, or what ended the run from outside. Goes out: phase, reason, message and
 //! outputs.
 
-use cultivar_crds::{Phase, PipelineRunStatus, Reason, StageStatus};
+use cultivar_crds::{CancelMode, Phase, PipelineRunStatus, Reason, StageStatus};
 use serde_json::Value;
 
 use super::board::Board;
@@ -37,6 +37,8 @@ pub struct Ending {
     pub reason: Reason,
     /// The particulars.
     pub message: String,
+    /// What becomes of what runs, and of `finally`.
+    pub mode: CancelMode,
 }
 
 /// How a run ends whose stages have all ended; `ending` is what ended it from outside.
