@@ -5,6 +5,7 @@
 
 mod clients;
 mod dependencies;
+mod files;
 mod laptop;
 mod real;
 mod run;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{Count, laptop};
+use super::{Count, files, laptop};
 
 /// Where the demo plays.
 const DEMO: &str = "cultivar-demo";
@@ -25,11 +25,12 @@ type Check = fn(&Cluster) -> Result<()>;
 pub fn check(name: &str) -> Result<Count> {
     let cluster = Cluster::find(name)?;
     let mut count = Count::default();
-    let checks: [(&str, Check); 6] = [
+    let checks: [(&str, Check); 7] = [
         ("what was done by hand, or has not changed, is not done again", reused),
         ("from runs by hand to a pipeline, and out of the cluster, by the command line", grown),
         ("from a folder of this machine to a recorded run, and found again", laptop::submitted),
         ("a stage by its tag runs by its digest, and is reused", tagged),
+        ("what programs hand on through files arrives", files::conform),
         ("two workers find each other, and the first reports", gang),
         ("a queue admits what fits, one after the other", queue),
     ];

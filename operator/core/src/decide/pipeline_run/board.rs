@@ -163,8 +163,7 @@ impl<'a> Board<'a> {
 
     /// The members of a stage's fan-out, or the turns of its loop, that are there.
     pub(super) fn children_of(&self, stage: &FrozenStage) -> impl Iterator<Item = (u32, &'a Child)> + use<'a> {
-        let any = Member::of(&stage.name, 0)..=Member::of(&stage.name, u32::MAX);
-        self.snapshot.children.range(any).filter_map(|(member, child)| Some((member.index?, child)))
+        values::members_of(self.snapshot, &stage.name)
     }
 
     /// Whether all have ended that a stage was started after: after a crash what was started may be known before that.

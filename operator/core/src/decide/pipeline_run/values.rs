@@ -83,13 +83,22 @@ pub fn ends(recorded: &MembersStatus) -> BTreeMap<u32, Phase> {
     sets.into_iter().flat_map(|(phase, set)| ranges::parse(set, last).map(move |index| (index, phase))).collect()
 }
 
+/// The members of a stage's fan-out, or the turns of its loop, that are there; by index.
+pub fn members_of<'a>(snapshot: &'a Snapshot, stage: &str) -> impl Iterator<Item = (u32, &'a Child)> + use<'a> {
+    let any = Member::of(stage, 0)..=Member::of(stage, u32::MAX);
+    snapshot.children.range(any).filter_map(|(member, child)| Some((member.index?, child)))
+}
+
 // `members` has them all; the rest has lists of what those that completed have brought.
 fn fan_out(snapshot: &Snapshot, stage: &FrozenStage, state: &StageStatus) -> Value {
     let ends = state.members.as_ref().map(ends).unwrap_or_default();
     let mut members = Vec::with_capacity(ends.len());
+    // Both are in the order of their indexes: looking each of ten thousand up costs more than what it brings.
+    let mut children = members_of(snapshot, &state.name).peekable();
     let mut whole = nothing(stage.nested.is_some());
     for (index, phase) in ends {
-        let child = snapshot.children.get(&Member::of(&state.name, index));
+        while children.next_if(|(other, _)| *other < index).is_some() {}
+        let child = children.next_if(|(other, _)| *other == index).map(|(_, child)| child);
         let mut member = child.map_or_else(|| nothing(stage.nested.is_some()), Child::value);
         if phase == Phase::Completed {
             for (key, depth) in [("metrics", 2), ("artifacts", 2), ("outputs", 1)] {
