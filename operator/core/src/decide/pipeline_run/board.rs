@@ -399,11 +399,11 @@ impl<'a> Board<'a> {
         names::stage_experiment(&run.name, &run.uid, member)
     }
 
-    /// What a stage may read, as the value of `stages`.
-    pub(super) fn known_to(&self, stage: &FrozenStage) -> Value {
+    /// What a stage may read, as the value of `stages`, as far as it does read it.
+    pub(super) fn known_to(&self, stage: &FrozenStage, uses: &[PathRef]) -> Value {
         let of_the_end = self.is_last(stage);
         let is_known = |other: &&FrozenStage| of_the_end || stage.needs.contains(&other.name);
-        values::stages(self.snapshot, self.pipeline.stages.iter().filter(is_known), &self.states)
+        values::stages(self.snapshot, self.pipeline.stages.iter().filter(is_known), &self.states, uses)
     }
 
     /// The names that a stage's outer references read.

@@ -62,9 +62,9 @@ pub fn verdict(snapshot: &Snapshot, pipeline: &FrozenPipeline, board: &Board<'_>
         return ends(Phase::Failed, Reason::StageFailed, text::some_of(&failed, 4));
     }
     let about = values::pipeline(snapshot, pipeline);
-    let stages = values::stages(snapshot, pipeline.stages.iter(), &board.states);
-    let scope = Names::new().with(Head::Pipeline, &about).with(Head::Stages, &stages);
     let outputs = Value::Object(pipeline.outputs.clone());
+    let stages = values::stages(snapshot, pipeline.stages.iter(), &board.states, &values::uses(&outputs));
+    let scope = Names::new().with(Head::Pipeline, &about).with(Head::Stages, &stages);
     match resolve(&outputs, &FieldPath::of("spec").key("outputs"), Scope::Outer, &scope, Insert::Plain) {
         Ok(outputs) if outputs.to_string().len() > MAX_OUTPUTS => {
             let message = format!("spec.outputs has more than {MAX_OUTPUTS} bytes: hand on uris, not data");
