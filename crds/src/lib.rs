@@ -38,7 +38,7 @@ pub use pipeline::{
     Concurrency, ConcurrencyPolicy, DeletionPolicy, Gate, OnFailure, OnTimeout, ParamSchema, Pipeline, PipelineSpec,
     PipelineStatus, Repeat, RunOn, RunSummary, Stage, StageDependency, Until,
 };
-pub use pipeline_run::{GateStatus, PipelineRun, PipelineRunSpec, PipelineRunStatus, StageStatus};
+pub use pipeline_run::{CancelMode, GateStatus, PipelineRun, PipelineRunSpec, PipelineRunStatus, StageStatus};
 pub use queue::{Queue, QueueSpec, QueueStatus};
 pub use reason::Reason;
 pub use schedule::{Schedule, ScheduleSpec, ScheduleStatus};

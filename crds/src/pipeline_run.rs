@@ -79,9 +79,25 @@ pub struct PipelineRunSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
 
-    /// True stops every stage, with the pods' grace period, for good.
+    /// True ends the run for good, in the way that `cancelMode` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel: Option<bool>,
+
+    /// How `cancel` ends the run: RunFinally (default), SkipFinally or FinishRunning. It may change while the run ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel_mode: Option<CancelMode>,
+}
+
+/// How a run that is cancelled ends. Runs of pipelines within it end in the same way.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CancelMode {
+    /// Nothing more starts; what runs goes on to its end, a loop to the end of its turn; then `finally` runs.
+    FinishRunning,
+    /// What runs is stopped, with the pods' grace period; then `finally` runs.
+    #[default]
+    RunFinally,
+    /// What runs is stopped, that of `finally` too, and nothing more starts.
+    SkipFinally,
 }
 
 /// Where a run stands.

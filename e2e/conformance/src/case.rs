@@ -31,6 +31,10 @@ pub struct Case {
     /// Whether the end depends on who is faster: then it is not compared with what comes of other orders of events.
     #[serde(default)]
     pub timing: bool,
+    /// Whether its programs read and write files: it is played on a real node alone, with images that are there, and without
+    /// `plays` and `deeds`.
+    #[serde(default)]
+    pub files: bool,
     /// What has to come of it.
     pub expect: Expect,
 }
@@ -167,12 +171,18 @@ pub struct Expect {
     /// Of each two, the first has ended before the second begins.
     #[serde(default)]
     pub order: Vec<(String, String)>,
+    /// Of each two, one has ended before the other begins.
+    #[serde(default)]
+    pub apart: Vec<(String, String)>,
     /// Each two run at the same time.
     #[serde(default)]
     pub together: Vec<(String, String)>,
     /// How many experiments took over the result of another one, by stage, member or name; they had no attempt.
     #[serde(default)]
     pub reused: BTreeMap<String, usize>,
+    /// Names of experiments that are not there any more, soon after everything has ended.
+    #[serde(default)]
+    pub gone: Vec<String>,
     /// How many Jobs are made in all.
     pub jobs: Option<usize>,
     /// How many writes the operator may need at most. Only where nobody else's are counted: in the replay.
@@ -193,13 +203,20 @@ pub struct Verdict {
 }
 
 impl Case {
-    /// Names of the stages of the pipeline and of those among the objects, and whether each makes several experiments.
+    /// Names of the stages of the pipeline and of those that are applied beside it, and whether each makes several experiments.
     pub fn stages(&self) -> impl Iterator<Item = (&str, bool)> {
-        let inner = self.objects.iter().filter(|object| object.kind == "Pipeline").map(|object| &object.spec);
-        [&self.pipeline].into_iter().chain(inner).flat_map(stages_of).map(|stage| {
+        let others = self.others().filter(|object| object.kind == "Pipeline").map(|object| &object.spec);
+        [&self.pipeline].into_iter().chain(others).flat_map(stages_of).map(|stage| {
             let several = ["matrix", "count", "repeat"].into_iter().any(|field| stage.get(field).is_some());
             (stage["name"].as_str().unwrap_or_default(), several)
         })
+    }
+
+    /// What is applied beside the pipeline, before it or by a deed.
+    pub fn others(&self) -> impl Iterator<Item = &Object> {
+        let later =
+            self.deeds.iter().filter_map(|deed| if let Act::Apply(object) = &deed.act { Some(object) } else { None });
+        self.objects.iter().chain(later)
     }
 
     /// The pipeline as an object.

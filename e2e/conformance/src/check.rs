@@ -42,8 +42,10 @@ impl Case {
             attempts,
             waits,
             order,
+            apart,
             together,
             reused,
+            gone,
             jobs,
             writes,
         } = &self.expect;
@@ -83,12 +85,17 @@ impl Case {
         for (first, second) in order {
             seen.order(first, second, &mut lines);
         }
+        for (one, other) in apart {
+            seen.apart(one, other, &mut lines);
+        }
         for (one, other) in together {
             seen.together(one, other, &mut lines);
         }
         for (name, wanted) in reused {
             seen.reused(name, *wanted, &mut lines);
         }
+        let is_there = |name: &&String| seen.experiments.iter().any(|one| one["metadata"]["name"] == name.as_str());
+        lines.extend(gone.iter().filter(is_there).map(|name| format!("experiment {name} is still there")));
         if let Some(wanted) = jobs.filter(|wanted| *wanted != seen.jobs) {
             lines.push(format!("{} Jobs were made, not {wanted}", seen.jobs));
         }
@@ -102,6 +109,14 @@ impl Case {
 }
 
 impl Seen {
+    /// A run that has ended and its experiments, as an API server has them.
+    #[must_use]
+    pub fn of(run: Value, experiments: Vec<Value>) -> Self {
+        let attempts = experiments.iter().filter_map(|experiment| experiment["status"]["attempts"].as_array());
+        let jobs = attempts.flatten().filter(|attempt| attempt["job"].is_string()).count();
+        Self { run, experiments, jobs, ..Self::default() }
+    }
+
     fn verdict(&self, wanted: &Verdict, lines: &mut Vec<String>) {
         if let Some(refusal) = &self.refusal {
             return lines.push(format!("the pipeline is refused: {refusal}"));
@@ -188,6 +203,16 @@ impl Seen {
         }
     }
 
+    fn apart(&self, one: &str, other: &str, lines: &mut Vec<String>) {
+        match (self.moments(one), self.moments(other)) {
+            (Ok([a, .., end_of_a]), Ok([b, .., end_of_b])) if end_of_a <= b || end_of_b <= a => {}
+            (Ok([a, .., end_of_a]), Ok([b, .., end_of_b])) => {
+                lines.push(format!("{one} ran from {a} to {end_of_a}, and {other} from {b} to {end_of_b}"));
+            }
+            (one, other) => lines.extend([one, other].into_iter().filter_map(Result::err)),
+        }
+    }
+
     fn together(&self, one: &str, other: &str, lines: &mut Vec<String>) {
         match (self.moments(one), self.moments(other)) {
             (Ok([_, a, end_of_a, _]), Ok([_, b, end_of_b, _])) if a < end_of_b && b < end_of_a => {}
@@ -197,6 +222,12 @@ impl Seen {
             (one, other) => lines.extend([one, other].into_iter().filter_map(Result::err)),
         }
     }
+}
+
+/// Whether a run or an experiment has come to its end.
+#[must_use]
+pub fn has_ended(object: &Value) -> bool {
+    matches!(object["status"]["phase"].as_str(), Some("Completed" | "Failed" | "Cancelled" | "Skipped"))
 }
 
 fn standing(status: &Value) -> String {
@@ -324,12 +355,16 @@ mod tests {
         finds(with("waits", json!({"a": [2]})), Some("a waited [4] seconds"));
         finds(with("order", json!([["a", "b"]])), None);
         finds(with("order", json!([["a", "c"]])), Some("c began at"));
+        finds(with("apart", json!([["a", "b"]])), None);
+        finds(with("apart", json!([["c", "a"]])), Some("c ran from"));
         finds(with("together", json!([["a", "c"]])), None);
         finds(with("together", json!([["a", "b"]])), Some("a ran from"));
         finds(with("reused", json!({"b": 1, "a": 0, "c": 0})), None);
         finds(with("reused", json!({"b": 0})), Some("1 of b took over a result, not 0"));
         finds(with("reused", json!({"a": 1})), Some("0 of a took over a result, not 1"));
         finds(with("reused", json!({"d": 0})), Some("d has no experiment"));
+        finds(with("gone", json!(["case-1-d-0"])), None);
+        finds(with("gone", json!(["case-1-a-0"])), Some("case-1-a-0 is still there"));
         finds(with("jobs", json!(4)), None);
         finds(with("jobs", json!(3)), Some("4 Jobs"));
         finds(with("writes", json!(9)), None);

@@ -55,6 +55,9 @@ fn check(case: &Case) -> Result<(), String> {
     if case.objects.iter().any(|object| object.kind == "Pipeline" && object.name == PIPELINE) {
         return Err(format!("objects: {PIPELINE} is the pipeline itself"));
     }
+    if case.files && !(case.plays.is_empty() && case.deeds.is_empty()) {
+        return Err("files: on a real node programs play as they are, and nobody interferes".to_owned());
+    }
     if let Some(name) = case.plays.keys().find(|name| !plays(case, name)) {
         return Err(format!("plays: nobody is called {name}"));
     }
@@ -72,8 +75,8 @@ fn check(case: &Case) -> Result<(), String> {
     let slow =
         |name: &String| case.plays.get(name).is_some_and(|plays| plays.iter().all(|play| play.seconds >= Some(SLOW)));
     let compared = expect.order.iter().map(|(first, _)| first);
-    let mut compared = compared.chain(expect.together.iter().flat_map(|(one, other)| [one, other]));
-    match compared.find(|name| !slow(name)) {
+    let pairs = expect.apart.iter().chain(&expect.together);
+    match compared.chain(pairs.flat_map(|(one, other)| [one, other])).find(|name| !slow(name)) {
         Some(name) => Err(format!("expect: {name} must play {SLOW} seconds, or its moments cannot be told apart")),
         None => Ok(()),
     }
@@ -85,7 +88,7 @@ fn plays(case: &Case, name: &str) -> bool {
         index.is_some_and(|index| index.parse::<u32>().is_ok())
     };
     case.stages().any(|(stage, several)| stage == name || several && member(stage))
-        || case.objects.iter().any(|object| object.kind == "Experiment" && object.name == name)
+        || case.others().any(|object| object.kind == "Experiment" && object.name == name)
 }
 
 #[cfg(test)]
@@ -110,6 +113,7 @@ mod tests {
         is_refused("1-a.yaml", &with("plays: {a: []}\nexpect: {refused: [x]}"), "how does its first attempt play");
         is_refused("1-a.yaml", &with("plays: {a-0: []}\nexpect: {refused: [x]}"), "nobody is called a-0");
         is_refused("1-a.yaml", &with("expect: {verdict: {phase: Failed}, stages: {b: [Failed]}}"), "no stage b");
+        is_refused("1-a.yaml", &with("files: true\nplays: {a: [{}]}\nexpect: {refused: [x]}"), "nobody interferes");
         is_refused("1-a.yaml", &with("expect: {verdict: {phase: Failed}, order: [[a, a]]}"), "must play 2 seconds");
     }
 }

@@ -179,6 +179,8 @@ pub async fn runs_are_swept_approved_resumed_and_cancelled(case: &Case) -> Resul
 
     case.experiment("endless", root(&[("outcome", "hang")])).await?;
     case.wait("Experiment", "endless", |object| object["status"]["phase"] == "Running").await?;
+    let wrong = call(&cli, &["cancel", "endless", "--skip-finally"]).await?;
+    ensure!(wrong.code == 4 && wrong.err.contains("endless is an experiment"), "{wrong:?}");
     done(&cli, &["cancel", "endless"]).await?;
     case.ends("endless", "Cancelled").await?;
     done(&cli, &["queues"]).await.map(drop)

@@ -2,7 +2,7 @@
 //!
 //! In: a case. Out: what is different from what it says has to come of it.
 
-use cultivar_conformance::{Act, Case as Written, Deed, Object, PIPELINE, Play, RUN, Seen};
+use cultivar_conformance::{Act, Case as Written, Deed, Object, PIPELINE, Play, RUN, Seen, has_ended};
 use cultivar_e2e::error::Result;
 use serde_json::{Value, json};
 
@@ -15,9 +15,9 @@ pub async fn conforms(case: &Case, written: &Written) -> Result<()> {
         Some(refusal) => refused(case, refusal).await?,
         None => {
             for deed in &written.deeds {
-                act(case, deed).await?;
+                act(case, written, deed).await?;
             }
-            ended(case).await?
+            ended(case, &written.expect.gone).await?
         }
     };
     let lines = written.differs(&seen);
@@ -52,26 +52,23 @@ async fn refused(case: &Case, refusal: String) -> Result<Seen> {
     Ok(Seen { run, experiments, refusal: Some(refusal), ..Seen::default() })
 }
 
-async fn ended(case: &Case) -> Result<Seen> {
+async fn ended(case: &Case, gone: &[String]) -> Result<Seen> {
     let run = case.wait("PipelineRun", RUN, has_ended).await?;
     // Those that a deed has made.
     for other in case.server.list("PipelineRun", &case.namespace, "").await? {
         case.wait("PipelineRun", &name(&other), has_ended).await?;
     }
+    for name in gone {
+        case.wait("Experiment", name, Value::is_null).await?;
+    }
     let mut experiments = Vec::new();
     for experiment in case.server.list("Experiment", &case.namespace, "").await? {
         experiments.push(case.wait("Experiment", &name(&experiment), has_ended).await?);
     }
-    let attempts = experiments.iter().filter_map(|experiment| experiment["status"]["attempts"].as_array());
-    let jobs = attempts.flatten().filter(|attempt| attempt["job"].is_string()).count();
-    Ok(Seen { run, experiments, refusal: None, jobs, writes: None })
+    Ok(Seen::of(run, experiments))
 }
 
-fn has_ended(object: &Value) -> bool {
-    matches!(object["status"]["phase"].as_str(), Some("Completed" | "Failed" | "Cancelled" | "Skipped"))
-}
-
-async fn act(case: &Case, deed: &Deed) -> Result<()> {
+async fn act(case: &Case, written: &Written, deed: &Deed) -> Result<()> {
     let phase = deed.when.phase.as_str();
     match &deed.when.stage {
         None => drop(case.wait("PipelineRun", RUN, |run| run["status"]["phase"] == phase).await?),
@@ -96,7 +93,7 @@ async fn act(case: &Case, deed: &Deed) -> Result<()> {
             let pod = case.pod(&experiment_of(case, stage).await?, 1, "Running").await?;
             case.server.delete("Pod", &case.namespace, &pod).await
         }
-        Act::Apply(object) => case.server.apply(&object.manifest(&case.namespace)).await.map(drop),
+        Act::Apply(object) => case.server.apply(&playing(written, object).manifest(&case.namespace)).await.map(drop),
     }
 }
 

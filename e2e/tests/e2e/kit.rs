@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
+use cultivar_conformance::has_ended;
 use cultivar_e2e::api::Server;
 use cultivar_e2e::cluster::Cluster;
 use cultivar_e2e::error::{Context as _, Error, Result};
@@ -335,10 +336,6 @@ pub fn with(mut object: Value, more: Value) -> Value {
         object.extend(more);
     }
     object
-}
-
-fn has_ended(object: &Value) -> bool {
-    matches!(object["status"]["phase"].as_str(), Some("Completed" | "Failed" | "Cancelled" | "Skipped"))
 }
 
 /// A stage: a root under a name.

@@ -210,7 +210,7 @@ proptest! {
             let plan = decide(&snapshot);
             let news: Vec<&NewScheduled> = made(&plan.actions).take(crash.unwrap_or(usize::MAX)).collect();
             for action in &plan.actions {
-                if let Action::CancelRun { name } = action {
+                if let Action::CancelRun { name, .. } = action {
                     let cancelled = snapshot.runs.iter_mut().filter(|run| run.meta.name == *name);
                     cancelled.for_each(|run| end(run, Phase::Cancelled));
                 }

@@ -4,7 +4,7 @@ use cultivar_core::decide::experiment::Refusal;
 use cultivar_core::decide::{Action, NewRun, NewScheduled};
 use cultivar_core::domain::{Equipment, Member, Meta, Placement, Record, names, settings, text};
 use cultivar_core::render;
-use cultivar_crds::{Reason, labels};
+use cultivar_crds::{CancelMode, Reason, labels};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -69,8 +69,8 @@ impl Act {
             }
             Action::CreateRun(new) => self.create_run(meta, &new).await,
             Action::CreateScheduled(new) => self.create_scheduled(key, meta, &new).await,
-            Action::CancelExperiment { name } => self.cancel(Kind::Experiment, namespace, &name).await,
-            Action::CancelRun { name } => self.cancel(Kind::PipelineRun, namespace, &name).await,
+            Action::CancelExperiment { name } => self.cancel(Kind::Experiment, namespace, &name, None).await,
+            Action::CancelRun { name, mode } => self.cancel(Kind::PipelineRun, namespace, &name, mode).await,
             Action::NoteVerdict { verdict } => {
                 self.note_verdict(key, meta, verdict);
                 Ok(())
@@ -199,8 +199,11 @@ impl Act {
         Ok(())
     }
 
-    async fn cancel(&self, kind: Kind, namespace: &str, name: &str) -> Result<(), ActError> {
-        let patch = json!({"spec": {"cancel": true}});
+    async fn cancel(&self, kind: Kind, namespace: &str, name: &str, mode: Option<CancelMode>) -> Result<(), ActError> {
+        let mut patch = json!({"spec": {"cancel": true}});
+        if let Some(mode) = mode {
+            patch["spec"]["cancelMode"] = json!(mode);
+        }
         if let Some(object) = self.calls.patch(kind, namespace, name, patch).await? {
             self.take_in(kind, object);
         }

@@ -2,6 +2,7 @@
 //!
 //! In: the demo's cluster, with the operator and the images in it. Out: one line a check.
 
+mod files;
 mod forge;
 mod laptop;
 mod store_away;
@@ -33,13 +34,14 @@ type Check = fn(&Cluster) -> Result<()>;
 pub fn check(name: &str) -> Result<Count> {
     let cluster = Cluster::find(name)?;
     let mut count = Count::default();
-    let checks: [(&str, Check); 8] = [
+    let checks: [(&str, Check); 9] = [
         ("what was done by hand, or has not changed, is not done again", reused),
         ("from runs by hand to a pipeline, and out of the cluster, by the command line", grown),
         ("from a folder of this machine to a recorded run, and found again", laptop::submitted),
         ("code of a private repository, pinned to its commit", forge::fetched),
         ("a store that is away for a while loses nothing", store_away::awaited),
         ("a stage by its tag runs by its digest, and is reused", tagged),
+        ("what programs hand on through files arrives", files::conform),
         ("two workers find each other, and the first reports", gang),
         ("a queue admits what fits, one after the other", queue),
     ];

@@ -13,7 +13,7 @@ pub mod queue;
 pub mod restore;
 pub mod schedule;
 
-use cultivar_crds::{ClonedFrom, Reason};
+use cultivar_crds::{CancelMode, ClonedFrom, Reason};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
@@ -147,10 +147,12 @@ pub enum Action {
     },
     /// Create the run of a stage that runs another pipeline.
     CreateNested(Box<NewNested>),
-    /// Ask a nested run to end.
+    /// Ask a run to end.
     CancelRun {
         /// Name.
         name: String,
+        /// How, where not the run itself says it.
+        mode: Option<CancelMode>,
     },
     /// Create the next run of a pipeline.
     CreateRun(NewRun),

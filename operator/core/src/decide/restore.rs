@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_secs(10);
 const LONGEST: usize = 32 * 1024;
 
 /// What may change in a spec without making other work of it.
-const CHANGES_NOTHING: [&str; 4] = ["cancel", "priority", "suspend", "ttlAfterFinished"];
+const CHANGES_NOTHING: [&str; 5] = ["cancel", "cancelMode", "priority", "suspend", "ttlAfterFinished"];
 
 #[derive(Serialize, Deserialize)]
 struct Verdict<S> {

@@ -7,7 +7,7 @@
 //! given, panics on struct literals and on `-int.min`, takes a field of a number for `false`, loops as long as it is
 //! told to, and holds that 5 is not 5.0, while JSON and YAML do not tell the two apart.
 
-use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue, operators};
+use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
 use serde_json::Value;
 
 use super::error::RefError;
@@ -167,6 +167,10 @@ impl Reader {
             }),
             Expr::Call(call) => {
                 functions::check(call)?;
+                if let Some(members) = self.looked_through(call) {
+                    self.uses.push(members);
+                    return call.args[1..].iter().try_for_each(|part| self.read(part));
+                }
                 call.target.as_deref().into_iter().chain(&call.args).try_for_each(|part| self.read(part))
             }
             Expr::Comprehension(loops) => {
@@ -184,6 +188,14 @@ impl Reader {
             }
             Expr::Unspecified => Err("it is not complete".to_owned()),
         }
+    }
+
+    /// The members that `best(stages.train, …)` looks through: it reads nothing else of the stage.
+    fn looked_through(&self, call: &CallExpr) -> Option<PathRef> {
+        let path = call.args.first().filter(|_| call.func_name == "best").and_then(|stage| self.path(stage))?;
+        let is_a_stage = path.head == Head::Stages && path.segments.len() == 1;
+        let segments = path.segments.iter().cloned().chain([Segment::Key("members".to_owned())]).collect();
+        is_a_stage.then_some(PathRef { segments, ..path })
     }
 
     /// The path that a tree spells out from a head on, if it does.

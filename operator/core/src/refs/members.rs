@@ -4,7 +4,7 @@
 
 use cultivar_crds::{Best, Goal, MAX_MEMBERS, MetricUse};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::path::kind;
 
@@ -97,10 +97,12 @@ pub(super) fn best(stage: &Value, how: &Value) -> Result<Value, String> {
     let score = |member: &Value| {
         let metric = member.get("metrics")?.get(&best.metric)?;
         let value = metric.get(use_).or_else(|| metric.get("last"))?.as_f64()?;
-        (member.get("phase") == Some(&json!("Completed"))).then_some(match best.goal.unwrap_or_default() {
-            Goal::Maximize => value,
-            Goal::Minimize => -value,
-        })
+        (member.get("phase").and_then(Value::as_str) == Some("Completed")).then_some(
+            match best.goal.unwrap_or_default() {
+                Goal::Maximize => value,
+                Goal::Minimize => -value,
+            },
+        )
     };
     let scored = members.iter().rev().filter_map(|member| Some((score(member)?, member)));
     let found = scored.max_by(|(one, _), (other, _)| one.total_cmp(other));

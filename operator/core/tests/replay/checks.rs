@@ -3,7 +3,7 @@
 //! Comes in: what is stored and what is about to be. Goes out: violations in words.
 
 use cultivar_core::decide::pipeline_run::{FrozenPipeline, FrozenStage};
-use cultivar_core::domain::{JobRecord, JobState, Member, names};
+use cultivar_core::domain::{ExperimentRecord, JobRecord, JobState, Member, names};
 use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, Until, labels};
 use serde_json::Value;
 
@@ -129,7 +129,8 @@ pub fn created(cluster: &mut Cluster, manifest: &Value) {
             let asked = needed.spec.get("cancel").and_then(Value::as_bool).unwrap_or(false);
             let runs = cluster.pods.values().any(|pod| pod.experiment == name && !pod.is_over());
             let cancelled = asked && !runs && until.is_met_by(Phase::Cancelled);
-            until.is_met_by(needed.status.phase) || succeeded || failed || cancelled
+            let taken_away = was_taken_away(cluster, needed) && until.is_met_by(Phase::Failed);
+            until.is_met_by(needed.status.phase) || succeeded || failed || cancelled || taken_away
         });
         let gone = cluster.succeeded_names.contains(&name) && until.is_met_by(Phase::Completed);
         // Skipped, which nobody has recorded yet.
@@ -176,6 +177,13 @@ pub fn job(cluster: &mut Cluster, job: &JobRecord) {
     }
 }
 
+// Perhaps once too often: whether it may try again is for its own decision, and nothing of it runs.
+fn was_taken_away(cluster: &Cluster, experiment: &ExperimentRecord) -> bool {
+    let pods = || cluster.pods.values().filter(|pod| pod.experiment == experiment.meta.name);
+    let tried = !experiment.status.attempts.is_empty() || pods().next().is_some();
+    tried && pods().all(|pod| pod.is_over())
+}
+
 /// What joins on a fan-out starts when all of its members have ended.
 fn members_have_ended(cluster: &mut Cluster, status: &PipelineRunStatus, run: &str, stage: &str) {
     if status.stages.iter().any(|recorded| recorded.name == stage && recorded.phase.is_terminal()) {
@@ -185,8 +193,10 @@ fn members_have_ended(cluster: &mut Cluster, status: &PipelineRunStatus, run: &s
         .experiments
         .values()
         .filter(|record| record.meta.is_owned_by(run) && record.meta.label(labels::STAGE) == Some(stage));
-    let runs = |record: &&cultivar_core::domain::ExperimentRecord| {
-        let over = cluster.succeeded.contains(&record.meta.uid) || cluster.failed.contains(&record.meta.uid);
+    let runs = |record: &&ExperimentRecord| {
+        let over = cluster.succeeded.contains(&record.meta.uid)
+            || cluster.failed.contains(&record.meta.uid)
+            || was_taken_away(cluster, record);
         let pod = cluster.pods.values().any(|pod| pod.experiment == record.meta.name && !pod.is_over());
         let asked = record.spec.get("cancel").and_then(Value::as_bool).unwrap_or(false);
         !record.status.phase.is_terminal() && !over && (pod || !asked)

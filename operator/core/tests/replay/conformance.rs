@@ -23,6 +23,11 @@ fn cases() -> &'static [Case] {
     CASES.as_ref().unwrap_or_else(|error| panic!("{error}"))
 }
 
+// Nobody runs programs here: those that read and write files run on a real node.
+fn played() -> impl Iterator<Item = &'static Case> {
+    cases().iter().filter(|case| !case.files)
+}
+
 fn play(play: &Plays) -> Play {
     Play {
         seconds: play.seconds.unwrap_or(1),
@@ -138,8 +143,8 @@ fn each(play: fn(&'static Case)) {
             true
         }
     };
-    let failed: Vec<&str> = cases().iter().filter(fails).map(|case| case.name.as_str()).collect();
-    assert!(failed.is_empty(), "{} of {} cases: {}", failed.len(), cases().len(), failed.join(", "));
+    let failed: Vec<&str> = played().filter(fails).map(|case| case.name.as_str()).collect();
+    assert!(failed.is_empty(), "{} of {} cases: {}", failed.len(), played().count(), failed.join(", "));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use cultivar_core::decide::experiment::Refusal;
 use cultivar_core::decide::{Action, Plan, Urgency, experiment, pipeline, pipeline_run};
 use cultivar_core::domain::{Errand, JobState, Meta, PodRecord, names, time};
 use cultivar_core::render;
-use cultivar_crds::{ExperimentStatus, PipelineRunStatus, PipelineStatus, labels};
+use cultivar_crds::{CancelMode, ExperimentStatus, PipelineRunStatus, PipelineStatus, labels};
 use jiff::Timestamp;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -288,9 +288,9 @@ impl Operator {
             Action::CreateNested(new) => {
                 self.create::<PipelineRunStatus>(cluster, &render::nested(meta, &new), &meta.uid)
             }
-            Action::CancelRun { name } => self.cancel::<PipelineRunStatus>(cluster, &name),
+            Action::CancelRun { name, mode } => self.cancel::<PipelineRunStatus>(cluster, &name, mode),
             Action::CreateRun(new) => self.create::<PipelineRunStatus>(cluster, &render::run(meta, &new), &meta.uid),
-            Action::CancelExperiment { name } => self.cancel::<ExperimentStatus>(cluster, &name),
+            Action::CancelExperiment { name } => self.cancel::<ExperimentStatus>(cluster, &name, None),
             Action::ReleaseExperiment { name } => {
                 let patched = cluster.patch::<ExperimentStatus>(&name, |record| record.meta.owner = None)?;
                 patched.into_iter().for_each(|record| self.index.apply(record));
@@ -301,10 +301,18 @@ impl Operator {
         }
     }
 
-    fn cancel<S: Indexed>(&mut self, cluster: &mut Cluster, name: &str) -> Result<(), Failure> {
+    fn cancel<S: Indexed>(
+        &mut self,
+        cluster: &mut Cluster,
+        name: &str,
+        mode: Option<CancelMode>,
+    ) -> Result<(), Failure> {
         let patched = cluster.patch::<S>(name, |record| {
             let mut spec = (*record.spec).clone();
             spec["cancel"] = true.into();
+            if let Some(mode) = mode {
+                spec["cancelMode"] = serde_json::json!(mode);
+            }
             record.spec = Arc::new(spec);
         })?;
         patched.into_iter().for_each(|record| self.index.apply(record));

@@ -260,7 +260,8 @@ pub fn in_words(actions: &[Action], about: &Meta) -> Vec<String> {
         Action::CreateStage(new) => format!("create stage {}", new.member),
         Action::EnterGroup { group, limit } => format!("enter group {group} of {limit}"),
         Action::CreateNested(new) => format!("create run of {} for stage {}", new.pipeline, new.member),
-        Action::CancelRun { name } => format!("cancel run {name}"),
+        Action::CancelRun { name, mode: None } => format!("cancel run {name}"),
+        Action::CancelRun { name, mode: Some(mode) } => format!("cancel run {name} with {mode:?}"),
         Action::CancelExperiment { name } => format!("cancel experiment {name}"),
         Action::CreateRun(new) => format!("create run {} of generation {}", new.name, new.generation),
         Action::CreateScheduled(new) => match &new.backfill {

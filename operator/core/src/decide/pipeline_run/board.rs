@@ -4,7 +4,7 @@
 //! actions. A stage starts only when every stage that it needs has come to the end that it waits for, and its `when`
 //! holds.
 
-use cultivar_crds::{ExperimentStatus, Phase, Reason, StageStatus, Until};
+use cultivar_crds::{CancelMode, ExperimentStatus, Phase, Reason, StageStatus, Until};
 use jiff::Timestamp;
 use serde_json::Value;
 use std::borrow::Cow;
@@ -34,6 +34,8 @@ pub struct Board<'a> {
     pub(super) snapshot: &'a Snapshot,
     pipeline: &'a FrozenPipeline,
     pub(super) cancel: bool,
+    /// How it is stopped, where it is.
+    mode: CancelMode,
     /// The value of `pipeline`.
     about: Value,
     /// By name.
@@ -53,13 +55,14 @@ pub struct Board<'a> {
 }
 
 impl<'a> Board<'a> {
-    /// An empty board.
-    pub fn new(snapshot: &'a Snapshot, pipeline: &'a FrozenPipeline, cancel: bool) -> Self {
+    /// An empty board; of a run that ends, in the way that is said.
+    pub fn new(snapshot: &'a Snapshot, pipeline: &'a FrozenPipeline, ends: Option<CancelMode>) -> Self {
         let about = values::pipeline(snapshot, pipeline);
         let (states, actions) = (BTreeMap::new(), Vec::new());
         let suspended = super::is_suspended(snapshot);
+        let (cancel, mode) = (ends.is_some(), ends.unwrap_or_default());
         let (stopping, room, is_overdue, wake) = (false, None, false, None);
-        Self { snapshot, pipeline, cancel, about, states, actions, stopping, room, wake, suspended, is_overdue }
+        Self { snapshot, pipeline, cancel, mode, about, states, actions, stopping, room, wake, suspended, is_overdue }
     }
 
     /// What does not start does not for the run's deadline.
@@ -76,8 +79,10 @@ impl<'a> Board<'a> {
             self.round();
         }
         if self.cancel || self.stopping {
-            let of_the_end: Vec<&str> = self.pipeline.finally.iter().map(|stage| stage.name.as_str()).collect();
-            self.actions.extend(stragglers(self.snapshot, &of_the_end));
+            let of_the_end = self.pipeline.finally.iter().filter(|_| self.mode != CancelMode::SkipFinally);
+            let of_the_end: Vec<&str> = of_the_end.map(|stage| stage.name.as_str()).collect();
+            let mode = if self.stopping { self.mode.max(CancelMode::RunFinally) } else { self.mode };
+            self.actions.extend(stragglers(self.snapshot, mode, &of_the_end));
         }
         self
     }
@@ -128,15 +133,24 @@ impl<'a> Board<'a> {
     pub fn finish(&mut self, verdict: &Verdict) {
         self.about["phase"] = verdict.phase.as_str().into();
         self.about["message"] = verdict.message.clone().into();
-        // They run whatever has happened to the others.
-        (self.cancel, self.stopping) = (false, false);
+        // They run whatever has happened to the others, unless somebody does not want them.
+        let are_wanted = self.mode != CancelMode::SkipFinally;
+        if are_wanted {
+            (self.cancel, self.stopping) = (false, false);
+        }
         if self.suspended && self.pipeline.max_parallel.is_none() {
             self.room = None;
         }
         for stage in &self.pipeline.finally {
             let state = match self.observed(stage) {
                 Some(state) => state,
-                None => self.go_on(stage).unwrap_or_else(|| self.start(stage)),
+                None => match self.go_on(stage) {
+                    Some(state) => state,
+                    None if are_wanted => self.start(stage),
+                    None => {
+                        state(&stage.name, Phase::Skipped, Reason::Cancelled, "cancelMode of the run is SkipFinally")
+                    }
+                },
             };
             self.states.insert(stage.name.clone(), state);
         }
@@ -149,8 +163,7 @@ impl<'a> Board<'a> {
 
     /// The members of a stage's fan-out, or the turns of its loop, that are there.
     pub(super) fn children_of(&self, stage: &FrozenStage) -> impl Iterator<Item = (u32, &'a Child)> + use<'a> {
-        let any = Member::of(&stage.name, 0)..=Member::of(&stage.name, u32::MAX);
-        self.snapshot.children.range(any).filter_map(|(member, child)| Some((member.index?, child)))
+        values::members_of(self.snapshot, &stage.name)
     }
 
     /// Whether all have ended that a stage was started after: after a crash what was started may be known before that.
@@ -386,11 +399,11 @@ impl<'a> Board<'a> {
         names::stage_experiment(&run.name, &run.uid, member)
     }
 
-    /// What a stage may read, as the value of `stages`.
-    pub(super) fn known_to(&self, stage: &FrozenStage) -> Value {
+    /// What a stage may read, as the value of `stages`, as far as it does read it.
+    pub(super) fn known_to(&self, stage: &FrozenStage, uses: &[PathRef]) -> Value {
         let of_the_end = self.is_last(stage);
         let is_known = |other: &&FrozenStage| of_the_end || stage.needs.contains(&other.name);
-        values::stages(self.snapshot, self.pipeline.stages.iter().filter(is_known), &self.states)
+        values::stages(self.snapshot, self.pipeline.stages.iter().filter(is_known), &self.states, uses)
     }
 
     /// The names that a stage's outer references read.
@@ -418,9 +431,9 @@ fn with_priority(mut spec: Value, priority: Option<i32>) -> Value {
 }
 
 /// Asks every experiment and nested run of the run that has not ended, and was not asked yet, to end, but for the stages that are spared.
-pub fn stragglers(snapshot: &Snapshot, spared: &[&str]) -> Vec<Action> {
+pub fn stragglers(snapshot: &Snapshot, mode: CancelMode, spared: &[&str]) -> Vec<Action> {
     let asked_for = snapshot.children.iter().filter(|(member, _)| !spared.contains(&member.stage.as_str()));
-    let live = asked_for.filter(|(_, child)| !child.has_ended() && !child.is_asked_to_end());
+    let live = asked_for.filter(|(_, child)| !child.has_ended() && !child.is_asked_to_end(mode));
     // One whose end the run has recorded is about to record it itself: the two are written side by side, and
     // a crash in between must not cancel what has completed.
     let counted = |member: &Member| {
@@ -431,7 +444,7 @@ pub fn stragglers(snapshot: &Snapshot, spared: &[&str]) -> Vec<Action> {
         })
     };
     let live = live.filter(|(member, _)| !counted(member));
-    live.map(|(_, child)| child.cancel()).collect()
+    live.filter_map(|(_, child)| child.cancel(mode)).collect()
 }
 
 /// How an experiment stands, as its run tells it: phase, reason and message.

@@ -1,7 +1,8 @@
 //! What stands for a stage: an experiment, or a run of another pipeline.
 
-use cultivar_crds::{Phase, Reason};
+use cultivar_crds::{CancelMode, ExperimentStatus, Phase, Reason};
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -73,34 +74,39 @@ impl Child {
         }
     }
 
-    /// Whether it was asked to end already, or goes anyway.
-    #[must_use]
-    pub fn is_asked_to_end(&self) -> bool {
-        let spec = match self {
+    fn spec(&self) -> &Value {
+        match self {
             Self::Experiment(experiment) => &experiment.spec,
             Self::Run(run) => &run.spec,
-        };
-        self.meta().deleting || spec.get("cancel").and_then(Value::as_bool).unwrap_or(false)
+        }
     }
 
-    /// Asks it to end.
+    /// Whether it was asked to end already, in this way or a stricter one, or goes anyway.
     #[must_use]
-    pub fn cancel(&self) -> Action {
+    pub fn is_asked_to_end(&self, mode: CancelMode) -> bool {
+        let asked = match self {
+            Self::Experiment(_) => self.spec().get("cancel").and_then(Value::as_bool).unwrap_or(false),
+            Self::Run(run) => cancel_mode(&run.spec).is_some_and(|asked| asked >= mode),
+        };
+        self.meta().deleting || asked
+    }
+
+    /// Asks it to end, where that is to be done to it: what runs may go on to its end, and a run ends in the same way as the
+    /// one around it.
+    #[must_use]
+    pub fn cancel(&self, mode: CancelMode) -> Option<Action> {
         let name = self.meta().name.clone();
         match self {
-            Self::Experiment(_) => Action::CancelExperiment { name },
-            Self::Run(_) => Action::CancelRun { name },
+            Self::Experiment(experiment) if mode == CancelMode::FinishRunning && has_begun(&experiment.status) => None,
+            Self::Experiment(_) => Some(Action::CancelExperiment { name }),
+            Self::Run(_) => Some(Action::CancelRun { name, mode: Some(mode) }),
         }
     }
 
     /// The params that it was given.
     #[must_use]
     pub fn params(&self) -> Value {
-        let spec = match self {
-            Self::Experiment(experiment) => &experiment.spec,
-            Self::Run(run) => &run.spec,
-        };
-        spec.get("params").cloned().unwrap_or_else(|| json!({}))
+        self.spec().get("params").cloned().unwrap_or_else(|| json!({}))
     }
 
     /// What references read of it, once it has ended.
@@ -128,4 +134,16 @@ impl Child {
             }),
         }
     }
+}
+
+// What waits for its first place in a queue has not.
+fn has_begun(status: &ExperimentStatus) -> bool {
+    status.attempt.is_some() || !matches!(status.phase, Phase::Pending | Phase::Queued)
+}
+
+/// How a run is asked to end, if it is.
+#[must_use]
+pub fn cancel_mode(spec: &Value) -> Option<CancelMode> {
+    let asked = spec.get("cancel").and_then(Value::as_bool).unwrap_or(false);
+    asked.then(|| spec.get("cancelMode").and_then(|mode| CancelMode::deserialize(mode).ok()).unwrap_or_default())
 }

@@ -8,11 +8,11 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::FrozenStage;
 use super::board::{Board, failed, state};
+use super::{FrozenStage, values};
 use crate::decide::Action;
 use crate::domain::errand::{Document, Errand, Patience, Step};
-use crate::refs::{Expression, FieldPath, Head, PathRef, scan};
+use crate::refs::{Expression, Head, PathRef};
 
 /// The field of an artifact that is its content.
 pub const JSON: &str = "json";
@@ -26,21 +26,22 @@ fn content_of(path: &PathRef) -> Option<(String, String)> {
     is_content.then(|| Some((path.key(0)?.to_owned(), path.key(2)?.to_owned())))?
 }
 
-fn read_by(stage: &FrozenStage) -> BTreeSet<(String, String)> {
+/// What a stage reads, by whatever field.
+pub(super) fn uses_of(stage: &FrozenStage) -> Vec<PathRef> {
     let whole = serde_json::to_value(stage).unwrap_or_default();
-    let references = scan(&whole, &FieldPath::root());
     let bare = [stage.when.as_deref(), stage.repeat.as_ref().and_then(|repeat| repeat.until.as_deref())];
     let bare = bare.into_iter().flatten().filter_map(|source| Expression::parse(source).ok());
-    let paths =
-        references.iter().filter_map(|(_, reference)| reference.as_ref().ok()).flat_map(|found| found.uses().to_vec());
-    paths.chain(bare.flat_map(|expression| expression.uses().to_vec())).filter_map(|path| content_of(&path)).collect()
+    let mut uses = values::uses(&whole);
+    uses.extend(bare.flat_map(|expression| expression.uses().to_vec()));
+    uses
 }
 
 impl Board<'_> {
     /// What a stage may read, with the content of artifacts that it asks for; else how it stands meanwhile.
     pub(super) fn readable_by(&mut self, stage: &FrozenStage) -> Result<Value, Box<StageStatus>> {
-        let mut known = self.known_to(stage);
-        for (from, artifact) in read_by(stage) {
+        let uses = uses_of(stage);
+        let mut known = self.known_to(stage, &uses);
+        for (from, artifact) in uses.iter().filter_map(content_of).collect::<BTreeSet<_>>() {
             let entry = &known[&from]["artifacts"][&artifact];
             let (Some(uri), digest) = (entry["uri"].as_str(), entry["digest"].as_str()) else { continue };
             let content = self.content(uri, digest);

@@ -3,7 +3,7 @@
 //! Comes in: the board and a stage with a matrix or count. Goes out: one state for the stage, and actions for members. At
 //! most `maxParallel` members are there at once; the status counts them and keeps sets of indexes, never a list.
 
-use cultivar_crds::{MemberEnds, MembersStatus, Phase, Reason, StageStatus};
+use cultivar_crds::{CancelMode, MemberEnds, MembersStatus, Phase, Reason, StageStatus};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -219,8 +219,9 @@ impl<'a> Board<'a> {
     }
 
     fn end_all(&mut self, members: &Members<'_>) {
-        let live = members.live().filter(|child| !child.is_asked_to_end());
-        self.actions.extend(live.map(Child::cancel));
+        let mode = CancelMode::default();
+        let live = members.live().filter(|child| !child.is_asked_to_end(mode));
+        self.actions.extend(live.filter_map(|child| child.cancel(mode)));
     }
 
     fn conclude(&self, members: &Members<'_>) -> StageStatus {

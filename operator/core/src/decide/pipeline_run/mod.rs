@@ -26,7 +26,7 @@ pub use matrix::{Coordinates, FanOut};
 pub use resume::take_over;
 pub use turn::GroupRun;
 
-use cultivar_crds::{OnFailure, Phase, PipelineRunStatus, Reason, StageStatus, labels};
+use cultivar_crds::{CancelMode, OnFailure, Phase, PipelineRunStatus, Reason, StageStatus, labels};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -89,7 +89,7 @@ pub fn decide(snapshot: &Snapshot) -> Plan<PipelineRunStatus> {
     plan.status.observed_generation = Some(snapshot.run.meta.generation);
     if plan.status.phase.is_terminal() {
         // A stage whose creation was answered too late to be seen before the run ended.
-        plan.actions.extend(board::stragglers(snapshot, &[]));
+        plan.actions.extend(board::stragglers(snapshot, CancelMode::default(), &[]));
         note_verdict(snapshot, &mut plan);
     } else if !come_back(snapshot, &mut plan) {
         live(snapshot, &mut plan);
@@ -159,16 +159,16 @@ fn live(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
 
 // Whoever asks for the end of a run, or takes its place.
 fn asked_to_end(snapshot: &Snapshot) -> Option<Ending> {
-    if snapshot.run.spec.get("cancel").and_then(Value::as_bool).unwrap_or(false) {
+    if let Some(mode) = child::cancel_mode(&snapshot.run.spec) {
         let message = "cancel was asked for".to_owned();
-        return Some(Ending { phase: Phase::Cancelled, reason: Reason::Cancelled, message });
+        return Some(Ending { phase: Phase::Cancelled, reason: Reason::Cancelled, message, mode });
     }
     if let Some(ending) = lost_its_pipeline(snapshot) {
         return Some(ending);
     }
     let newer = turn::replaced_by(snapshot)?;
     let message = format!("run {} is newer, and concurrencyPolicy is Replace", newer.meta.name);
-    Some(Ending { phase: Phase::Cancelled, reason: Reason::Superseded, message })
+    Some(Ending { phase: Phase::Cancelled, reason: Reason::Superseded, message, mode: CancelMode::default() })
 }
 
 // Whether a pipeline or a schedule made the run, and no person.
@@ -187,7 +187,7 @@ fn lost_its_pipeline(snapshot: &Snapshot) -> Option<Ending> {
     (gone && is_made(meta)).then(|| {
         let name = snapshot.run.spec.get("pipeline").and_then(Value::as_str).unwrap_or_default();
         let message = format!("pipeline {name} was deleted");
-        Ending { phase: Phase::Cancelled, reason: Reason::PipelineDeleted, message }
+        Ending { phase: Phase::Cancelled, reason: Reason::PipelineDeleted, message, mode: CancelMode::default() }
     })
 }
 
@@ -235,13 +235,15 @@ fn advance(
     let all_ended = |stages: &[FrozenStage], board: &Board<'_>| {
         stages.iter().all(|stage| board.states.get(&stage.name).is_some_and(|state| state.phase.is_terminal()))
     };
-    let mut board = Board::new(snapshot, pipeline, ending.is_some()).play();
-    if let Some(deadline) = deadline(pipeline, plan).filter(|_| ending.is_none()) {
+    let mut board = Board::new(snapshot, pipeline, ending.as_ref().map(|ending| ending.mode)).play();
+    // What goes on to its end has no longer than the run.
+    let may_go_on = ending.as_ref().is_none_or(|ending| ending.mode == CancelMode::FinishRunning);
+    if let Some(deadline) = deadline(pipeline, plan).filter(|_| may_go_on) {
         if snapshot.now < deadline.moment {
             plan.wake(deadline.moment);
         } else if !(all_ended(&pipeline.stages, &board) && ended_before(snapshot, &board, deadline.moment)) {
             ending = Some(deadline.ending());
-            board = Board::new(snapshot, pipeline, true).overdue().play();
+            board = Board::new(snapshot, pipeline, Some(CancelMode::default())).overdue().play();
         }
     }
     let verdict = all_ended(&pipeline.stages, &board).then(|| verdict(snapshot, pipeline, &board, ending.as_ref()));
@@ -272,7 +274,16 @@ fn advance(
         }
         None => {
             (plan.status.reason, plan.status.message) = match (stopping, is_suspended(snapshot)) {
-                (true, _) => (Some(Reason::Stopping), Some("the stages that run are being stopped".to_owned())),
+                (true, _) => {
+                    let goes_on =
+                        !board.stopping && ending.is_some_and(|ending| ending.mode == CancelMode::FinishRunning);
+                    let words = if goes_on {
+                        "the stages that run go on to their end, and no other starts"
+                    } else {
+                        "the stages that run are being stopped"
+                    };
+                    (Some(Reason::Stopping), Some(words.to_owned()))
+                }
                 (false, true) => {
                     (Some(Reason::Suspended), Some("no stage starts until spec.suspend is false".to_owned()))
                 }
@@ -291,7 +302,7 @@ struct Deadline {
 impl Deadline {
     fn ending(&self) -> Ending {
         let message = format!("the run took longer than {}", time::human(self.longest));
-        Ending { phase: Phase::Failed, reason: Reason::DeadlineExceeded, message }
+        Ending { phase: Phase::Failed, reason: Reason::DeadlineExceeded, message, mode: CancelMode::default() }
     }
 }
 

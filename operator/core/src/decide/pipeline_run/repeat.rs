@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::FrozenStage;
 use super::board::{Board, Place, failed, state, summary};
 use super::child::Child;
+use super::contents::uses_of;
 use crate::domain::Member;
 use crate::refs::{Head, eval_bool};
 
@@ -56,7 +57,7 @@ impl Board<'_> {
     // Whether the loop is over: its condition holds, or there is none and this was the last turn.
     fn holds(&self, stage: &FrozenStage, repeat: &Repeat, turn: u32, child: &Child) -> Result<bool, String> {
         let Some(until) = &repeat.until else { return Ok(turn + 1 >= repeat.max) };
-        let known = self.known_to(stage);
+        let known = self.known_to(stage, &uses_of(stage));
         let about = json!({"index": turn, "last": child.value()});
         let holds = eval_bool(until, &self.names(&known).with(Head::Repeat, &about));
         holds.map_err(|error| format!("repeat.until: {error}"))

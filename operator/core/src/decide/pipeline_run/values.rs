@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use super::{Child, FrozenPipeline, FrozenStage, Snapshot};
 use crate::domain::{Member, RunRecord, ranges};
+use crate::refs::{FieldPath, Head, PathRef, scan};
 
 /// The value of `pipeline`.
 pub fn pipeline(snapshot: &Snapshot, pipeline: &FrozenPipeline) -> Value {
@@ -24,20 +25,28 @@ pub fn time_of(run: &RunRecord) -> Option<String> {
     said.or_else(|| run.meta.annotations.get(labels::SCHEDULED_TIME).cloned())
 }
 
-/// The value of `stages`, of those of `named` that have ended.
+/// What the references in a value read.
+pub fn uses(value: &Value) -> Vec<PathRef> {
+    let found = scan(value, &FieldPath::root());
+    found.iter().filter_map(|(_, reference)| reference.as_ref().ok()).flat_map(|found| found.uses().to_vec()).collect()
+}
+
+/// The value of `stages`, of those of `named` that have ended; of a fan-out what `uses` reads of it, for there may be ten
+/// thousand members.
 pub fn stages<'a>(
     snapshot: &Snapshot,
     named: impl Iterator<Item = &'a FrozenStage>,
     states: &BTreeMap<String, StageStatus>,
+    uses: &[PathRef],
 ) -> Value {
     let ended = named.filter_map(|stage| Some((stage, states.get(&stage.name)?)));
     let ended = ended.filter(|(_, state)| state.phase.is_terminal());
-    Value::Object(ended.map(|(stage, state)| (stage.name.clone(), stage_value(snapshot, stage, state))).collect())
+    Value::Object(ended.map(|(stage, state)| (stage.name.clone(), stage_value(snapshot, stage, state, uses))).collect())
 }
 
-fn stage_value(snapshot: &Snapshot, stage: &FrozenStage, state: &StageStatus) -> Value {
+fn stage_value(snapshot: &Snapshot, stage: &FrozenStage, state: &StageStatus, uses: &[PathRef]) -> Value {
     if stage.fan_out.is_some() {
-        return fan_out(snapshot, stage, state);
+        return fan_out(snapshot, stage, state, uses);
     }
     if stage.gate.is_some() {
         return gate(state);
@@ -83,20 +92,36 @@ pub fn ends(recorded: &MembersStatus) -> BTreeMap<u32, Phase> {
     sets.into_iter().flat_map(|(phase, set)| ranges::parse(set, last).map(move |index| (index, phase))).collect()
 }
 
+/// The members of a stage's fan-out, or the turns of its loop, that are there; by index.
+pub fn members_of<'a>(snapshot: &'a Snapshot, stage: &str) -> impl Iterator<Item = (u32, &'a Child)> + use<'a> {
+    let any = Member::of(stage, 0)..=Member::of(stage, u32::MAX);
+    snapshot.children.range(any).filter_map(|(member, child)| Some((member.index?, child)))
+}
+
 // `members` has them all; the rest has lists of what those that completed have brought.
-fn fan_out(snapshot: &Snapshot, stage: &FrozenStage, state: &StageStatus) -> Value {
+fn fan_out(snapshot: &Snapshot, stage: &FrozenStage, state: &StageStatus, uses: &[PathRef]) -> Value {
+    // A path that stops before a part reads all of them.
+    let of_this = |path: &&PathRef| path.head == Head::Stages && path.key(0).is_none_or(|name| name == state.name);
+    let reads = |part: &str| uses.iter().filter(of_this).any(|path| path.key(1).is_none_or(|key| key == part));
+    let (lists, each) = (LISTS.map(|(key, depth)| (key, depth, reads(key))), reads("members"));
     let ends = state.members.as_ref().map(ends).unwrap_or_default();
-    let mut members = Vec::with_capacity(ends.len());
+    let mut members = Vec::with_capacity(if each { ends.len() } else { 0 });
+    // Both are in the order of their indexes: looking each of ten thousand up costs more than what it brings.
+    let mut children = members_of(snapshot, &state.name).peekable();
     let mut whole = nothing(stage.nested.is_some());
     for (index, phase) in ends {
-        let child = snapshot.children.get(&Member::of(&state.name, index));
+        while children.next_if(|(other, _)| *other < index).is_some() {}
+        let child = children.next_if(|(other, _)| *other == index).map(|(_, child)| child);
         let mut member = child.map_or_else(|| nothing(stage.nested.is_some()), Child::value);
         if phase == Phase::Completed {
-            for (key, depth) in [("metrics", 2), ("artifacts", 2), ("outputs", 1)] {
-                if let (Some(values), Some(lists)) = (member.get(key), whole.get_mut(key)) {
-                    gather(values, lists, depth);
+            for (key, depth, _) in lists.iter().filter(|(.., read)| *read) {
+                if let (Some(values), Some(lists)) = (member.get(*key), whole.get_mut(*key)) {
+                    gather(values, lists, *depth);
                 }
             }
+        }
+        if !each {
+            continue;
         }
         member["index"] = index.into();
         member["phase"] = phase.as_str().into();
@@ -104,9 +129,14 @@ fn fan_out(snapshot: &Snapshot, stage: &FrozenStage, state: &StageStatus) -> Val
         members.push(member);
     }
     whole["phase"] = state.phase.as_str().into();
-    whole["members"] = Value::Array(members);
+    if each {
+        whole["members"] = Value::Array(members);
+    }
     whole
 }
+
+/// What becomes lists, and how deep below it the values lie.
+const LISTS: [(&str, usize); 3] = [("metrics", 2), ("artifacts", 2), ("outputs", 1)];
 
 // {acc: {max: 1}} into {acc: {max: [0, 1]}}.
 fn gather(values: &Value, lists: &mut Value, depth: usize) {

@@ -3,7 +3,7 @@
 //! Comes in: the board when every stage has ended, or what ended the run from outside. Goes out: phase, reason, message and
 //! outputs.
 
-use cultivar_crds::{Phase, PipelineRunStatus, Reason, StageStatus};
+use cultivar_crds::{CancelMode, Phase, PipelineRunStatus, Reason, StageStatus};
 use serde_json::Value;
 
 use super::board::Board;
@@ -37,6 +37,8 @@ pub struct Ending {
     pub reason: Reason,
     /// The particulars.
     pub message: String,
+    /// What becomes of what runs, and of `finally`.
+    pub mode: CancelMode,
 }
 
 /// How a run ends whose stages have all ended; `ending` is what ended it from outside.
@@ -60,9 +62,9 @@ pub fn verdict(snapshot: &Snapshot, pipeline: &FrozenPipeline, board: &Board<'_>
         return ends(Phase::Failed, Reason::StageFailed, text::some_of(&failed, 4));
     }
     let about = values::pipeline(snapshot, pipeline);
-    let stages = values::stages(snapshot, pipeline.stages.iter(), &board.states);
-    let scope = Names::new().with(Head::Pipeline, &about).with(Head::Stages, &stages);
     let outputs = Value::Object(pipeline.outputs.clone());
+    let stages = values::stages(snapshot, pipeline.stages.iter(), &board.states, &values::uses(&outputs));
+    let scope = Names::new().with(Head::Pipeline, &about).with(Head::Stages, &stages);
     match resolve(&outputs, &FieldPath::of("spec").key("outputs"), Scope::Outer, &scope, Insert::Plain) {
         Ok(outputs) if outputs.to_string().len() > MAX_OUTPUTS => {
             let message = format!("spec.outputs has more than {MAX_OUTPUTS} bytes: hand on uris, not data");

@@ -221,7 +221,8 @@ fn fire(
             why = "a newer one takes the place, and concurrencyPolicy is Replace";
             made.drain(..made.len().saturating_sub(1));
             if !made.is_empty() {
-                plan.actions.extend(active.iter().map(|run| Action::CancelRun { name: run.meta.name.clone() }));
+                plan.actions
+                    .extend(active.iter().map(|run| Action::CancelRun { name: run.meta.name.clone(), mode: None }));
             }
         }
     }

@@ -1,0 +1,54 @@
+//! The cases of the pipeline language whose programs read and write files, on the cluster that the demo has left.
+//!
+//! In: the files of `e2e/cases/conformance` with `files`. All of them run at once, each in a namespace of its own. Out:
+//! nothing, or what is different from what has to come of them.
+
+use crate::cluster::Cluster;
+use crate::error::{Error, Result};
+use cultivar_conformance::{Case, RUN, Seen, has_ended};
+use serde_json::Value;
+use std::time::{Duration, Instant};
+
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Plays every case.
+pub fn conform(cluster: &Cluster) -> Result<()> {
+    let mut cases = cultivar_conformance::all().map_err(Error::new)?;
+    cases.retain(|case| case.files);
+    for case in &cases {
+        let namespace = place(case);
+        super::namespace(cluster, &namespace)?;
+        for object in case.objects.iter().chain([&case.applied()]) {
+            cluster.apply(&object.manifest(&namespace).to_string())?;
+        }
+    }
+    let deadline = Instant::now() + LIMIT;
+    let mut lines = Vec::new();
+    for case in &cases {
+        let seen = ended(cluster, &place(case), deadline)?;
+        lines.extend(case.differs(&seen).into_iter().map(|line| format!("{}: {line}", case.name)));
+    }
+    if lines.is_empty() { Ok(()) } else { Err(Error::new(lines.join("\n"))) }
+}
+
+fn place(case: &Case) -> String {
+    format!("case-{}", case.name)
+}
+
+fn ended(cluster: &Cluster, namespace: &str, deadline: Instant) -> Result<Seen> {
+    let listed = |kind: &str| -> Result<Vec<Value>> {
+        let list = super::read(&cluster.kubectl(&["-n", namespace, "get", kind, "-o", "json"])?)?;
+        Ok(list["items"].as_array().cloned().unwrap_or_default())
+    };
+    loop {
+        let (runs, experiments) = (listed("pipelineruns")?, listed("experiments")?);
+        let run = runs.into_iter().find(|run| run["metadata"]["name"] == RUN).unwrap_or_default();
+        if has_ended(&run) && experiments.iter().all(has_ended) {
+            return Ok(Seen::of(run, experiments));
+        }
+        if Instant::now() > deadline {
+            return Err(Error::new(format!("the run of {namespace} has not ended")).log(run["status"].to_string()));
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
