@@ -11,8 +11,9 @@ use crate::kit::{Case, name, played, with};
 
 /// What every program reports: as much as any sample reads.
 const METRICS: [&str; 3] = ["acc", "letters", "greetings"];
-/// Files that others are about: the demo plays those of digits, and queues are the whole cluster's.
-const OTHERS: [&str; 2] = ["digits-", "queues"];
+/// Files that others are about: the demo plays those of digits, queues are the whole cluster's, and there is no runner here to fetch
+/// code.
+const OTHERS: [&str; 3] = ["digits-", "queues", "source-"];
 
 /// Every run and every experiment completes, or is one that its sample leaves out.
 pub async fn every_sample_runs_to_its_end(case: &Case) -> Result<()> {
@@ -54,6 +55,8 @@ fn samples() -> Result<Vec<Value>> {
             continue;
         }
         let text = std::fs::read_to_string(&path).doing(|| file.clone())?;
+        // Nor one to fetch inputs: they have no path.
+        let text = text.replace("${inputs.model.path}", "${inputs.model.uri}");
         for document in serde_yaml::Deserializer::from_str(&text) {
             objects.push(Value::deserialize(document).doing(|| file.clone())?);
         }

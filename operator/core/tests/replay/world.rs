@@ -403,9 +403,9 @@ fn known(reason: Option<Reason>) -> Value {
     if lost(reason) { "taken away".into() } else { json!(reason) }
 }
 
-// Skipped stages pass the cause on in words.
+// Skipped stages pass the cause on in words, and so do runs within the run.
 fn told_of(stage: &StageStatus) -> bool {
-    lost(stage.reason) || stage.phase == Phase::Skipped || stage.members.is_some()
+    lost(stage.reason) || stage.phase == Phase::Skipped || stage.members.is_some() || stage.run.is_some()
 }
 
 fn cancelled(spec: &Value) -> Arc<Value> {
