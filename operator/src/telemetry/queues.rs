@@ -19,6 +19,7 @@ pub struct QueueMetrics {
     quota: GaugeVec,
     borrowed: GaugeVec,
     lent: GaugeVec,
+    largest_free: GaugeVec,
     namespace_used: GaugeVec,
     waiting: IntGaugeVec,
     admitted: IntGaugeVec,
@@ -38,6 +39,11 @@ impl QueueMetrics {
             quota: gauge("cultivar_queue_quota", "What is a queue's own.", &place)?,
             borrowed: gauge("cultivar_queue_borrowed", "What a queue's runs hold beyond its quota.", &place)?,
             lent: gauge("cultivar_queue_lent", "What others of the cohort hold of a queue's quota.", &place)?,
+            largest_free: gauge(
+                "cultivar_queue_largest_free_block",
+                "The most that pods outside the queues leave on one node of a flavor, its taints aside.",
+                &place,
+            )?,
             namespace_used: gauge(
                 "cultivar_queue_namespace_used",
                 "What a namespace's runs hold of a queue, whatever the flavor.",
@@ -78,8 +84,9 @@ impl QueueMetrics {
         Ok(metrics)
     }
 
-    fn gauges(&self) -> [&GaugeVec; 6] {
-        [&self.used, &self.quota, &self.borrowed, &self.lent, &self.namespace_used, &self.oldest_wait]
+    fn gauges(&self) -> [&GaugeVec; 7] {
+        let Self { used, quota, borrowed, lent, largest_free, namespace_used, oldest_wait, .. } = self;
+        [used, quota, borrowed, lent, largest_free, namespace_used, oldest_wait]
     }
 
     /// A run was admitted to a queue after it had waited this long.
@@ -106,6 +113,10 @@ impl QueueMetrics {
                 {
                     gauge.with_label_values(&place).set(units(resource, *amount));
                 }
+            }
+            for ((flavor, resource), amount) in &reading.largest_free {
+                let place = [queue, flavor.as_ref(), resource.as_ref()];
+                self.largest_free.with_label_values(&place).set(units(resource, *amount));
             }
             for (namespace, held) in &reading.namespaces {
                 for (resource, amount) in held {
@@ -150,6 +161,7 @@ mod tests {
         };
         let reading = Reading {
             uses: vec![uses("nvidia.com/gpu", 5), uses("cpu", 1500)],
+            largest_free: [(("a100".into(), "nvidia.com/gpu".into()), 4)].into(),
             namespaces: [("vision".into(), [("nvidia.com/gpu".into(), 5)].into())].into(),
             waiting: [(Reason::WaitingForQuota, 3)].into(),
             admitted: 2,
@@ -162,6 +174,7 @@ mod tests {
         for line in [
             "cultivar_queue_used{flavor=\"a100\",queue=\"research\",resource=\"nvidia.com/gpu\"} 5",
             "cultivar_queue_used{flavor=\"a100\",queue=\"research\",resource=\"cpu\"} 1.5",
+            "cultivar_queue_largest_free_block{flavor=\"a100\",queue=\"research\",resource=\"nvidia.com/gpu\"} 4",
             "cultivar_queue_namespace_used{queue=\"research\",resource=\"nvidia.com/gpu\",run_namespace=\"vision\"} 5",
             "cultivar_queue_waiting{queue=\"research\",reason=\"WaitingForQuota\"} 3",
             "cultivar_queue_admitted{queue=\"research\"} 2",

@@ -78,16 +78,20 @@ impl Toleration {
 }
 
 impl Node {
+    /// Whether it has these labels.
+    #[must_use]
+    pub fn is_selected(&self, selector: &BTreeMap<String, String>) -> bool {
+        selector.iter().all(|(key, value)| self.labels.get(key) == Some(value))
+    }
+
     /// Whether the pod may go here at all, with what its flavor adds.
     #[must_use]
     pub fn admits(&self, pod: &PodShape, selector: &BTreeMap<String, String>, tolerations: &[Value]) -> bool {
-        let selected =
-            |labels: &BTreeMap<String, String>| labels.iter().all(|(key, value)| self.labels.get(key) == Some(value));
         let tolerated = |taint: &Taint| {
             pod.tolerations.iter().any(|toleration| toleration.tolerates(taint))
                 || tolerations.iter().any(|toleration| Toleration::read(toleration).tolerates(taint))
         };
-        selected(&pod.node_selector) && selected(selector) && self.taints.iter().all(tolerated)
+        self.is_selected(&pod.node_selector) && self.is_selected(selector) && self.taints.iter().all(tolerated)
     }
 
     /// What is left of a resource once `taken` is gone.

@@ -1,12 +1,16 @@
 //! What the metrics are made from: who waits why and since when, and what a pass has done.
 
 use cultivar_core::decide::queue::{Ask, Bearer, Engine, Id, Outcome};
+use cultivar_core::domain::Claim;
+use cultivar_core::domain::node::{Node, Outsider, Taint};
 use cultivar_core::domain::queue::{Hold, config};
 use cultivar_crds::{QueueSpec, Reason};
 use serde_json::json;
 use std::time::Duration;
 
 use super::support::at;
+
+const GPU: &str = "nvidia.com/gpu";
 
 fn engine() -> Engine {
     let mut engine = Engine::default();
@@ -77,4 +81,37 @@ fn who_was_promised_a_place_waits_until_those_have_ended_that_were_stopped_for_i
     assert_eq!(engine.pass(at(42)).evicted, [], "each is counted once");
     engine.set_holds(&wide, Bearer::default(), Vec::new(), at(44));
     assert_eq!(pass(&mut engine, 50).admitted, [("two".into(), Duration::from_secs(10))]);
+}
+
+#[test]
+fn the_largest_free_block_is_that_of_one_node_of_the_flavor_and_runs_of_queues_are_not_looked_at() {
+    let mut engine = Engine::default();
+    let flavors = json!([
+        {"name": "a100", "nodeSelector": {"gpu": "a100"}, "resources": {GPU: {"quota": 8}, "cpu": {"quota": 64}}},
+        {"name": "h100", "nodeSelector": {"gpu": "h100"}, "resources": {GPU: {"quota": 8}}},
+        {"name": "grows", "nodeFit": "Ignore", "resources": {GPU: {"quota": 8}}},
+    ]);
+    let spec: QueueSpec = serde_json::from_value(json!({"flavors": flavors})).unwrap();
+    engine.set_queue("q", Some(config("q", "uid", false, &spec)), at(0));
+    assert_eq!(engine.readings(at(0))["q"].largest_free, [].into(), "nobody has told of nodes");
+    let amounts = |amount: i64| [(GPU.into(), amount)].into_iter().collect();
+    let taint = Taint { key: "gpu".into(), value: String::new(), effect: "NoSchedule".into() };
+    for (name, sort, gpus) in [("one", "a100", 8), ("two", "a100", 6), ("other", "t4", 16)] {
+        let labels = [("gpu".to_owned(), sort.to_owned())].into();
+        let node = Node { labels, taints: vec![taint.clone()], allocatable: amounts(gpus) };
+        engine.set_node(name, Some(node));
+    }
+    let largest = |engine: &Engine, a100: i64| {
+        let place = |flavor: &str| (flavor.into(), GPU.into());
+        assert_eq!(engine.readings(at(1))["q"].largest_free, [(place("a100"), a100), (place("h100"), 0)].into());
+    };
+    largest(&engine, 8);
+    let claim = Claim { queue: "q".into(), flavor: "a100".into(), amounts: amounts(8) };
+    let hold = Hold { claim, attempt: 1, since: at(1), leaving: false };
+    engine.set_holds(&Id::new("vision", "run"), Bearer::default(), vec![hold], at(1));
+    largest(&engine, 8);
+    engine.set_outsider("theirs/a", Some(Outsider { node: "one".into(), amounts: amounts(5) }));
+    largest(&engine, 6);
+    engine.set_outsider("theirs/a", None);
+    largest(&engine, 8);
 }

@@ -106,6 +106,9 @@ pub struct Wait {
 pub struct Reading {
     /// What is in use, by flavor and resource.
     pub uses: Vec<Use>,
+    /// The most that pods outside the queues leave on one node, by flavor and extended resource; only of flavors whose nodes
+    /// are looked at.
+    pub largest_free: BTreeMap<(Word, Word), i64>,
     /// What each namespace holds, whatever the flavor.
     pub namespaces: BTreeMap<Word, Amounts>,
     /// How many wait, by reason.

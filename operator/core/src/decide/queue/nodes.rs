@@ -14,7 +14,7 @@ use super::ledger::Line;
 use super::pending::Class;
 use crate::domain::node::{Node, Outsider, PodShape};
 use crate::domain::quantity;
-use crate::domain::queue::{Amounts, Flavor, Word};
+use crate::domain::queue::{Amounts, Flavor, Word, is_extended};
 
 /// Most answers that are kept.
 const MOST_KNOWN: usize = 10_000;
@@ -97,6 +97,25 @@ impl Nodes {
         }
         known.insert(key, fits);
         fits
+    }
+
+    /// The most that pods outside the queues leave of each extended resource on one node with these labels. Its taints are
+    /// not looked at: a pod may tolerate more than its flavor does.
+    pub fn largest_free(&self, selector: &BTreeMap<String, String>) -> Amounts {
+        let mut largest = Amounts::new();
+        for (name, node) in self.nodes.iter().filter(|(_, node)| node.is_selected(selector)) {
+            for resource in node.allocatable.keys().filter(|resource| is_extended(resource)) {
+                let free = node.left(resource, self.taken.get(name));
+                let most = largest.entry(Arc::clone(resource)).or_default();
+                *most = free.max(*most);
+            }
+        }
+        largest
+    }
+
+    /// Whether anybody tells of nodes.
+    pub fn are_told(&self) -> bool {
+        self.told
     }
 
     fn of<'a>(&'a self, flavor: &'a Flavor, pod: &'a PodShape) -> impl Iterator<Item = (&'a String, &'a Node)> {

@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::engine::Engine;
-use super::ledger::{Group, Line, Total};
+use super::ledger::{Group, Line, Place, Total};
 use super::model::{Reading, Use};
 use crate::domain::conditions::{Conditions, kind};
+use crate::domain::queue::{Amounts, is_extended};
 use crate::domain::{quantity, time};
 
 /// Most namespaces that a status lists.
@@ -62,10 +63,13 @@ impl Engine {
     #[must_use]
     pub fn readings(&self, now: Timestamp) -> BTreeMap<String, Reading> {
         let mut readings: BTreeMap<String, Reading> = BTreeMap::new();
+        // Many queues share their nodes, and these are looked through once.
+        let mut free: BTreeMap<&BTreeMap<String, String>, Amounts> = BTreeMap::new();
         for (name, line) in &self.ledger.lines {
             let oldest = self.oldest(line).map(|since| now.duration_since(since));
             let reading = Reading {
                 uses: self.uses_of(line),
+                largest_free: self.largest_free(line, &mut free),
                 namespaces: line.by_namespace.clone(),
                 waiting: BTreeMap::new(),
                 admitted: self.admitted(line),
@@ -109,6 +113,23 @@ impl Engine {
             }
         }
         uses
+    }
+
+    fn largest_free<'a>(
+        &self,
+        line: &'a Line,
+        known: &mut BTreeMap<&'a BTreeMap<String, String>, Amounts>,
+    ) -> BTreeMap<Place, i64> {
+        let mut largest = BTreeMap::new();
+        for flavor in line.config.flavors.iter().filter(|flavor| flavor.node_fit && self.nodes.are_told()) {
+            let selector = &flavor.node_selector;
+            let free = known.entry(selector).or_insert_with(|| self.nodes.largest_free(selector));
+            for resource in flavor.limits.keys().filter(|resource| is_extended(resource)) {
+                let amount = free.get(resource).copied().unwrap_or(0);
+                largest.insert((flavor.name.clone(), resource.clone()), amount);
+            }
+        }
+        largest
     }
 
     // Nobody says from whom something is borrowed: of all that is, a queue lends in proportion to what it has idle.
