@@ -26,7 +26,11 @@ pub fn conform(cluster: &Cluster) -> Result<()> {
     let mut lines = Vec::new();
     for case in &cases {
         let seen = ended(cluster, &place(case), deadline)?;
-        lines.extend(case.differs(&seen).into_iter().map(|line| format!("{}: {line}", case.name)));
+        let differs = case.differs(&seen);
+        if !differs.is_empty() {
+            let why = format!("the run says {}", seen.run["status"]["message"]);
+            lines.extend(differs.into_iter().chain([why]).map(|line| format!("{}: {line}", case.name)));
+        }
     }
     if lines.is_empty() { Ok(()) } else { Err(Error::new(lines.join("\n"))) }
 }

@@ -12,6 +12,7 @@ use super::expression::Expression;
 use super::field::FieldPath;
 use super::path::{Head, PathRef, Scope};
 use super::template::{Part, Template};
+use super::types::Kind;
 
 /// A reference found in a string.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,6 +81,7 @@ fn visit(value: &Value, at: &FieldPath, found: &mut Vec<(FieldPath, Result<Refer
 pub struct Known {
     heads: BTreeMap<Head, Option<BTreeSet<String>>>,
     pipeline_params: Option<BTreeSet<String>>,
+    param_kinds: BTreeMap<String, Kind>,
     fan_outs: BTreeSet<String>,
     nested: BTreeSet<String>,
     // With the values that each asks for.
@@ -159,6 +161,34 @@ impl Known {
         self.allow_any(Head::Pipeline)
     }
 
+    /// These params of the pipeline are known to be of these kinds.
+    #[must_use]
+    pub fn param_kinds(mut self, kinds: &BTreeMap<String, Kind>) -> Self {
+        self.param_kinds.clone_from(kinds);
+        self
+    }
+
+    /// The kind of what a path leads to, where it leads anywhere and that can be told.
+    #[must_use]
+    pub fn kind(&self, path: &PathRef) -> Option<Kind> {
+        match (path.head, path.key(0)?, path.segments.len()) {
+            (Head::Pipeline, "params", 2) => self.param_kinds.get(path.key(1)?).copied(),
+            (Head::Pipeline, "name" | "run" | "scheduledTime" | "phase" | "message", 1) => Some(Kind::Text),
+            (Head::Matrix | Head::Repeat, "index", 1) => Some(Kind::Number),
+            (Head::Repeat, "last", _) => brought(path),
+            (Head::Stages, stage, _) if self.gates.contains_key(stage) => {
+                (path.segments.len() == 2 && path.key(1) != Some("values")).then_some(Kind::Text)
+            }
+            (Head::Stages, stage, depth) if self.fan_outs.contains(stage) => match (path.key(1)?, depth) {
+                ("phase", 2) => Some(Kind::Text),
+                ("members", 2) | ("metrics" | "artifacts", 4) | ("outputs", 3) => Some(Kind::List),
+                _ => None,
+            },
+            (Head::Stages, ..) => brought(path),
+            _ => None,
+        }
+    }
+
     /// What is wrong with a path here, if anything. A path that is not spelled out is taken on trust.
     ///
     /// # Errors
@@ -205,6 +235,16 @@ impl Known {
     }
 }
 
+// Below `stages.train` or `repeat.last`.
+fn brought(path: &PathRef) -> Option<Kind> {
+    match (path.key(1)?, path.segments.len(), path.key(3)) {
+        ("phase" | "experiment" | "run", 2, _) => Some(Kind::Text),
+        ("metrics", 4, _) | ("artifacts", 4, Some("size")) => Some(Kind::Number),
+        ("artifacts", 4, Some(field)) if field != "json" => Some(Kind::Text),
+        _ => None,
+    }
+}
+
 /// What a stage brings: names of its own below these are those of the program, and known only when it has ended.
 const STAGE: [&str; 4] = ["artifacts", "experiment", "metrics", "phase"];
 /// What a gate brings.
@@ -239,7 +279,8 @@ pub fn check(value: &Value, at: &FieldPath, known: &Known) -> Vec<Located<RefErr
                     && path.head == Head::Params
                     && known.heads.contains_key(&path.head)
             };
-            reference.uses().iter().filter(|path| !may_be_absent(path)).try_for_each(|used| known.check(used))
+            reference.uses().iter().filter(|path| !may_be_absent(path)).try_for_each(|used| known.check(used))?;
+            if let Reference::Cel(expression) = &reference { expression.gives(known).map(drop) } else { Ok(()) }
         });
         errors.extend(checked.err().map(|error| Located::new(path, error)));
     }

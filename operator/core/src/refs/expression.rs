@@ -10,12 +10,14 @@
 use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
 use serde_json::Value;
 
+use super::check::Known;
 use super::error::RefError;
 use super::eval::Evaluation;
 use super::functions;
 use super::lex;
 use super::path::{Head, PathRef, Scope, Segment, kind};
 use super::resolve::Names;
+use super::types::{Kind, Walk};
 
 /// The longest expression, in bytes.
 pub const MAX_EXPRESSION: usize = 1024;
@@ -70,6 +72,15 @@ impl Expression {
     #[must_use]
     pub fn uses(&self) -> &[PathRef] {
         &self.uses
+    }
+
+    /// What kind of value it gives, where that can be told before any name has a value.
+    ///
+    /// # Errors
+    /// It can never work: an operator between values that do not fit it.
+    pub fn gives(&self, known: &Known) -> Result<Option<Kind>, RefError> {
+        let paths = |path: &PathRef| known.kind(path);
+        Walk::new(&paths).kind(&self.tree).map_err(|problem| RefError::expression(&self.source, problem))
     }
 
     /// Its value as JSON.

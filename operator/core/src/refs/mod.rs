@@ -31,6 +31,7 @@ mod params;
 mod path;
 mod resolve;
 mod template;
+mod types;
 
 pub use check::{Known, Reference, check, scan, unused_params};
 pub use choice::Choice;
@@ -45,3 +46,4 @@ pub use path::{Head, PathRef, Scope, Segment};
 pub(crate) use path::{is_identifier, parse_bracket};
 pub use resolve::{Names, resolve, resolve_text};
 pub use template::{Part, Template};
+pub use types::Kind;

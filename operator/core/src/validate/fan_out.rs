@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::Report;
 use crate::decide::object;
 use crate::decide::pipeline_run::FanOut;
-use crate::refs::{FieldPath, Head, Known, Names, Scope, check, scan};
+use crate::refs::{FieldPath, Head, Kind, Known, Names, Part, Scope, Template, check, scan};
 
 /// What every member has beside its coordinates.
 const INDEX: &str = "index";
@@ -56,10 +56,10 @@ pub fn check_fan_out(stage: &Value, at: &FieldPath, outer: &Known, report: &mut 
         }
     }
     if let Some(count) = count {
-        number(count, &at.key("count"), report);
+        number(count, &at.key("count"), outer, report);
     }
     if let Some(matrix) = matrix {
-        check_matrix(matrix, &at.key("matrix"), report);
+        check_matrix(matrix, &at.key("matrix"), outer, report);
     }
     // Nothing to resolve: the members are known already.
     let plain = [matrix, count].into_iter().flatten().all(|value| scan(value, at).is_empty());
@@ -71,14 +71,28 @@ pub fn check_fan_out(stage: &Value, at: &FieldPath, outer: &Known, report: &mut 
     }
 }
 
-fn number(count: &Value, at: &FieldPath, report: &mut Report) {
+fn number(count: &Value, at: &FieldPath, outer: &Known, report: &mut Report) {
     let is_number = count.as_u64().is_some();
     if !is_number && !is_reference(count) {
-        report.fault(at, "a whole number from 0, or one reference to a number");
+        return report.fault(at, "a whole number from 0, or one reference to a number");
+    }
+    gives(count, Kind::Number, at, outer, report);
+}
+
+// What one reference brings, where that can be told.
+fn gives(value: &Value, wanted: Kind, at: &FieldPath, outer: &Known, report: &mut Report) {
+    let Some(template) = value.as_str().and_then(|text| Template::parse(text).ok()) else { return };
+    let kind = match template.parts.as_slice() {
+        [Part::Path { path, .. }] => outer.kind(path),
+        [Part::Cel { expression, .. }] => expression.gives(outer).ok().flatten(),
+        _ => None,
+    };
+    if let Some(kind) = kind.filter(|kind| *kind != wanted) {
+        report.fault(at, format!("it refers to {kind}, and {wanted} is wanted"));
     }
 }
 
-fn check_matrix(matrix: &Value, at: &FieldPath, report: &mut Report) {
+fn check_matrix(matrix: &Value, at: &FieldPath, outer: &Known, report: &mut Report) {
     let axes = object(matrix.get("axes"));
     if axes.is_empty() && matrix.get("include").is_none() {
         report.fault(at, "name at least one axis, as in `axes: {lr: [0.1, 0.01]}`, or list the members in include");
@@ -91,6 +105,7 @@ fn check_matrix(matrix: &Value, at: &FieldPath, report: &mut Report) {
         if !values.is_array() && !is_reference(values) {
             report.fault(&at, "a list of values, or one reference to a list");
         }
+        gives(values, Kind::List, &at, outer, report);
     }
     for key in ["include", "exclude"] {
         let Some(list) = matrix.get(key) else { continue };
@@ -98,12 +113,13 @@ fn check_matrix(matrix: &Value, at: &FieldPath, report: &mut Report) {
         if !is_list && !is_reference(list) {
             report.fault(at.key(key), "a list of objects, or one reference to such a list");
         }
+        gives(list, Kind::List, &at.key(key), outer, report);
     }
 }
 
 // One reference and nothing around it, which keeps the type of what it refers to.
 fn is_reference(value: &Value) -> bool {
     let Some(text) = value.as_str() else { return false };
-    let template = crate::refs::Template::parse(text);
+    let template = Template::parse(text);
     template.is_ok_and(|template| matches!(template.parts.as_slice(), [part] if part.scope() == Some(Scope::Outer) || text.starts_with("${=")))
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::fan_out::fans_out;
-use super::{Report, check_uses};
+use super::{Report, check_condition};
 use crate::refs::{Expression, FieldPath, Head, Known};
 
 /// What a turn finds under `repeat`.
@@ -35,6 +35,6 @@ pub fn check(stage: &Value, at: &FieldPath, outer: &Known, report: &mut Report) 
         Ok(expression) if expression.uses().iter().all(|path| path.head != Head::Repeat) => {
             report.fault(at, "says the same after every turn: ask for what the turn brought, as in repeat.last.metrics.acc.last > 0.9");
         }
-        Ok(expression) => check_uses(&expression, &at, &outer.clone().allow(Head::Repeat, TURN), report),
+        Ok(expression) => check_condition(&expression, &at, &outer.clone().allow(Head::Repeat, TURN), report),
     }
 }

@@ -23,7 +23,7 @@ use std::collections::BTreeSet;
 use crate::dag;
 use crate::decide::freeze::overrides;
 use crate::domain::{text, time};
-use crate::refs::{Expression, FieldPath, Head, Known, Reference, Scope, check, scan, unused_params};
+use crate::refs::{Expression, FieldPath, Head, Kind, Known, Reference, Scope, check, scan, unused_params};
 
 /// What is wrong with an object, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,9 +98,10 @@ pub fn pipeline(spec: &Value) -> Report {
     let declared = params::declared(spec);
     let (fan_outs, nested) = (names_of(stages, fan_out::fans_out), names_of(stages, nested::is_nested));
     let gates = gate::values(stages);
+    let kinds = params::kinds(spec);
     let outer = |known: Known| {
         let known = known.allow(Head::Stages, &names).fan_outs(&fan_outs).nested(&nested).gates(&gates);
-        known.pipeline_params(&declared)
+        known.pipeline_params(&declared).param_kinds(&kinds)
     };
     for (index, stage) in stages.iter().enumerate() {
         let at = at.key("stages").index(index);
@@ -229,13 +230,20 @@ fn condition(when: &str, at: &FieldPath, known: &Known, report: &mut Report) {
         Ok(expression) if expression.scope() == Scope::Own && !expression.uses().is_empty() => {
             report.fault(at, "when is decided before the stage exists: it reads stages and pipeline, not the stage's own params, inputs or run");
         }
-        Ok(expression) => check_uses(&expression, at, known, report),
+        Ok(expression) => check_condition(&expression, at, known, report),
     }
 }
 
-fn check_uses(expression: &Expression, at: &FieldPath, known: &Known, report: &mut Report) {
+fn check_condition(expression: &Expression, at: &FieldPath, known: &Known, report: &mut Report) {
     if let Some(error) = expression.uses().iter().find_map(|path| known.check(path).err()) {
-        report.fault(at, error);
+        return report.fault(at, error);
+    }
+    match expression.gives(known) {
+        Err(error) => report.fault(at, error),
+        Ok(Some(kind)) if kind != Kind::Boolean => {
+            report.fault(at, format!("it gives {kind}, but a condition must be true or false"));
+        }
+        Ok(_) => {}
     }
 }
 

@@ -10,7 +10,7 @@ use super::Report;
 use crate::decide::object;
 use crate::domain::text;
 use crate::domain::time::parse_moment;
-use crate::refs::{FieldPath, instead, scan};
+use crate::refs::{FieldPath, Kind, instead, scan};
 
 fn schemas(spec: &Value) -> BTreeMap<String, ParamSchema> {
     spec.get("paramSchema").and_then(|schema| BTreeMap::deserialize(schema).ok()).unwrap_or_default()
@@ -23,6 +23,17 @@ pub fn declared(spec: &Value) -> Vec<String> {
     names.sort();
     names.dedup();
     names
+}
+
+/// What kinds its parameters are of: as their schema says, else as their defaults are. On demand a run may give others.
+pub fn kinds(spec: &Value) -> BTreeMap<String, Kind> {
+    let on_demand = spec.get("runOn").and_then(Value::as_str) == Some("Demand");
+    let defaults = object(spec.get("params")).into_iter().filter(|_| !on_demand);
+    let mut kinds: BTreeMap<String, Kind> =
+        defaults.filter_map(|(name, value)| Some((name, Kind::of(&value)?))).collect();
+    let declared = schemas(spec).into_iter();
+    kinds.extend(declared.filter_map(|(name, schema)| Some((name, schema.type_?.into()))));
+    kinds
 }
 
 /// Checks a pipeline's defaults.

@@ -101,10 +101,15 @@ impl<'a> Board<'a> {
         'a: 's,
     {
         let known: BTreeMap<u32, &Child> = self.children_of(stage).collect();
-        let recorded = self.recorded(stage).and_then(|recorded| recorded.members.clone()).unwrap_or_default();
+        let mut recorded = self.recorded(stage).and_then(|recorded| recorded.members.clone()).unwrap_or_default();
         let mut ends = values::ends(&recorded);
         for (index, child) in known.iter().filter(|(_, child)| child.has_ended()) {
             ends.entry(*index).or_insert(child.phase());
+        }
+        // After a crash more of them may be there than was recorded.
+        let there = |index: u32| known.contains_key(&index) || ends.contains_key(&index);
+        while recorded.started < recorded.total && there(recorded.started) {
+            recorded.started += 1;
         }
         Members { stage, fan_out, recorded, known, ends }
     }
