@@ -4,7 +4,7 @@ use crate::digest::{Sha256Sum, digest_of};
 use crate::error::DataError;
 use crate::fetch::broken;
 use crate::local::WalkedFile;
-use crate::mover::{FILES, Mover, PART, PARTS};
+use crate::mover::{Backoff, FILES, Mover, PART, PARTS};
 use crate::store::Store;
 use crate::tree::manifest_key;
 use bytes::Bytes;
@@ -33,6 +33,18 @@ impl Mover {
     /// # Errors
     /// When it cannot be read, or the store does not take it within its patience.
     pub async fn upload(&self, store: &Store, key: &str, from: &Path) -> Result<Uploaded, DataError> {
+        // The client waits for a store that is away, and then the patience is used up. But where a connection breaks at a
+        // moment at which it cannot tell how far a request has come it gives up at once.
+        let mut backoff = Backoff::new(store.patience);
+        loop {
+            match self.upload_once(store, key, from).await {
+                Err(error) if error.is_temporary() && backoff.again().await => {}
+                done => return done,
+            }
+        }
+    }
+
+    async fn upload_once(&self, store: &Store, key: &str, from: &Path) -> Result<Uploaded, DataError> {
         let file = File::open(from).map_err(DataError::local("open", from))?;
         let size = file.metadata().map_err(DataError::local("open", from))?.len();
         let source = Source { file, path: from.to_owned(), sum: Sha256Sum::default(), size: 0 };
