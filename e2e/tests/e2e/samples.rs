@@ -11,9 +11,9 @@ use crate::kit::{Case, name, played, with};
 
 /// What every program reports: as much as any sample reads.
 const METRICS: [&str; 3] = ["acc", "letters", "greetings"];
-/// Files that others are about: the demo plays those of digits, queues are the whole cluster's, and there is no runner here to fetch
-/// code.
-const OTHERS: [&str; 3] = ["digits-", "queues", "source-"];
+/// Files that others are about: the demo plays those of digits and the real node the gang, queues are the whole cluster's, and there
+/// is no runner here to fetch code or to keep checkpoints.
+const OTHERS: [&str; 5] = ["digits-", "gang-", "published-", "queues", "source-"];
 
 /// Every run and every experiment completes, or is one that its sample leaves out.
 pub async fn every_sample_runs_to_its_end(case: &Case) -> Result<()> {
