@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use cultivar_e2e::cluster::Cluster;
-use cultivar_e2e::error::Result;
+use cultivar_e2e::error::{Error, Result};
 use cultivar_e2e::image::{Build, compile_cli, compile_data, compile_example, compile_operator};
 use cultivar_e2e::measure::{self, CHAINS_5, CHAINS_200, RUNS_300, Report, Session, Shape, data};
 use cultivar_e2e::operator;
@@ -50,7 +50,7 @@ struct HistoryOptions {
     /// How many have finished.
     #[arg(long, default_value_t = measure::history::FINISHED)]
     finished: usize,
-    /// Name of the cluster; one that is up already is used and left up.
+    /// Name of the cluster, which must not be up yet.
     #[arg(long, default_value = "measure")]
     name: String,
     /// A compiled operator; by default it is compiled from this work tree as for its image.
@@ -214,6 +214,11 @@ fn decided() -> Result<()> {
 
 fn remembered(options: &HistoryOptions) -> Result<()> {
     let ui = Ui::new("measure-history");
+    if Cluster::find(&options.name).is_ok() {
+        let what = format!("the cluster {} is up, and history needs one that goes with it", options.name);
+        return Err(Error::new(what)
+            .hint(format!("take it down, or give another name: cargo cluster down --name {}", options.name)));
+    }
     let cli = ui.step("compile the command line", |_| compile_cli(Build::Static))?;
     let load_before = load_average();
     let played = on_cluster(&options.name, options.operator.as_ref(), QUIET, &ui, |session| {

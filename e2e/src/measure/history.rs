@@ -62,7 +62,7 @@ pub struct Played {
     object_bytes: usize,
 }
 
-/// Makes the history, and begins beside it.
+/// Makes the history, and begins beside it. It goes with the cluster: so many objects take longer to delete than to make.
 ///
 /// # Errors
 /// The API server or the operator fails.
@@ -77,7 +77,6 @@ pub fn play(session: &Session, cli: &Path, finished: usize) -> Result<Played> {
         let commands = commands(&Cli::new(cli, &session.cluster.kubeconfig(), &namespace))?;
         begun.push(Begun { commands, ..begin(session, &namespace, &made, count)? });
     }
-    session.clear(&namespace)?;
     Ok(Played { begun, object_bytes: serde_json::to_string(&made).map_or(0, |text| text.len()) })
 }
 
