@@ -93,6 +93,8 @@ pub fn plans(experiments: usize) -> Vec<Plan> {
 /// What it came to.
 #[derive(Default)]
 pub struct Played {
+    /// As many as the plan says, rounded down to whole ones of each class in each queue.
+    runs: usize,
     total: f64,
     ideal: f64,
     /// Seconds from an experiment's creation to its first Job, by class.
@@ -174,7 +176,7 @@ pub fn play(session: &Session, plan: &Plan) -> Result<Played> {
     let mut operator = start()?;
     let mut played = Played::default();
     let runs = runs(plan.experiments);
-    played.ideal = ideal(&runs);
+    (played.runs, played.ideal) = (runs.len(), ideal(&runs));
     session.runtime.block_on(queues(session))?;
     let observer = session.runtime.block_on(Observer::start(&session.server.client(), &namespace, MARKS))?;
     session.runtime.block_on(settled(&operator))?;
@@ -277,7 +279,7 @@ async fn remove(session: &Session, namespace: &str) -> Result<()> {
 
 /// Its lines.
 pub fn report(report: &mut Report, plan: &Plan, played: &Played) {
-    let runs = plan.experiments as f64;
+    let runs = played.runs as f64;
     let writes: f64 = played.writes.iter().filter(|(name, _)| !name.starts_with("Lease")).map(|(_, count)| count).sum();
     let bound = writes / f64::from(plan.writes);
     let capacity = (COHORTS * QUEUES * NOMINAL) as f64 * played.total;
@@ -297,7 +299,7 @@ pub fn report(report: &mut Report, plan: &Plan, played: &Played) {
     report.line(
         format!("{plan}: Jobs created / status writes / all writes, a run"),
         format!("{:.2} / {:.2} / {:.2}", count("Job create"), count("Experiment status"), writes / runs),
-        format!("{} of {} Jobs were a second one", played.jobs.saturating_sub(plan.experiments), played.jobs),
+        format!("{} of {} Jobs were a second one", played.jobs.saturating_sub(played.runs), played.jobs),
         "",
         None,
     );
