@@ -104,11 +104,11 @@ impl Cluster {
         paged(&self.client, &Api::all_with(self.client.clone(), &resource(kind)), kind, labels).await
     }
 
-    /// What the API server prints of every object of a kind, in the namespace that is meant or in all.
-    pub async fn rows(&self, kind: &str, labels: Option<&str>, everywhere: bool, columns: &[&str]) -> Result<Vec<Row>> {
+    /// What the API server prints of every experiment, in the namespace that is meant or in all.
+    pub async fn rows(&self, labels: Option<&str>, everywhere: bool, columns: &[&str]) -> Result<Vec<Row>> {
         let (api, namespace) = match everywhere {
-            true => (Api::all_with(self.client.clone(), &resource(kind)), None),
-            false => (self.api(kind), Some(self.namespace.as_str())),
+            true => (Api::all_with(self.client.clone(), &resource("Experiment")), None),
+            false => (self.api("Experiment"), Some(self.namespace.as_str())),
         };
         rows::rows(&self.client, &api, labels, namespace, columns).await
     }

@@ -1,4 +1,4 @@
-//! The API server's own tables: of each object the columns that its definition prints, a fraction of the whole.
+//! The API server's own table of experiments: of each the columns that its definition prints, a fraction of the whole.
 
 use kube::Client;
 use kube::api::{Api, DynamicObject, ListParams};
@@ -58,7 +58,7 @@ struct Meta {
     namespace: String,
 }
 
-/// Every object that an `Api` reaches, with at least the columns that are needed; in `namespace`, or in all. Namespaces cost
+/// Every experiment that an `Api` reaches, with at least the columns that are needed; in `namespace`, or in all. Namespaces cost
 /// much more than columns, since they come with all other metadata.
 pub async fn rows(
     client: &Client,

@@ -58,7 +58,7 @@ pub struct List {
 pub async fn list(cluster: &Cluster, format: Option<Format>, asked: &List) -> Result<()> {
     let now = Timestamp::now();
     let wanted = Wanted::of(asked, now)?;
-    let rows = cluster.rows("Experiment", asked.selector.as_deref(), asked.all_namespaces, listed::COLUMNS).await?;
+    let rows = cluster.rows(asked.selector.as_deref(), asked.all_namespaces, listed::COLUMNS).await?;
     let mut found = rows.iter().map(Listed::of).collect::<Result<Vec<_>>>()?;
     if asked.recorded {
         let there = found.iter().map(|listed| listed.name.clone()).collect();
