@@ -124,6 +124,12 @@ pub struct PipelineSpec {
     #[schemars(range(min = 1, max = 1000))]
     pub history_limit: Option<u32>,
 
+    /// How long runs that are made from now on are kept after they have ended, with their experiments, e.g. `30d`; by default
+    /// until there are more than `historyLimit`. Each has it as its own `ttlAfterFinished`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub ttl_after_finished: Option<String>,
+
     /// What becomes of the runs that are made from now on when the Pipeline is deleted, by hand or by pruning: Keep (default)
     /// ends those that have not ended and keeps the others, with their experiments; Delete deletes all.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -86,6 +86,13 @@ pub struct PipelineRunSpec {
     /// How `cancel` ends the run: RunFinally (default), SkipFinally or FinishRunning. It may change while the run ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel_mode: Option<CancelMode>,
+
+    /// How long the run is kept after it has ended, with its experiments, e.g. `30d`; by default as long as its Pipeline's
+    /// `historyLimit` lets it. Experiments that are named in a `from` stay, and so does a run that another one resumes until
+    /// that has ended. A run that is a stage of another goes with that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub ttl_after_finished: Option<String>,
 }
 
 /// How a run that is cancelled ends. Runs of pipelines within it end in the same way.

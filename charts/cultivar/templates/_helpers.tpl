@@ -161,5 +161,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   resources: [secrets]
   resourceNames: {{ toJson .Values.images.pullSecrets }}
   verbs: [get]
+# Which of them a service account gives to its pods.
+- apiGroups: [""]
+  resources: [serviceaccounts]
+  verbs: [get]
 {{- end }}
 {{- end -}}

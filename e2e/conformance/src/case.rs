@@ -183,6 +183,10 @@ pub struct Expect {
     /// Names of experiments that are not there any more, soon after everything has ended.
     #[serde(default)]
     pub gone: Vec<String>,
+    /// Experiments, by stage, member or name, that are deleted when everything has ended, and which of their artifacts are
+    /// there after that.
+    #[serde(default)]
+    pub left: BTreeMap<String, BTreeMap<String, bool>>,
     /// How many Jobs are made in all.
     pub jobs: Option<usize>,
     /// How many writes the operator may need at most. Only where nobody else's are counted: in the replay.

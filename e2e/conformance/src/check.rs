@@ -46,6 +46,8 @@ impl Case {
             together,
             reused,
             gone,
+            // Somebody has to delete them first.
+            left: _,
             jobs,
             writes,
         } = &self.expect;
@@ -143,7 +145,8 @@ impl Seen {
     }
 
     /// Experiments by stage, member or name.
-    fn experiments_of(&self, name: &str) -> Vec<&Value> {
+    #[must_use]
+    pub fn experiments_of(&self, name: &str) -> Vec<&Value> {
         let label =
             |experiment: &Value, label: &str| experiment.pointer(label).and_then(Value::as_str).map(str::to_owned);
         let is_meant = |experiment: &&Value| match (label(experiment, STAGE), label(experiment, MEMBER)) {

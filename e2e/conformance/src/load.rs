@@ -58,6 +58,9 @@ fn check(case: &Case) -> Result<(), String> {
     if case.files && !(case.plays.is_empty() && case.deeds.is_empty()) {
         return Err("files: on a real node programs play as they are, and nobody interferes".to_owned());
     }
+    if !case.files && !expect.left.is_empty() {
+        return Err("expect.left: only with files does anything leave artifacts".to_owned());
+    }
     if let Some(name) = case.plays.keys().find(|name| !plays(case, name)) {
         return Err(format!("plays: nobody is called {name}"));
     }
@@ -114,6 +117,7 @@ mod tests {
         is_refused("1-a.yaml", &with("plays: {a-0: []}\nexpect: {refused: [x]}"), "nobody is called a-0");
         is_refused("1-a.yaml", &with("expect: {verdict: {phase: Failed}, stages: {b: [Failed]}}"), "no stage b");
         is_refused("1-a.yaml", &with("files: true\nplays: {a: [{}]}\nexpect: {refused: [x]}"), "nobody interferes");
+        is_refused("1-a.yaml", &with("expect: {verdict: {phase: Failed}, left: {a: {x: true}}}"), "only with files");
         is_refused("1-a.yaml", &with("expect: {verdict: {phase: Failed}, order: [[a, a]]}"), "must play 2 seconds");
     }
 }

@@ -60,9 +60,9 @@ struct HistoryOptions {
 
 #[derive(clap::Args)]
 struct QueueOptions {
-    /// Only the engine, without a cluster.
-    #[arg(long)]
-    engine_only: bool,
+    /// Only these parts; the engine needs no cluster.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<QueuePart>,
     /// How many experiments Kueue's load has on the cluster; the whole has 15,000.
     #[arg(long, default_value_t = measure::queues::load::EXPERIMENTS)]
     experiments: usize,
@@ -72,6 +72,16 @@ struct QueueOptions {
     /// A compiled operator; by default it is compiled from this work tree as for its image.
     #[arg(long)]
     operator: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum QueuePart {
+    /// The engine alone, in virtual time.
+    Engine,
+    /// Four queues that share a cluster.
+    Shares,
+    /// Kueue's load as experiments.
+    Load,
 }
 
 #[derive(clap::Args)]
@@ -185,11 +195,15 @@ fn moved(options: DataOptions) -> Result<()> {
 
 fn admitted(options: &QueueOptions) -> Result<()> {
     let ui = Ui::new("measure-queues");
-    let program = ui.step("compile the engine", |_| compile_example("admission"))?;
+    let wanted = |part: QueuePart| options.only.is_empty() || options.only.contains(&part);
     let load_before = load_average();
-    let mut report = ui.step("play the loads", |_| measure::queues::run(&program))?;
-    if !options.engine_only {
-        shared(options, &mut report, &ui)?;
+    let mut report = Report::default();
+    if wanted(QueuePart::Engine) {
+        let program = ui.step("compile the engine", |_| compile_example("admission"))?;
+        report = ui.step("play the loads", |_| measure::queues::run(&program))?;
+    }
+    if wanted(QueuePart::Shares) || wanted(QueuePart::Load) {
+        shared(options, (wanted(QueuePart::Shares), wanted(QueuePart::Load)), &mut report, &ui)?;
     }
     report.about(BTreeMap::from([
         ("cpus", json!(std::thread::available_parallelism().map_or(0, usize::from))),
@@ -231,10 +245,17 @@ fn remembered(options: &HistoryOptions) -> Result<()> {
     keep(&report, "history", "The operator begins anew beside each number of finished experiments.")
 }
 
-fn shared(options: &QueueOptions, report: &mut Report, ui: &Ui) -> Result<()> {
+fn shared(options: &QueueOptions, (shares, load): (bool, bool), report: &mut Report, ui: &Ui) -> Result<()> {
     on_cluster(&options.name, options.operator.as_ref(), QUIET, ui, |session| {
-        let played = ui.step("four queues share 480 GPUs", |_| measure::queues::shares::play(session))?;
-        measure::queues::shares::report(report, &played);
+        if shares {
+            let played = ui.step("four queues share 480 GPUs", |_| measure::queues::shares::play(session))?;
+            measure::queues::shares::report(report, &played);
+        }
+        if !load {
+            return Ok(());
+        }
+        let bare = ui.step("Kueue's load as plain Jobs", |_| measure::queues::load::bare(session, options.experiments))?;
+        measure::queues::load::report_bare(report, &bare);
         for plan in measure::queues::load::plans(options.experiments) {
             let played = ui.step(&plan.to_string(), |_| measure::queues::load::play(session, &plan))?;
             measure::queues::load::report(report, &plan, &played);

@@ -14,6 +14,9 @@ use crate::kit::{Case, condition, played, stage};
 /// The registry in the names of the images.
 const NAME: &str = "registry.test";
 
+/// Who may see what is private, as it is sent and as a pull secret has it: `robot:grows`.
+const PASSWORD: &str = "cm9ib3Q6Z3Jvd3M=";
+
 /// What tags stand for, by path.
 #[derive(Clone, Default)]
 struct Tags(Arc<Mutex<BTreeMap<String, String>>>);
@@ -45,7 +48,10 @@ impl Tags {
     fn answer(&self, mut stream: TcpStream) {
         let mut lines = BufReader::new(&stream).lines().map_while(std::result::Result::ok);
         let first = lines.next().unwrap_or_default();
-        lines.take_while(|line| !line.is_empty()).for_each(drop);
+        let mut known = false;
+        for line in lines.take_while(|line| !line.is_empty()) {
+            known |= line.to_ascii_lowercase().starts_with("authorization:") && line.ends_with(&format!("Basic {PASSWORD}"));
+        }
         let path = first.split(' ').nth(1).unwrap_or_default();
         if path.contains("silent") {
             // Until the other side gives up.
@@ -54,6 +60,9 @@ impl Tags {
         }
         let digest = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned();
         let head = match digest {
+            Some(_) if path.contains("private") && !known => {
+                format!("HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"{NAME}\"\r\n")
+            }
             Some(digest) => format!("HTTP/1.1 200 OK\r\nDocker-Content-Digest: {digest}\r\n"),
             None => "HTTP/1.1 404 Not Found\r\n".to_owned(),
         };
@@ -135,5 +144,36 @@ pub async fn a_tag_is_looked_up_when_its_run_begins(case: &Case) -> Result<()> {
     let run = case.run_ends("after-1", "Completed").await?;
     let words = condition(&run, "ImagesPinned")["message"].as_str().unwrap_or_default();
     ensure!(words.contains("is asked again later"), "{words}");
+    Ok(())
+}
+
+/// A service account gives its pods a pull secret: the operator asks with that too, and only there.
+pub async fn a_private_image_is_asked_for_as_its_service_account(case: &Case) -> Result<()> {
+    let tags = Tags::default();
+    let digest = tags.set("acme/private", "1", "0c");
+    let url = tags.serve()?;
+    case.ask_registry(NAME, &url)?;
+    let host = url.trim_start_matches("http://");
+    let known = json!({"auths": {host: {"auth": PASSWORD}, NAME: {"auth": PASSWORD}}}).to_string();
+    let meta = |name: &str| json!({"name": name, "namespace": case.namespace});
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": meta("regcred"),
+        "type": "kubernetes.io/dockerconfigjson", "stringData": {".dockerconfigjson": known}});
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta("trainer"),
+        "imagePullSecrets": [{"name": "regcred"}]});
+    case.server.create(&secret).await?;
+    case.server.create(&account).await?;
+    let image = format!("{NAME}/acme/private:1");
+    let mut as_trainer = played(&[]);
+    as_trainer["spec"]["serviceAccountName"] = json!("trainer");
+    let stages = [
+        stage("known", json!({"image": image, "podTemplate": as_trainer})),
+        stage("unknown", json!({"image": image, "podTemplate": played(&[])})),
+    ];
+    case.pipeline("private", json!({"stages": stages})).await?;
+    let run = case.run_ends("private-1", "Completed").await?;
+    ensure!(*image_of(&run, 0) == format!("{image}@{digest}").as_str(), "{}", image_of(&run, 0));
+    ensure!(*image_of(&run, 1) == image.as_str(), "{}", image_of(&run, 1));
+    let words = condition(&run, "ImagesPinned")["message"].as_str().unwrap_or_default();
+    ensure!(words.starts_with("stage unknown: ") && words.contains("asks for a pull secret"), "{words}");
     Ok(())
 }

@@ -134,6 +134,7 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         revisions::on_demand_only_a_run_by_hand_runs,
         revisions::history_is_kept_to_its_limit,
         revisions::a_cloned_stage_outlives_its_run,
+        revisions::a_run_goes_when_its_time_is_over,
     ];
     let alone = cases![Alone:
         bootstrap::a_bootstrapped_cluster_starts_what_fits,
@@ -145,6 +146,7 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         faults::another_replica_takes_over,
         gates::an_answer_counts_while_the_operator_is_down,
         images::a_tag_is_looked_up_when_its_run_begins,
+        images::a_private_image_is_asked_for_as_its_service_account,
         kueue::a_run_is_handed_to_kueue,
         queues::a_crash_of_the_operator_leaks_nothing,
         queues::a_full_queue_takes_no_newer_ones,

@@ -102,3 +102,25 @@ pub async fn a_cloned_stage_outlives_its_run(case: &Case) -> Result<()> {
     ensure!(kept["metadata"]["ownerReferences"].is_null(), "{first} still belongs to its run");
     Ok(())
 }
+
+/// A run goes when its time is over, and makes its pipeline start nothing; what somebody cloned stays.
+pub async fn a_run_goes_when_its_time_is_over(case: &Case) -> Result<()> {
+    let ttl = json!({"ttlAfterFinished": "4s"});
+    case.pipeline("brief", with(one_stage("1"), ttl.clone())).await?;
+    case.run_ends("brief-1", "Completed").await?;
+    let first = name(&case.stage("brief-1", "only").await?);
+    case.completed("copy", json!({"from": {"experiment": first}})).await?;
+    case.wait("PipelineRun", "brief-1", Value::is_null).await?;
+    let kept = case.get("Experiment", &first).await?;
+    ensure!(kept["metadata"]["ownerReferences"].is_null(), "{first} still belongs to its run");
+    // An edit of anything else is no reason to run.
+    case.pipeline("brief", with(one_stage("1"), json!({"ttlAfterFinished": "1h"}))).await?;
+    observed(case, "brief").await?;
+    ensure!(runs(case).await?.is_empty(), "the pipeline started {:?}", runs(case).await?);
+    case.pipeline("brief", with(one_stage("2"), ttl)).await?;
+    case.run_ends("brief-2", "Completed").await?;
+    // It is kept as a pipeline's runs are when that is pruned, and goes all the same.
+    case.server.delete("Pipeline", &case.namespace, "brief").await?;
+    case.wait("PipelineRun", "brief-2", Value::is_null).await?;
+    Ok(())
+}

@@ -76,6 +76,10 @@ struct Given {
     scheduled: Option<String>,
     /// What was said about gates.
     approvals: Vec<Said>,
+    /// Its pipeline does not know without it what it was made for.
+    forgotten: bool,
+    /// Its experiments that something names in `from`.
+    in_use: Vec<String>,
     /// Status of the run that this one resumes.
     resumed: Option<PipelineRunStatus>,
 }
@@ -119,6 +123,7 @@ struct Sibling {
     #[serde(default)]
     phase: Phase,
     started: Option<i64>,
+    resume_of: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -202,6 +207,9 @@ impl Sibling {
         };
         let mut run = run(&name.expect("a revision or a name"), self.revision, status);
         run.meta.created = Some(at(self.created));
+        if let Some(resumed) = &self.resume_of {
+            run.spec = Arc::new(json!({"pipeline": "digits", "resumeOf": resumed}));
+        }
         let_go_side_by_side(&mut run, self.side_by_side.as_ref());
         run
     }
@@ -250,6 +258,8 @@ impl Given {
             resolve_images: self.resolve,
             children: BTreeMap::new(),
             confirmed_gone: self.confirmed_gone.iter().map(|gone| member(gone)).collect(),
+            in_use: self.in_use.clone(),
+            remembered: !self.forgotten,
             refusals: self.refusals.iter().map(|(refused, words)| (member(refused), words.clone())).collect(),
             now: at(0),
         };
@@ -267,7 +277,7 @@ impl Given {
             let result = said.strip_prefix("! ").map_or_else(|| Ok(said.clone()), |why| Err(why.to_owned()));
             let (image, at) = (image.clone(), at(0));
             let outcome = Outcome { result, at, since: at, tries: 1 };
-            (Errand::ResolveImage(ImageTag { image, pull_secrets: Vec::new() }), outcome)
+            (Errand::ResolveImage(ImageTag { image, pull_secrets: Vec::new(), service_account: Some("default".to_owned()) }), outcome)
         })
     }
 

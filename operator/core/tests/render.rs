@@ -144,6 +144,7 @@ impl Case {
                 rerun: None,
                 refresh: false,
                 owned: false,
+                ttl: Some("30d".to_owned()),
             },
         )
     }

@@ -3,11 +3,12 @@
 //! Each has a time limit, asks the claim before a write, and is counted.
 
 use cultivar_core::decide::Event;
+use cultivar_core::decide::images::MAX_SECRETS;
 use cultivar_core::domain::{Meta, text};
 use cultivar_crds::{QueueStatus, labels};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccount};
 use kube::api::{
     Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy, Request,
 };
@@ -265,6 +266,14 @@ impl Calls {
     /// Reads a Secret that a pod pulls its images with.
     pub async fn pull_secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, ActError> {
         self.limited("reading a pull secret", self.secrets(namespace).get_opt(name)).await
+    }
+
+    /// Names of the Secrets that the API server gives to the pods of a service account.
+    pub async fn pull_secrets_of(&self, namespace: &str, account: &str) -> Result<Vec<String>, ActError> {
+        let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
+        let account = self.limited("reading a service account", api.get_opt(account)).await?;
+        let secrets = account.and_then(|account| account.image_pull_secrets);
+        Ok(secrets.into_iter().flatten().map(|secret| secret.name).take(MAX_SECRETS).collect())
     }
 
     /// Creates one of these Secrets; somebody else's at the same moment is an error that the next pass mends.

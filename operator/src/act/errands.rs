@@ -89,7 +89,15 @@ impl Act {
     // What the operator may not read it does without: registries show most images to anyone.
     async fn resolve(&self, namespace: &str, tag: &ImageTag) -> Result<String, String> {
         let (mut credentials, mut missing) = (Credentials::default(), Vec::new());
-        for name in &tag.pull_secrets {
+        let given = match &tag.service_account {
+            Some(account) => self.calls.pull_secrets_of(namespace, account).await,
+            None => Ok(Vec::new()),
+        };
+        let given = given.unwrap_or_else(|error| {
+            missing.push(format!("service account {}: {}", tag.service_account.as_deref().unwrap_or_default(), error.words()));
+            Vec::new()
+        });
+        for name in tag.pull_secrets.iter().chain(&given) {
             match self.calls.pull_secret(namespace, name).await {
                 Ok(Some(secret)) => credentials.add(&secret),
                 Ok(None) => missing.push(format!("there is no Secret {name}")),

@@ -95,7 +95,9 @@ impl Index {
         let run = slot.current();
         let name = run.spec.get("pipeline").and_then(|name| name.as_str()).unwrap_or_default();
         let of = (key.namespace.clone(), name.to_owned());
-        let pipeline = state.pipelines.get(&of).map(Slot::current);
+        let slot_of_pipeline = state.pipelines.get(&of);
+        let remembered = slot_of_pipeline.is_none_or(|slot| pipeline::remembers(&slot.stored(), &run));
+        let pipeline = slot_of_pipeline.map(Slot::current);
         let sources = match &pipeline {
             Some(pipeline) if run.status.pipeline_spec.is_none() => {
                 state.sources(&key.namespace, queries(&pipeline.spec))
@@ -124,6 +126,12 @@ impl Index {
             errands: state.errands.of(key),
             resolve_images: self.data.resolve_images,
             refusals: confirmed.refused_stages,
+            remembered,
+            in_use: if run.status.phase.is_terminal() {
+                state.stages_in_use(&key.namespace, &run.meta.uid)
+            } else {
+                Vec::new()
+            },
             now,
         };
         Some(View { snapshot, stored: slot.stored() })

@@ -105,6 +105,35 @@ pub struct Played {
     peak_memory: u64,
     /// CPU seconds that were held by those that run.
     used: f64,
+    steps: Steps,
+}
+
+/// Seconds of a Job's life that are not its program's.
+#[derive(Default)]
+struct Steps {
+    /// From a Job's creation to its pod's.
+    to_pod: Vec<f64>,
+    /// From a pod's creation to its end, without the time that it is to run.
+    beyond_its_run: Vec<f64>,
+}
+
+impl Steps {
+    fn of(runs: &[Run], book: &Book) -> Self {
+        let mut steps = Self::default();
+        for run in runs {
+            let Some(moments) = book.moments.get(&(run.name.clone(), run.queue.clone())) else { continue };
+            let (Some(job), Some(pod), Some(ended)) = (moments.job, moments.pod, moments.ended) else { continue };
+            steps.to_pod.push(pod.saturating_duration_since(job).as_secs_f64());
+            let lived = ended.saturating_duration_since(pod);
+            steps.beyond_its_run.push(lived.saturating_sub(run.class.runs).as_secs_f64());
+        }
+        steps
+    }
+
+    fn words(&self) -> String {
+        let told = |all: &[f64]| [0.5, 0.95].map(|share| seconds(percentile(all, share).unwrap_or_default())).join(" / ");
+        format!("{}; {}", told(&self.to_pod), told(&self.beyond_its_run))
+    }
 }
 
 struct Run {
@@ -182,7 +211,7 @@ pub fn play(session: &Session, plan: &Plan) -> Result<Played> {
     session.runtime.block_on(settled(&operator))?;
     let begun = Instant::now();
     let created = session.runtime.block_on(async {
-        let creating = create(session, &namespace, &runs, begun);
+        let creating = create(session, &runs, begun, |run| manifest(&namespace, run));
         let half = observer.until("the end of half of them", LIMIT, |book| book.jobs_complete.len() * 2 > runs.len());
         let (created, half) = futures::join!(creating, half);
         half.and(created)
@@ -205,6 +234,53 @@ pub fn play(session: &Session, plan: &Plan) -> Result<Played> {
     Ok(played)
 }
 
+/// What the same Jobs take without queues, and without an operator: created at their times, as the API server takes them.
+pub struct Bare {
+    jobs: usize,
+    total: f64,
+    steps: Steps,
+}
+
+/// Plays them once.
+///
+/// # Errors
+/// The API server fails, or not every Job ends.
+pub fn bare(session: &Session, experiments: usize) -> Result<Bare> {
+    let namespace = session.namespace();
+    let runs = runs(experiments);
+    let played = session.runtime.block_on(async {
+        session.server.namespace(&namespace).await?;
+        let observer = Observer::start(&session.server.client(), &namespace, MARKS).await?;
+        let begun = Instant::now();
+        create(session, &runs, begun, |run| job(&namespace, run)).await?;
+        observer.until("the end of every Job", LIMIT, |book| book.jobs_complete.len() == runs.len()).await?;
+        let book = observer.book();
+        let last = book.holds.values().filter_map(|hold| hold.until).max();
+        let total = last.map_or(0.0, |last| last.saturating_duration_since(begun).as_secs_f64());
+        Ok::<_, Error>(Bare { jobs: runs.len(), total, steps: Steps::of(&runs, &book) })
+    })?;
+    session.clear(&namespace)?;
+    Ok(played)
+}
+
+fn job(namespace: &str, run: &Run) -> Value {
+    let labels = json!({MARKS.chain: run.name, MARKS.stage: run.queue});
+    let duration = format!("{}ms", run.class.runs.as_millis());
+    let container = json!({"name": "main", "image": "measure:1", "resources": {"requests": {"cpu": run.class.cpu}}});
+    json!({
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": run.name, "namespace": namespace, "labels": labels},
+        "spec": {
+            "backoffLimit": 0,
+            "template": {
+                "metadata": {"labels": labels, "annotations": {"sim/duration": duration}},
+                "spec": {"restartPolicy": "Never", "containers": [container]},
+            },
+        },
+    })
+}
+
 async fn queues(session: &Session) -> Result<()> {
     for index in 0..COHORTS * QUEUES {
         let (name, spec) = (queue(index), spec(NOMINAL, index / QUEUES));
@@ -220,11 +296,19 @@ async fn queues(session: &Session) -> Result<()> {
 }
 
 // Each at its time, or as soon as the API server takes it; comes back with when each was there.
-async fn create(session: &Session, namespace: &str, runs: &[Run], begun: Instant) -> Result<HashMap<String, Instant>> {
+async fn create(
+    session: &Session,
+    runs: &[Run],
+    begun: Instant,
+    manifest: impl Fn(&Run) -> Value,
+) -> Result<HashMap<String, Instant>> {
     let mut answers = futures::stream::iter(runs)
-        .map(|run| async move {
-            tokio::time::sleep_until((begun + run.at).into()).await;
-            session.server.create(&manifest(namespace, run)).await.map(|_| (run.name.clone(), Instant::now()))
+        .map(|run| {
+            let manifest = manifest(run);
+            async move {
+                tokio::time::sleep_until((begun + run.at).into()).await;
+                session.server.create(&manifest).await.map(|_| (run.name.clone(), Instant::now()))
+            }
         })
         .buffer_unordered(CREATORS);
     let mut created = HashMap::new();
@@ -250,6 +334,7 @@ fn tell(played: &mut Played, runs: &[Run], book: &Book, created: &HashMap<String
     let last = book.holds.values().filter_map(|hold| hold.until).max();
     played.total = last.map_or(0.0, |last| last.saturating_duration_since(begun).as_secs_f64());
     played.jobs = book.holds.len();
+    played.steps = Steps::of(runs, book);
     for run in runs {
         let admitted = book.moments.get(&(run.name.clone(), run.queue.clone())).and_then(|moments| moments.job);
         if let (Some(admitted), Some(created)) = (admitted, created.get(&run.name)) {
@@ -277,6 +362,17 @@ async fn remove(session: &Session, namespace: &str) -> Result<()> {
     Ok(())
 }
 
+const STEPS: &str = "from a Job to its pod, p50 / p95; what a pod lives beyond its own run";
+
+/// Lines of the bare Jobs.
+pub fn report_bare(report: &mut Report, bare: &Bare) {
+    let name = format!("the Jobs of {} experiments alone, without queues", bare.jobs);
+    report.line(format!("{name}: until every pod has ended"), seconds(bare.total), String::new(), "", None);
+    report.line(format!("{name}: {STEPS}"), bare.steps.words(), String::new(), "", None);
+    let key = format!("load_{}_bare", bare.jobs);
+    report.put(&key, "seconds", rounded(bare.total));
+}
+
 /// Its lines.
 pub fn report(report: &mut Report, plan: &Plan, played: &Played) {
     let runs = played.runs as f64;
@@ -295,6 +391,13 @@ pub fn report(report: &mut Report, plan: &Plan, played: &Played) {
         let name = format!("{plan}: time to admission, {class}, p50 / p95 / p99");
         report.line(name, format!("{p50} / {p95} / {p99}"), String::new(), "", None);
     }
+    report.line(
+        format!("{plan}: {STEPS}"),
+        played.steps.words(),
+        String::new(),
+        "",
+        None,
+    );
     let count = |name: &str| played.writes.get(name).copied().unwrap_or(0.0) / runs;
     report.line(
         format!("{plan}: Jobs created / status writes / all writes, a run"),

@@ -19,7 +19,7 @@ use crate::render::MAIN;
 /// How old an answer may be: something else may be waited for in between.
 const FRESH: Duration = Duration::from_secs(60);
 /// Pull secrets of a pod that are looked at.
-const MAX_SECRETS: usize = 8;
+pub const MAX_SECRETS: usize = 8;
 /// Images that a message names.
 const NAMED: usize = 4;
 
@@ -40,10 +40,12 @@ impl<'e> Lookup<'e> {
 
     /// Pins the images of a template as far as their digests are known. `of` names whose they are, or is empty.
     pub fn pin(&mut self, template: &mut Value, of: &str) {
-        let pull_secrets = pull_secrets(template);
+        let (pull_secrets, service_account) = (pull_secrets(template), service_account(template));
+        let as_whom =
+            ImageTag { service_account: pull_secrets.is_empty().then_some(service_account), pull_secrets, ..ImageTag::default() };
         for image in images(template) {
             let Some(text) = image.as_str().filter(|text| !text.is_empty()) else { continue };
-            match self.digest(text, &pull_secrets) {
+            match self.digest(text, &as_whom) {
                 Ok(Some(digest)) => *image = image::pinned(text, digest).into(),
                 Ok(None) => {}
                 Err(why) if of.is_empty() => self.loose.push(format!("{text}: {why}")),
@@ -53,7 +55,7 @@ impl<'e> Lookup<'e> {
     }
 
     // The digest that a name is to get, if it is known already.
-    fn digest(&mut self, text: &str, pull_secrets: &[String]) -> Result<Option<&'e str>, String> {
+    fn digest(&mut self, text: &str, as_whom: &ImageTag) -> Result<Option<&'e str>, String> {
         if text.contains("${") {
             return Err("it is an expression, and none is looked up".to_owned());
         }
@@ -62,7 +64,7 @@ impl<'e> Lookup<'e> {
             self.pinned |= image::is_pinned(text);
             return if image::is_pinned(text) { Ok(None) } else { Err("its digest is no sha256".to_owned()) };
         }
-        let tag = ImageTag { image: text.to_owned(), pull_secrets: pull_secrets.to_vec() };
+        let tag = ImageTag { image: text.to_owned(), ..as_whom.clone() };
         // Whether it is tried again is the registry client's to decide: what begins waits once.
         let outcome = self.errands.get(&Errand::ResolveImage(tag.clone()));
         let outcome = outcome.filter(|outcome| time::after(outcome.at, FRESH) > self.now);
@@ -143,6 +145,11 @@ fn pull_secrets(template: &Value) -> Vec<String> {
     names.take(MAX_SECRETS).map(str::to_owned).collect()
 }
 
+fn service_account(template: &Value) -> String {
+    let named = template.pointer("/podTemplate/spec/serviceAccountName").and_then(Value::as_str);
+    named.unwrap_or("default").to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,7 +161,7 @@ mod tests {
             let pull_secrets = secrets.iter().map(|name| (*name).to_owned()).collect();
             let result = result.map(str::to_owned).map_err(str::to_owned);
             let at = Timestamp::UNIX_EPOCH;
-            let tag = ImageTag { image: (*image).to_owned(), pull_secrets };
+            let tag = ImageTag { image: (*image).to_owned(), pull_secrets, service_account: None };
             (Errand::ResolveImage(tag), Outcome { result, at, since: at, tries: 1 })
         };
         images.iter().map(outcome).collect()
@@ -187,6 +194,22 @@ mod tests {
         let mut lookup = Lookup::new(&known, Timestamp::from_second(60).unwrap());
         lookup.pin(&mut json!({"image": "a:1", "podTemplate": {"spec": {"imagePullSecrets": [{"name": "one"}, {"name": "two"}]}}}), "");
         assert!(lookup.asks().is_some(), "that was a minute ago");
+    }
+
+    // The API server gives a pod those of its service account only where it names none itself.
+    #[test]
+    fn a_pod_that_names_no_pull_secret_has_those_of_its_service_account() {
+        for (spec, account) in [
+            (json!({}), Some("default")),
+            (json!({"serviceAccountName": "trainer"}), Some("trainer")),
+            (json!({"serviceAccountName": "trainer", "imagePullSecrets": []}), Some("trainer")),
+            (json!({"serviceAccountName": "trainer", "imagePullSecrets": [{"name": "one"}]}), None),
+        ] {
+            let none = Errands::new();
+            let mut lookup = Lookup::new(&none, Timestamp::UNIX_EPOCH);
+            lookup.pin(&mut json!({"image": "a:1", "podTemplate": {"spec": spec}}), "");
+            assert_eq!(lookup.asking[0].service_account.as_deref(), account, "{spec}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 pub mod experiment;
 pub mod freeze;
-mod images;
+pub mod images;
 pub mod inputs;
 pub mod pipeline;
 pub mod pipeline_run;
@@ -272,6 +272,8 @@ pub struct NewRun {
     pub refresh: bool,
     /// Whether it goes with its pipeline.
     pub owned: bool,
+    /// How long it is kept after its end.
+    pub ttl: Option<String>,
 }
 
 /// The run of a schedule's time, to be made.
@@ -291,6 +293,8 @@ pub struct NewScheduled {
     pub side_by_side: bool,
     /// Whether it goes with its pipeline.
     pub owned: bool,
+    /// How long it is kept after its end.
+    pub ttl: Option<String>,
 }
 
 /// JSON of an object, or an empty one.

@@ -76,6 +76,12 @@ pub fn owns_its_runs(spec: &Value) -> bool {
     policy == Some(DeletionPolicy::Delete)
 }
 
+/// How long a pipeline's runs are kept after their end, where it says so.
+#[must_use]
+pub fn ttl_of_runs(spec: &Value) -> Option<String> {
+    spec.get("ttlAfterFinished").and_then(Value::as_str).map(str::to_owned)
+}
+
 /// Revision of a run that a pipeline made; runs made by hand have none.
 #[must_use]
 pub fn revision(run: &RunRecord) -> Option<i64> {
@@ -209,6 +215,7 @@ fn accept(snapshot: &Snapshot, plan: &mut Plan<PipelineStatus>) {
             rerun,
             refresh,
             owned: owns_its_runs(&pipeline.spec),
+            ttl: ttl_of_runs(&pipeline.spec),
         }));
     }
     let ready = match (suspended, on_demand) {
@@ -238,6 +245,13 @@ fn asks_anew(snapshot: &Snapshot, status: &PipelineStatus, rerun: Option<&str>) 
 // A run starts only when what runs differs from the latest run's, and the generation is newer: an
 // upgrade of the operator reruns nothing, nor does a pipeline that comes back beside the runs that it made.
 fn needs_run(snapshot: &Snapshot, status: &PipelineStatus, digest: &str) -> bool {
+    latest_made(snapshot, status).is_none_or(|MadeFor { generation, digest: latest }| {
+        generation.is_none_or(|generation| snapshot.pipeline.meta.generation > generation) && latest != digest
+    })
+}
+
+// What the latest run was made for, whether that is still there or not.
+fn latest_made(snapshot: &Snapshot, status: &PipelineStatus) -> Option<MadeFor> {
     let meta = &snapshot.pipeline.meta;
     let remembered = status.digest.clone().map(|digest| {
         let generation = status.run_generation.filter(|generation| *generation <= meta.generation);
@@ -245,15 +259,31 @@ fn needs_run(snapshot: &Snapshot, status: &PipelineStatus, digest: &str) -> bool
     });
     let mut runs: Vec<&Arc<RunRecord>> = snapshot.runs.iter().collect();
     runs.sort_by_key(|run| order(run));
-    let made: Vec<MadeFor> =
+    let mut made: Vec<MadeFor> =
         remembered.into_iter().chain(runs.into_iter().filter_map(|run| made_for(&snapshot.pipeline, run))).collect();
     let comparable = made.iter().filter(|made| made.generation.is_some()).max_by_key(|made| made.generation);
-    match comparable.or_else(|| made.last()) {
-        None => true,
-        Some(MadeFor { generation, digest: latest }) => {
-            generation.is_none_or(|generation| meta.generation > generation) && latest != digest
-        }
+    comparable.cloned().or_else(|| made.pop())
+}
+
+// Runs go, and what they were made for is not to be done again for that: also not by an operator that died after it had made
+// the run, and before it had written that down.
+fn remember(snapshot: &Snapshot, status: &mut PipelineStatus) {
+    let Some(MadeFor { generation, digest }) = latest_made(snapshot, status) else { return };
+    (status.digest, status.run_generation) = (Some(digest), Some(generation.unwrap_or(0)));
+    let made = snapshot.runs.iter().filter(|run| revision(run).is_some());
+    if let Some(latest) = made.max_by_key(|run| revision(run)).filter(|latest| revision(latest) >= status.revision) {
+        status.rerun = latest.meta.annotations.get(labels::RERUN).cloned();
     }
+}
+
+/// Whether a pipeline, as it is stored, knows without the run what that was made for.
+#[must_use]
+pub fn remembers(pipeline: &PipelineRecord, run: &RunRecord) -> bool {
+    let status = &pipeline.status;
+    made_for(pipeline, run).is_none_or(|made| {
+        let known = status.digest.as_ref().zip(status.run_generation);
+        known.is_some_and(|(_, generation)| generation >= made.generation.unwrap_or(0)) && status.revision >= revision(run)
+    })
 }
 
 fn makes_a_run(plan: &Plan<PipelineStatus>) -> bool {
@@ -263,6 +293,9 @@ fn makes_a_run(plan: &Plan<PipelineStatus>) -> bool {
 fn summarise(snapshot: &Snapshot, plan: &mut Plan<PipelineStatus>) {
     let being_made = makes_a_run(plan);
     let latest = snapshot.runs.iter().max_by_key(|run| order(run));
+    if !being_made {
+        remember(snapshot, &mut plan.status);
+    }
     if let Some(run) = latest.filter(|_| !being_made) {
         let phase = if run.status.phase.is_terminal() { run.status.phase } else { Phase::Running };
         let reason = waits_for_somebody(&run.status);

@@ -34,6 +34,8 @@ pub struct ImageTag {
     pub image: String,
     /// Names of the Secrets that the pod pulls it with.
     pub pull_secrets: Vec<String>,
+    /// The service account whose pull secrets the API server gives to the pod: to one that names none itself.
+    pub service_account: Option<String>,
 }
 
 /// Artifacts in a store.

@@ -38,7 +38,14 @@ pub fn run(pipeline: &Meta, new: &NewRun) -> Value {
     if new.refresh {
         manifest["spec"]["cache"] = "Refresh".into();
     }
+    keep(&mut manifest, new.ttl.as_ref());
     manifest
+}
+
+fn keep(manifest: &mut Value, ttl: Option<&String>) {
+    if let Some(ttl) = ttl {
+        manifest["spec"]["ttlAfterFinished"] = ttl.clone().into();
+    }
 }
 
 /// The PipelineRun that is a stage of `run`.
@@ -107,5 +114,6 @@ pub fn scheduled(schedule: &Meta, new: &NewScheduled) -> Value {
         // A schedule that is deleted takes nothing with it.
         manifest["metadata"]["ownerReferences"] = controller_reference("Pipeline", &new.pipeline);
     }
+    keep(&mut manifest, new.ttl.as_ref());
     manifest
 }

@@ -67,15 +67,18 @@ pub fn experiment(spec: &Value) -> Report {
     }
     let at = FieldPath::of("spec");
     settings(spec, &at, &[], &mut report);
-    if let Some(ttl) = spec.get("ttlAfterFinished").and_then(Value::as_str)
-        && let Err(error) = time::parse_duration(ttl)
-    {
-        report.fault(at.key("ttlAfterFinished"), error);
-    }
+    time_to_live(spec, &at, &mut report);
     source::check(spec, &at, &mut report);
     template(spec, &at, own_names(spec), &mut report);
     warn_unused(spec, &at, &mut report);
     report
+}
+
+fn time_to_live(spec: &Value, at: &FieldPath, report: &mut Report) {
+    let ttl = spec.get("ttlAfterFinished").and_then(Value::as_str);
+    if let Some(Err(error)) = ttl.map(time::parse_duration) {
+        report.fault(at.key("ttlAfterFinished"), error);
+    }
 }
 
 /// Validates a Pipeline's spec.
@@ -122,6 +125,7 @@ pub fn pipeline(spec: &Value) -> Report {
     if let Some(Err(error)) = spec.pointer("/timeouts/run").and_then(Value::as_str).map(time::parse_duration) {
         report.fault(at.key("timeouts").key("run"), error);
     }
+    time_to_live(spec, &at, &mut report);
     params::defaults(spec, &at, &mut report);
     one_admits(spec, &at, &mut report);
     report

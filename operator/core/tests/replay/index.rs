@@ -457,9 +457,19 @@ impl Index {
             refusals: BTreeMap::new(),
             errands: self.errands.get(&key).cloned().unwrap_or_default(),
             resolve_images: self.resolve_images,
+            remembered: self.pipelines.get(&pipeline_of(run)).is_none_or(|slot| pipeline::remembers(&slot.stored, run)),
+            in_use: self.stages_in_use(run),
             now,
             ..pipeline_run::Snapshot::default()
         })
+    }
+
+    fn stages_in_use(&self, run: &Record<PipelineRunStatus>) -> Vec<String> {
+        if !run.status.phase.is_terminal() {
+            return Vec::new();
+        }
+        let owned = self.experiments.values().filter(|slot| slot.stored.meta.is_owned_by(&run.meta.uid));
+        owned.map(|slot| slot.stored.meta.name.clone()).filter(|name| self.in_use(name).is_some()).collect()
     }
 
     pub fn pipeline(&self, name: &str, now: Timestamp) -> Option<pipeline::Snapshot> {
@@ -471,11 +481,7 @@ impl Index {
             .filter(|run| pipeline_of(run) == name && !run.meta.is_nested())
             .cloned()
             .collect();
-        let in_use = runs.iter().filter(|run| run.status.phase.is_terminal()).map(|run| {
-            let owned = self.experiments.values().filter(|slot| slot.stored.meta.is_owned_by(&run.meta.uid));
-            let kept = owned.map(|slot| slot.stored.meta.name.clone()).filter(|name| self.in_use(name).is_some());
-            (run.meta.uid.clone(), kept.collect::<Vec<_>>())
-        });
+        let in_use = runs.iter().map(|run| (run.meta.uid.clone(), self.stages_in_use(run)));
         Some(pipeline::Snapshot {
             pipeline: (**record).clone(),
             in_use: in_use.filter(|(_, kept)| !kept.is_empty()).collect(),

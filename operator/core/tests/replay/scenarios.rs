@@ -246,6 +246,7 @@ pub fn all() -> Vec<Scenario> {
         branches(false),
         branches(true),
         two_revisions(),
+        brief(),
         handled(None),
         fan_out(),
         nested(None),
@@ -390,6 +391,16 @@ fn branches(stop: bool) -> Scenario {
         name: if stop { "a failing branch that stops the rest" } else { "a failing branch" },
         deeds: vec![(0, pipeline(&spec))],
         script: script(&[("bad", &[ends(2)]), ("long", &[Play { seconds: 30, ..Play::default() }])]),
+    }
+}
+
+// The run goes while its pipeline stays: nothing is run again, until an edit.
+fn brief() -> Scenario {
+    let spec = |image: &str| json!({"ttlAfterFinished": "20s", "stages": [{"name": "a", "image": image}]});
+    Scenario {
+        name: "runs that go when their time is over",
+        deeds: vec![(0, pipeline(&spec("one"))), (60, pipeline(&spec("two")))],
+        script: script(&[]),
     }
 }
 

@@ -6,6 +6,7 @@
 mod board;
 mod child;
 mod contents;
+mod expiry;
 mod fan_out;
 mod freezing;
 mod frozen;
@@ -72,6 +73,10 @@ pub struct Snapshot {
     pub resolve_images: bool,
     /// Why the API server would not take one.
     pub refusals: BTreeMap<Member, String>,
+    /// Whether its pipeline, where there is one, knows without it what it was made for: see [`super::pipeline::remembers`].
+    pub remembered: bool,
+    /// Its experiments that something names in `from`; known once it has ended.
+    pub in_use: Vec<String>,
     /// The time.
     pub now: Timestamp,
 }
@@ -91,6 +96,7 @@ pub fn decide(snapshot: &Snapshot) -> Plan<PipelineRunStatus> {
         // A stage whose creation was answered too late to be seen before the run ended.
         plan.actions.extend(board::stragglers(snapshot, CancelMode::default(), &[]));
         note_verdict(snapshot, &mut plan);
+        expiry::tend(snapshot, &mut plan);
     } else if !come_back(snapshot, &mut plan) {
         live(snapshot, &mut plan);
         note_verdict(snapshot, &mut plan);

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::experiment::Refusal;
-use super::pipeline::owns_its_runs;
+use super::pipeline::{owns_its_runs, ttl_of_runs};
 use super::{Action, Event, NewScheduled, Plan, Urgency};
 use crate::domain::conditions::{Conditions, kind};
 use crate::domain::{PipelineRecord, RunRecord, ScheduleRecord, names, text, time};
@@ -262,6 +262,7 @@ fn new(spec: &ScheduleSpec, times: &Times, pipeline: &PipelineRecord, made: &Mad
         time: times.text(made.time),
         backfill: made.backfill.clone(),
         owned: owns_its_runs(&pipeline.spec),
+        ttl: ttl_of_runs(&pipeline.spec),
         side_by_side: spec.concurrency_policy == Some(ConcurrencyPolicy::Allow) && made.backfill.is_none(),
     }
 }
