@@ -111,7 +111,8 @@ pub struct Args {
     #[arg(long, env = "CULTIVAR_CONCURRENCY", value_name = "N", default_value = "32")]
     concurrency: String,
 
-    /// Writes to the API server a second, at most; 0: no limit but the API server's own. Leases are not counted.
+    /// Writes to the API server a second, at most; 0: no limit but the API server's own. After a quiet second so many come
+    /// at once. Leases are not counted.
     #[arg(long, env = "CULTIVAR_WRITE_LIMIT", value_name = "N", default_value = "0")]
     write_limit: String,
 }

@@ -5,7 +5,7 @@
 //! Kubernetes' own timestamps have whole seconds; the arrival of a watch event has microseconds, and whoever reacts to
 //! an event has to wait for that arrival too.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -69,6 +69,10 @@ pub struct Book {
     pub runs_ended: HashMap<String, (Instant, String)>,
     /// Pods that have ended.
     pub pods_ended: usize,
+    /// How often each experiment was seen, its creation included, until its first Job was: see [`Observer::with_experiments`].
+    pub seen_before_job: HashMap<String, u32>,
+    // Those that have had a Job.
+    chains: HashSet<String>,
 }
 
 impl Book {
@@ -89,7 +93,7 @@ enum News<S> {
 pub struct Observer {
     book: Arc<Mutex<Book>>,
     news: Arc<Notify>,
-    _watches: JoinSet<()>,
+    watches: JoinSet<()>,
 }
 
 /// The part of a pod's status that says whether it has ended.
@@ -167,6 +171,7 @@ impl Observer {
             let name = job.metadata.name.unwrap_or_default();
             if let Some(place) = place(job.metadata.labels.as_ref(), marks) {
                 book.moments.entry(place.clone()).or_default().job.get_or_insert(now);
+                book.chains.insert(place.0.clone());
                 book.holds.entry(name.clone()).or_insert(Hold { place, since: now, until: None });
             }
             let conditions = job.status.unwrap_or_default().conditions;
@@ -183,7 +188,26 @@ impl Observer {
         });
         let all = tokio::time::timeout(Duration::from_secs(30), ready.acquire_many(3)).await;
         all.doing(|| "the measuring watches do not start")?.doing(|| "a measuring watch ended")?.forget();
-        Ok(Self { book, news, _watches: watches })
+        Ok(Self { book, news, watches })
+    }
+
+    /// Watches experiments too. Their chain is their name.
+    ///
+    /// # Errors
+    /// The watch is not set up in time.
+    pub async fn with_experiments(mut self, client: &Client, namespace: &str) -> Result<Self> {
+        let ready = Arc::new(tokio::sync::Semaphore::new(0));
+        let follow = Follow { client, namespace, book: &self.book, news: &self.news, ready: &ready };
+        follow.spawn("Experiment", &mut self.watches, |book, news: News<Object<NotUsed, NotUsed>>, _| {
+            let News::Here(experiment) = news else { return };
+            let name = experiment.metadata.name.unwrap_or_default();
+            if !book.chains.contains(&name) {
+                *book.seen_before_job.entry(name).or_default() += 1;
+            }
+        });
+        let ready = tokio::time::timeout(Duration::from_secs(30), ready.acquire()).await;
+        ready.doing(|| "the measuring watch of experiments does not start")?.doing(|| "it ended")?.forget();
+        Ok(self)
     }
 
     /// What has been seen so far.

@@ -9,6 +9,12 @@ pub fn percentile(sample: &[f64], share: f64) -> Option<f64> {
     sorted.get(rank - 1).copied()
 }
 
+/// The mean of the sample; nothing of an empty sample is 0.
+pub fn mean(sample: &[f64]) -> f64 {
+    let count: u32 = sample.len().try_into().unwrap_or(u32::MAX);
+    sample.iter().sum::<f64>() / f64::from(count.max(1))
+}
+
 /// The middle of the sample: of a few rounds, the one that luck touched least.
 pub fn median(sample: &[f64]) -> Option<f64> {
     percentile(sample, 0.5)
@@ -25,5 +31,6 @@ mod tests {
         assert_eq!(percentile(&sample, 0.99), Some(99.0));
         assert_eq!(percentile(&[7.0], 0.99), Some(7.0));
         assert_eq!(median(&[]), None);
+        assert_eq!([mean(&sample), mean(&[])].map(|mean| mean.to_string()), ["50.5", "0"]);
     }
 }

@@ -157,6 +157,7 @@ fn all() -> Vec<(&'static str, Company, Body)> {
         queues::what_is_lent_is_taken_back,
         queues::what_no_node_could_take_waits,
         queues::what_others_hold_of_a_node_is_not_there,
+        queues::who_waits_in_vain_is_not_written,
         schedules::a_run_is_made_at_its_time,
         load::a_run_costs_few_writes,
         load::two_hundred_pipelines_make_five_jobs_each,

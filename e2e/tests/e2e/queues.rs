@@ -60,6 +60,48 @@ pub async fn a_run_waits_until_it_fits(case: &Case) -> Result<()> {
     remove(case, &["fits"]).await
 }
 
+/// Who waits and for whom nothing changes is not written, whatever others do.
+pub async fn who_waits_in_vain_is_not_written(case: &Case) -> Result<()> {
+    queue(case, "still", json!({"resources": {GPU: {"quota": 1}}})).await?;
+    queue(case, "busy", json!({"resources": {GPU: {"quota": 2}}})).await?;
+    case.experiment("holds", run("still", 1, "1h")).await?;
+    runs(case, "holds").await?;
+    let waiters = ["first", "second", "third"];
+    for (index, waiter) in waiters.into_iter().enumerate() {
+        case.experiment(waiter, run("still", 1, "200ms")).await?;
+        let place = |object: &Value| object["status"]["queue"]["position"] == index + 1;
+        case.wait("Experiment", waiter, place).await?;
+    }
+    let versions = || async {
+        let mut versions = Vec::new();
+        for waiter in waiters {
+            versions.push(case.get("Experiment", waiter).await?["metadata"]["resourceVersion"].take());
+        }
+        Ok::<_, cultivar_e2e::error::Error>(versions)
+    };
+    let before = versions().await?;
+    // Places are told every ten seconds: that time comes twice.
+    let until = tokio::time::Instant::now() + std::time::Duration::from_secs(22);
+    let mut others = 0;
+    while tokio::time::Instant::now() < until {
+        let names = [format!("a-{others}"), format!("b-{others}"), format!("c-{others}")];
+        for name in &names {
+            case.experiment(name, run("busy", 1, "200ms")).await?;
+        }
+        for name in &names {
+            case.ends(name, "Completed").await?;
+        }
+        others += 1;
+    }
+    let after = versions().await?;
+    ensure!(before == after, "{others} times three runs of another queue, and who waits was written: {before:?} {after:?}");
+    case.server.patch("Experiment", &case.namespace, "holds", &json!({"spec": {"cancel": true}})).await?;
+    for waiter in waiters {
+        case.ends(waiter, "Completed").await?;
+    }
+    remove(case, &["still", "busy"]).await
+}
+
 /// Two teams: what one does not use the other borrows, and gives back when it is wanted; the run that is stopped for it
 /// goes back into its queue, spends no retry and completes.
 pub async fn what_is_lent_is_taken_back(case: &Case) -> Result<()> {

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::super::observe::{Book, Marks, Observer};
 use super::super::report::{Report, rounded, seconds};
 use super::super::scenario::{Session, settled};
-use super::super::stats::percentile;
+use super::super::stats::{mean, percentile};
 use crate::error::{Error, Result};
 use crate::operator::{Operator, Options};
 
@@ -72,22 +72,36 @@ pub struct Plan {
     experiments: usize,
     /// The operator's writes a second.
     writes: u16,
-    /// Half way the operator begins anew, and a queue's quota is changed.
-    disturbed: bool,
+    disturbed: Disturbance,
+}
+
+/// What happens half way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Disturbance {
+    Nothing,
+    /// The operator is ended, and begins anew.
+    Restart,
+    /// A queue's quota is halved.
+    QuotaEdit,
 }
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let disturbed = if self.disturbed { ", a restart and a quota edit half way" } else { "" };
+        let disturbed = match self.disturbed {
+            Disturbance::Nothing => "",
+            Disturbance::Restart => ", a restart half way",
+            Disturbance::QuotaEdit => ", a quota edit half way",
+        };
         write!(f, "{} experiments in 30 queues, {} writes a second{disturbed}", self.experiments, self.writes)
     }
 }
 
-/// Those of Kueue's limits, and one that is disturbed.
+/// Those of Kueue's limits, and those that are disturbed.
 #[must_use]
 pub fn plans(experiments: usize) -> Vec<Plan> {
     let plan = |(writes, disturbed)| Plan { experiments, writes, disturbed };
-    [(50, false), (500, false), (500, true)].map(plan).into()
+    let unlike = [Disturbance::Nothing, Disturbance::Restart, Disturbance::QuotaEdit].map(|what| (500, what));
+    [(50, Disturbance::Nothing)].into_iter().chain(unlike).map(plan).collect()
 }
 
 /// What it came to.
@@ -106,6 +120,8 @@ pub struct Played {
     /// CPU seconds that were held by those that run.
     used: f64,
     steps: Steps,
+    /// Writes to each experiment until its first Job was there.
+    before_admission: Vec<f64>,
 }
 
 /// Seconds of a Job's life that are not its program's.
@@ -207,7 +223,10 @@ pub fn play(session: &Session, plan: &Plan) -> Result<Played> {
     let runs = runs(plan.experiments);
     (played.runs, played.ideal) = (runs.len(), ideal(&runs));
     session.runtime.block_on(queues(session))?;
-    let observer = session.runtime.block_on(Observer::start(&session.server.client(), &namespace, MARKS))?;
+    let observer = session.runtime.block_on(async {
+        let client = session.server.client();
+        Observer::start(&client, &namespace, MARKS).await?.with_experiments(&client, &namespace).await
+    })?;
     session.runtime.block_on(settled(&operator))?;
     let begun = Instant::now();
     let created = session.runtime.block_on(async {
@@ -216,12 +235,17 @@ pub fn play(session: &Session, plan: &Plan) -> Result<Played> {
         let (created, half) = futures::join!(creating, half);
         half.and(created)
     })?;
-    if plan.disturbed {
-        let edit = json!({"spec": spec(NOMINAL / 2, 0)});
-        session.runtime.block_on(session.server.patch("Queue", "", &queue(0), &edit))?;
-        account(&mut played, &operator)?;
-        operator.stop()?;
-        operator = start()?;
+    match plan.disturbed {
+        Disturbance::Nothing => {}
+        Disturbance::Restart => {
+            account(&mut played, &operator)?;
+            operator.stop()?;
+            operator = start()?;
+        }
+        Disturbance::QuotaEdit => {
+            let edit = json!({"spec": spec(NOMINAL / 2, 0)});
+            session.runtime.block_on(session.server.patch("Queue", "", &queue(0), &edit))?;
+        }
     }
     let ended = |book: &Book| book.jobs_complete.len() == runs.len();
     session.runtime.block_on(observer.until("the end of every run", LIMIT, ended))?;
@@ -335,6 +359,8 @@ fn tell(played: &mut Played, runs: &[Run], book: &Book, created: &HashMap<String
     played.total = last.map_or(0.0, |last| last.saturating_duration_since(begun).as_secs_f64());
     played.jobs = book.holds.len();
     played.steps = Steps::of(runs, book);
+    // The first time that it was seen was its creation.
+    played.before_admission = book.seen_before_job.values().map(|seen| f64::from(seen.saturating_sub(1))).collect();
     for run in runs {
         let admitted = book.moments.get(&(run.name.clone(), run.queue.clone())).and_then(|moments| moments.job);
         if let (Some(admitted), Some(created)) = (admitted, created.get(&run.name)) {
@@ -388,8 +414,9 @@ pub fn report(report: &mut Report, plan: &Plan, played: &Played) {
     );
     for (class, waits) in &played.waits {
         let [p50, p95, p99] = [0.5, 0.95, 0.99].map(|share| seconds(percentile(waits, share).unwrap_or_default()));
-        let name = format!("{plan}: time to admission, {class}, p50 / p95 / p99");
-        report.line(name, format!("{p50} / {p95} / {p99}"), String::new(), "", None);
+        let name = format!("{plan}: time to admission, {class}, mean / p50 / p95 / p99");
+        let mean = seconds(mean(waits));
+        report.line(name, format!("{mean} / {p50} / {p95} / {p99}"), String::new(), "", None);
     }
     report.line(
         format!("{plan}: {STEPS}"),
@@ -407,6 +434,17 @@ pub fn report(report: &mut Report, plan: &Plan, played: &Played) {
         None,
     );
     report.line(
+        format!("{plan}: writes to an experiment until its first Job was there, mean / p99"),
+        format!(
+            "{:.2} / {:.0}",
+            mean(&played.before_admission),
+            percentile(&played.before_admission, 0.99).unwrap_or_default()
+        ),
+        String::new(),
+        "",
+        None,
+    );
+    report.line(
         format!("{plan}: operator's CPU a run / peak memory / share of the quota in use"),
         format!(
             "{:.1} ms / {:.0} MB / {:.0} %",
@@ -418,7 +456,13 @@ pub fn report(report: &mut Report, plan: &Plan, played: &Played) {
         "< 100 MB",
         Some(played.peak_memory < 100_000_000),
     );
-    let key = format!("load_{}_{}{}", plan.experiments, plan.writes, if plan.disturbed { "_disturbed" } else { "" });
+    let disturbed = match plan.disturbed {
+        Disturbance::Nothing => "",
+        Disturbance::Restart => "_restart",
+        Disturbance::QuotaEdit => "_quota_edit",
+    };
+    let key = format!("load_{}_{}{disturbed}", plan.experiments, plan.writes);
+    report.put(&key, "writes_before_admission", rounded(mean(&played.before_admission)));
     report.put(&key, "seconds", rounded(played.total));
     report.put(&key, "ideal_seconds", rounded(played.ideal));
     report.put(&key, "bound_by_writes_seconds", rounded(bound));
@@ -430,5 +474,6 @@ pub fn report(report: &mut Report, plan: &Plan, played: &Played) {
     for (class, waits) in &played.waits {
         let told = [0.5, 0.95, 0.99].map(|share| rounded(percentile(waits, share).unwrap_or_default()));
         report.put(&key, &format!("seconds_to_admission_{class}_p50_p95_p99"), json!(told));
+        report.put(&key, &format!("seconds_to_admission_{class}_mean"), rounded(mean(waits)));
     }
 }
