@@ -66,6 +66,15 @@ struct QueueOptions {
     /// How many experiments Kueue's load has on the cluster; the whole has 15,000.
     #[arg(long, default_value_t = measure::queues::load::EXPERIMENTS)]
     experiments: usize,
+    /// Writes a second that the operator has in Kueue's load.
+    #[arg(long, value_delimiter = ',', default_values_t = measure::queues::load::LIMITS)]
+    writes: Vec<u16>,
+    /// Without the plays in which something happens half way.
+    #[arg(long)]
+    undisturbed: bool,
+    /// Jobs that the controller manager works on at a time; Kubernetes' own choice is 5.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    job_syncs: Option<u16>,
     /// Name of the cluster; one that is up already is used and left up.
     #[arg(long, default_value = "measure")]
     name: String,
@@ -149,7 +158,8 @@ fn main() -> ExitCode {
 
 fn pipelines(options: &Options) -> Result<()> {
     let ui = Ui::new("measure");
-    on_cluster(&options.name, options.operator.as_ref(), &options.log_filter, &ui, |session| {
+    let (operator, log_filter) = (options.operator.as_ref(), options.log_filter.as_str());
+    on_cluster(On { name: &options.name, operator, log_filter, controllers: None }, &ui, |session| {
         measured(session, options, &ui)
     })
 }
@@ -235,7 +245,8 @@ fn remembered(options: &HistoryOptions) -> Result<()> {
     }
     let cli = ui.step("compile the command line", |_| compile_cli(Build::Static))?;
     let load_before = load_average();
-    let played = on_cluster(&options.name, options.operator.as_ref(), QUIET, &ui, |session| {
+    let on = On { name: &options.name, operator: options.operator.as_ref(), log_filter: QUIET, controllers: None };
+    let played = on_cluster(on, &ui, |session| {
         ui.step(&format!("{} finished experiments", options.finished), |_| {
             measure::history::play(session, &cli, options.finished)
         })
@@ -246,7 +257,9 @@ fn remembered(options: &HistoryOptions) -> Result<()> {
 }
 
 fn shared(options: &QueueOptions, (shares, load): (bool, bool), report: &mut Report, ui: &Ui) -> Result<()> {
-    on_cluster(&options.name, options.operator.as_ref(), QUIET, ui, |session| {
+    let controllers = options.job_syncs.map(|syncs| format!("--concurrent-job-syncs={syncs}"));
+    let on = On { name: &options.name, operator: options.operator.as_ref(), log_filter: QUIET, controllers };
+    on_cluster(on, ui, |session| {
         if shares {
             let played = ui.step("four queues share 480 GPUs", |_| measure::queues::shares::play(session))?;
             measure::queues::shares::report(report, &played);
@@ -254,9 +267,10 @@ fn shared(options: &QueueOptions, (shares, load): (bool, bool), report: &mut Rep
         if !load {
             return Ok(());
         }
-        let bare = ui.step("Kueue's load as plain Jobs", |_| measure::queues::load::bare(session, options.experiments))?;
+        let bare =
+            ui.step("Kueue's load as plain Jobs", |_| measure::queues::load::bare(session, options.experiments))?;
         measure::queues::load::report_bare(report, &bare);
-        for plan in measure::queues::load::plans(options.experiments) {
+        for plan in measure::queues::load::plans(options.experiments, &options.writes, options.undisturbed) {
             let played = ui.step(&plan.to_string(), |_| measure::queues::load::play(session, &plan))?;
             measure::queues::load::report(report, &plan, &played);
         }
@@ -264,20 +278,25 @@ fn shared(options: &QueueOptions, (shares, load): (bool, bool), report: &mut Rep
     })
 }
 
+/// What is measured, and where.
+struct On<'a> {
+    name: &'a str,
+    operator: Option<&'a PathBuf>,
+    log_filter: &'a str,
+    /// A further argument of the controller manager.
+    controllers: Option<String>,
+}
+
 // On simulated nodes; the cluster goes again unless it was up before.
-fn on_cluster<T>(
-    name: &str,
-    operator: Option<&PathBuf>,
-    log_filter: &str,
-    ui: &Ui,
-    play: impl FnOnce(&Session) -> Result<T>,
-) -> Result<T> {
+fn on_cluster<T>(on: On<'_>, ui: &Ui, play: impl FnOnce(&Session) -> Result<T>) -> Result<T> {
+    let On { name, operator, log_filter, controllers } = on;
     let binary = match operator {
         Some(binary) => binary.clone(),
         None => ui.step("compile the operator", |_| compile_operator(Build::Static))?,
     };
     let was_up = Cluster::find(name).is_ok();
-    let played = Cluster::builder(name)?.nodes(NODES).real_node(false).up(ui).and_then(|cluster| {
+    let cluster = Cluster::builder(name)?.nodes(NODES).real_node(false).controller_manager_args(controllers);
+    let played = cluster.up(ui).and_then(|cluster| {
         operator::install_definitions(&cluster)?;
         play(&Session::new(&cluster, binary, log_filter)?)
     });

@@ -50,7 +50,8 @@ impl Tags {
         let first = lines.next().unwrap_or_default();
         let mut known = false;
         for line in lines.take_while(|line| !line.is_empty()) {
-            known |= line.to_ascii_lowercase().starts_with("authorization:") && line.ends_with(&format!("Basic {PASSWORD}"));
+            known |=
+                line.to_ascii_lowercase().starts_with("authorization:") && line.ends_with(&format!("Basic {PASSWORD}"));
         }
         let path = first.split(' ').nth(1).unwrap_or_default();
         if path.contains("silent") {

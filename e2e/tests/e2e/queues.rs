@@ -94,7 +94,10 @@ pub async fn who_waits_in_vain_is_not_written(case: &Case) -> Result<()> {
         others += 1;
     }
     let after = versions().await?;
-    ensure!(before == after, "{others} times three runs of another queue, and who waits was written: {before:?} {after:?}");
+    ensure!(
+        before == after,
+        "{others} times three runs of another queue, and who waits was written: {before:?} {after:?}"
+    );
     case.server.patch("Experiment", &case.namespace, "holds", &json!({"spec": {"cancel": true}})).await?;
     for waiter in waiters {
         case.ends(waiter, "Completed").await?;

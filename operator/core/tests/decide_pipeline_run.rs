@@ -277,7 +277,14 @@ impl Given {
             let result = said.strip_prefix("! ").map_or_else(|| Ok(said.clone()), |why| Err(why.to_owned()));
             let (image, at) = (image.clone(), at(0));
             let outcome = Outcome { result, at, since: at, tries: 1 };
-            (Errand::ResolveImage(ImageTag { image, pull_secrets: Vec::new(), service_account: Some("default".to_owned()) }), outcome)
+            (
+                Errand::ResolveImage(ImageTag {
+                    image,
+                    pull_secrets: Vec::new(),
+                    service_account: Some("default".to_owned()),
+                }),
+                outcome,
+            )
         })
     }
 

@@ -99,7 +99,13 @@ impl Calls {
             return Err(ActError::NotLeading { doing: doing.to_owned() });
         }
         let result = self.limited(doing, call).await;
-        self.metrics.wrote(kind, verb, result.as_ref().map_or_else(ActError::outcome, |_| Outcome::Ok));
+        let outcome = match &result {
+            Ok(_) => Outcome::Ok,
+            // What is to go and has gone already is nobody's mistake.
+            Err(error) if verb == Verb::Delete && error.is_gone() => Outcome::Conflict,
+            Err(error) => error.outcome(),
+        };
+        self.metrics.wrote(kind, verb, outcome);
         result
     }
 

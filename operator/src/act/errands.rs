@@ -94,7 +94,11 @@ impl Act {
             None => Ok(Vec::new()),
         };
         let given = given.unwrap_or_else(|error| {
-            missing.push(format!("service account {}: {}", tag.service_account.as_deref().unwrap_or_default(), error.words()));
+            missing.push(format!(
+                "service account {}: {}",
+                tag.service_account.as_deref().unwrap_or_default(),
+                error.words()
+            ));
             Vec::new()
         });
         for name in tag.pull_secrets.iter().chain(&given) {

@@ -14,6 +14,7 @@ use object_store::{MultipartUpload, ObjectStoreExt};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::task::JoinSet;
 
 /// What was uploaded.
@@ -59,7 +60,7 @@ impl Mover {
     async fn single(&self, store: &Store, key: &str, source: Source, size: u64) -> Result<Source, DataError> {
         let _room = self.room(size).await;
         // One byte more than expected would show that it grew; then it is cut here, as it was when it was found.
-        let (source, bytes) = source.read(size).await?;
+        let (source, bytes) = source.read(size, &Buffers::default()).await?;
         let put = store.client.put(&store.key(key)?, bytes.into()).await;
         put.map_err(|error| DataError::of_store(&store.uri(key), &error))?;
         self.count_out(source.size);
@@ -91,7 +92,7 @@ impl Mover {
     ) -> Result<Source, DataError> {
         // At most 10,000 parts; only above 60 GB do they grow.
         let part = PART.max(size.div_ceil(9_999));
-        let mut running = JoinSet::new();
+        let (mut running, buffers) = (JoinSet::new(), Buffers::default());
         while source.size < size {
             let want = part.min(size - source.size);
             while running.len() >= PARTS {
@@ -99,7 +100,7 @@ impl Mover {
             }
             let room = self.room(want).await;
             let bytes;
-            (source, bytes) = source.read(want).await?;
+            (source, bytes) = source.read(want, &buffers).await?;
             if bytes.is_empty() {
                 break;
             }
@@ -163,15 +164,50 @@ struct Source {
 }
 
 impl Source {
-    async fn read(mut self, most: u64) -> Result<(Self, Bytes), DataError> {
+    async fn read(mut self, most: u64, buffers: &Buffers) -> Result<(Self, Bytes), DataError> {
+        let mut buffer = buffers.lend();
         let read = move || {
-            let mut bytes = Vec::with_capacity(usize::try_from(most).unwrap_or_default());
-            let read = (&mut self.file).take(most).read_to_end(&mut bytes);
+            buffer.bytes.clear();
+            buffer.bytes.reserve_exact(usize::try_from(most).unwrap_or_default());
+            let read = (&mut self.file).take(most).read_to_end(&mut buffer.bytes);
             read.map_err(DataError::local("read", &self.path))?;
-            self.sum.update(&bytes);
-            self.size += bytes.len() as u64;
-            Ok((self, Bytes::from(bytes)))
+            self.sum.update(&buffer.bytes);
+            self.size += buffer.bytes.len() as u64;
+            Ok((self, Bytes::from_owner(buffer)))
         };
         tokio::task::spawn_blocking(read).await.map_err(|error| broken(&error))?
+    }
+}
+
+// Buffers of one upload. What has gone out leaves its own to the next part: memory that is asked for anew has to be cleared
+// by the kernel every time, and what the allocator keeps of it adds up.
+#[derive(Clone, Default)]
+struct Buffers(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Buffers {
+    fn lend(&self) -> Buffer {
+        Buffer { bytes: self.free().pop().unwrap_or_default(), of: self.clone() }
+    }
+
+    // A list is whole after every statement.
+    fn free(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Buffer {
+    bytes: Vec<u8>,
+    of: Buffers,
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.of.free().push(std::mem::take(&mut self.bytes));
     }
 }

@@ -21,6 +21,8 @@ use crate::operator::{Operator, Options};
 
 /// A tenth of the whole.
 pub const EXPERIMENTS: usize = 1_500;
+/// Those that Kueue's test is told.
+pub const LIMITS: [u16; 2] = [50, 500];
 const COHORTS: usize = 5;
 const QUEUES: usize = 6;
 /// CPUs of a queue's own, and those that it may borrow.
@@ -96,12 +98,14 @@ impl fmt::Display for Plan {
     }
 }
 
-/// Those of Kueue's limits, and those that are disturbed.
+/// One with each limit of writes a second, and those that are disturbed, with the highest.
 #[must_use]
-pub fn plans(experiments: usize) -> Vec<Plan> {
+pub fn plans(experiments: usize, limits: &[u16], undisturbed: bool) -> Vec<Plan> {
     let plan = |(writes, disturbed)| Plan { experiments, writes, disturbed };
-    let unlike = [Disturbance::Nothing, Disturbance::Restart, Disturbance::QuotaEdit].map(|what| (500, what));
-    [(50, Disturbance::Nothing)].into_iter().chain(unlike).map(plan).collect()
+    let calm = limits.iter().map(|writes| (*writes, Disturbance::Nothing));
+    let disturbed = [Disturbance::Restart, Disturbance::QuotaEdit].into_iter().filter(|_| !undisturbed);
+    let disturbed = disturbed.flat_map(|what| limits.iter().max().map(|writes| (*writes, what)));
+    calm.chain(disturbed).map(plan).collect()
 }
 
 /// What it came to.
@@ -147,7 +151,8 @@ impl Steps {
     }
 
     fn words(&self) -> String {
-        let told = |all: &[f64]| [0.5, 0.95].map(|share| seconds(percentile(all, share).unwrap_or_default())).join(" / ");
+        let told =
+            |all: &[f64]| [0.5, 0.95].map(|share| seconds(percentile(all, share).unwrap_or_default())).join(" / ");
         format!("{}; {}", told(&self.to_pod), told(&self.beyond_its_run))
     }
 }
@@ -262,6 +267,8 @@ pub fn play(session: &Session, plan: &Plan) -> Result<Played> {
 pub struct Bare {
     jobs: usize,
     total: f64,
+    /// Seconds until the last Job was Complete.
+    complete: f64,
     steps: Steps,
 }
 
@@ -279,9 +286,11 @@ pub fn bare(session: &Session, experiments: usize) -> Result<Bare> {
         create(session, &runs, begun, |run| job(&namespace, run)).await?;
         observer.until("the end of every Job", LIMIT, |book| book.jobs_complete.len() == runs.len()).await?;
         let book = observer.book();
-        let last = book.holds.values().filter_map(|hold| hold.until).max();
-        let total = last.map_or(0.0, |last| last.saturating_duration_since(begun).as_secs_f64());
-        Ok::<_, Error>(Bare { jobs: runs.len(), total, steps: Steps::of(&runs, &book) })
+        let since =
+            |last: Option<Instant>| last.map_or(0.0, |last| last.saturating_duration_since(begun).as_secs_f64());
+        let total = since(book.holds.values().filter_map(|hold| hold.until).max());
+        let complete = since(book.jobs_complete.values().max().copied());
+        Ok::<_, Error>(Bare { jobs: runs.len(), total, complete, steps: Steps::of(&runs, &book) })
     })?;
     session.clear(&namespace)?;
     Ok(played)
@@ -393,10 +402,13 @@ const STEPS: &str = "from a Job to its pod, p50 / p95; what a pod lives beyond i
 /// Lines of the bare Jobs.
 pub fn report_bare(report: &mut Report, bare: &Bare) {
     let name = format!("the Jobs of {} experiments alone, without queues", bare.jobs);
-    report.line(format!("{name}: until every pod has ended"), seconds(bare.total), String::new(), "", None);
+    let [total, complete] = [bare.total, bare.complete].map(seconds);
+    let line = format!("{name}: until every pod has ended / every Job is Complete");
+    report.line(line, format!("{total} / {complete}"), String::new(), "", None);
     report.line(format!("{name}: {STEPS}"), bare.steps.words(), String::new(), "", None);
     let key = format!("load_{}_bare", bare.jobs);
     report.put(&key, "seconds", rounded(bare.total));
+    report.put(&key, "complete_seconds", rounded(bare.complete));
 }
 
 /// Its lines.
@@ -418,13 +430,7 @@ pub fn report(report: &mut Report, plan: &Plan, played: &Played) {
         let mean = seconds(mean(waits));
         report.line(name, format!("{mean} / {p50} / {p95} / {p99}"), String::new(), "", None);
     }
-    report.line(
-        format!("{plan}: {STEPS}"),
-        played.steps.words(),
-        String::new(),
-        "",
-        None,
-    );
+    report.line(format!("{plan}: {STEPS}"), played.steps.words(), String::new(), "", None);
     let count = |name: &str| played.writes.get(name).copied().unwrap_or(0.0) / runs;
     report.line(
         format!("{plan}: Jobs created / status writes / all writes, a run"),

@@ -41,8 +41,11 @@ impl<'e> Lookup<'e> {
     /// Pins the images of a template as far as their digests are known. `of` names whose they are, or is empty.
     pub fn pin(&mut self, template: &mut Value, of: &str) {
         let (pull_secrets, service_account) = (pull_secrets(template), service_account(template));
-        let as_whom =
-            ImageTag { service_account: pull_secrets.is_empty().then_some(service_account), pull_secrets, ..ImageTag::default() };
+        let as_whom = ImageTag {
+            service_account: pull_secrets.is_empty().then_some(service_account),
+            pull_secrets,
+            ..ImageTag::default()
+        };
         for image in images(template) {
             let Some(text) = image.as_str().filter(|text| !text.is_empty()) else { continue };
             match self.digest(text, &as_whom) {

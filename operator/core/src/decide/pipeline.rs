@@ -282,7 +282,8 @@ pub fn remembers(pipeline: &PipelineRecord, run: &RunRecord) -> bool {
     let status = &pipeline.status;
     made_for(pipeline, run).is_none_or(|made| {
         let known = status.digest.as_ref().zip(status.run_generation);
-        known.is_some_and(|(_, generation)| generation >= made.generation.unwrap_or(0)) && status.revision >= revision(run)
+        known.is_some_and(|(_, generation)| generation >= made.generation.unwrap_or(0))
+            && status.revision >= revision(run)
     })
 }
 

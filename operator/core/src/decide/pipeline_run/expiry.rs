@@ -18,7 +18,9 @@ const SOON: Duration = Duration::from_secs(1);
 pub fn tend(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
     let run = &snapshot.run;
     let ttl = run.spec.get("ttlAfterFinished").and_then(Value::as_str);
-    let Some(ttl) = ttl.and_then(|ttl| time::parse_duration(ttl).ok()).filter(|_| !run.meta.is_nested()) else { return };
+    let Some(ttl) = ttl.and_then(|ttl| time::parse_duration(ttl).ok()).filter(|_| !run.meta.is_nested()) else {
+        return;
+    };
     let Some(finished) = time::read(plan.status.finished_at.as_deref()) else { return };
     let over = time::after(finished, ttl);
     if snapshot.now < over {

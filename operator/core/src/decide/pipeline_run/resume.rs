@@ -8,8 +8,8 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 use super::{Child, Snapshot};
-use crate::decide::freeze::Frozen;
 use crate::dag;
+use crate::decide::freeze::Frozen;
 use crate::decide::object;
 use crate::domain::{Member, text};
 use crate::refs::{FieldPath, Head, scan};
