@@ -25,6 +25,7 @@ use cultivar_core::domain::Record;
 use futures::StreamExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::task::TaskTracker;
 
 use self::errands::Running;
@@ -39,6 +40,9 @@ use crate::telemetry::metrics::Outcome;
 
 /// Longest wait before a status is decided again whose write failed.
 const RETRY: Duration = Duration::from_secs(1);
+/// Status writes and events that are under way at a time. More of them would not be answered earlier, only later than what
+/// starts and ends things; and with an API server that is busy none of them in time.
+const BESIDE: usize = 32;
 /// Stages of a run that are created side by side.
 const SIDE_BY_SIDE: usize = 8;
 
@@ -64,6 +68,7 @@ pub struct Act {
     notes: Notes,
     // Status writes and events under way: nothing waits for them but the end of the leadership.
     beside: TaskTracker,
+    room: Semaphore,
 }
 
 impl Act {
@@ -86,6 +91,7 @@ impl Act {
             running: Running::default(),
             notes: Notes::default(),
             beside: TaskTracker::new(),
+            room: Semaphore::new(BESIDE),
         })
     }
 
@@ -117,7 +123,7 @@ impl Act {
                 // What was decided before and is not stored yet must not outlive this: it would be gone on from.
                 self.index.forget(key);
                 self.tell(key, stored, plan.events);
-                self.store(key, stored, &plan.status).await;
+                self.store(key, stored, &plan.status, None).await;
                 self.index.look_at(key);
             }
             // The end of the write, this one or the one under way, brings the next pass.
@@ -166,6 +172,8 @@ impl Act {
         for event in events {
             let (act, key, about) = (Arc::clone(self), key.clone(), Arc::clone(about));
             self.beside.spawn(async move {
+                // Closed never: it lives as long as this task.
+                let _room = act.room.acquire().await;
                 // An event that cannot be written is no reason to do the work again.
                 if let Err(error) = act.calls.event(&key, &about.meta, &event).await {
                     tracing::debug!(%error, "an event could not be written");
@@ -189,15 +197,21 @@ impl Act {
         }
         if self.index.begin_write(key) {
             let (act, key, stored) = (Arc::clone(self), key.clone(), Arc::clone(stored));
-            self.beside.spawn(async move { act.store(&key, &stored, &status).await });
+            self.beside.spawn(async move {
+                let room = act.room.acquire().await;
+                act.store(&key, &stored, &status, room.ok()).await;
+            });
         }
         Done::default()
     }
 
     // Conditional on the version that the plan was decided on: whoever wrote meanwhile wins, and the
     // next pass decides again.
-    async fn store<S: Managed>(&self, key: &Key, stored: &Record<S>, status: &S) {
-        let more = match self.calls.replace_status(key, &stored.meta, status).await {
+    async fn store<S: Managed>(&self, key: &Key, stored: &Record<S>, status: &S, room: Option<SemaphorePermit<'_>>) {
+        let answer = self.calls.replace_status(key, &stored.meta, status).await;
+        // What waits to be tried again takes nobody's place.
+        drop(room);
+        let more = match answer {
             Ok(object) => {
                 // The answer is the truth, also where the API server wrote it differently (5.0 as 5).
                 self.take_in(key.kind, object);

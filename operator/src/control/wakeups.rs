@@ -18,6 +18,9 @@ pub struct Wakeups {
 struct State {
     // Whether anybody works: a follower would collect keys without end.
     open: bool,
+    // Before all others: who has leave to start, or must end.
+    first: VecDeque<Key>,
+    // A key may stand here, and in `first`, without being queued any more: then it is passed over.
     ready: VecDeque<Key>,
     queued: HashSet<Key>,
     running: HashSet<Key>,
@@ -45,13 +48,27 @@ impl State {
         }
     }
 
-    // A key that is being worked on waits for its pass to end, and then gets one more.
+    fn push_first(&mut self, key: Key) {
+        self.queued.insert(key.clone());
+        self.first.push_back(key);
+    }
+
     fn pop(&mut self) -> Option<Key> {
-        let position = self.ready.iter().position(|key| !self.running.contains(key))?;
-        let key = self.ready.remove(position)?;
-        self.queued.remove(&key);
+        let key = take(&mut self.first, &mut self.queued, &self.running)
+            .or_else(|| take(&mut self.ready, &mut self.queued, &self.running))?;
         self.running.insert(key.clone());
         Some(key)
+    }
+}
+
+// The first that can be worked on. A key that is being worked on waits for its pass to end, and then gets one more.
+fn take(lane: &mut VecDeque<Key>, queued: &mut HashSet<Key>, running: &HashSet<Key>) -> Option<Key> {
+    loop {
+        let position = lane.iter().position(|key| !queued.contains(key) || !running.contains(key))?;
+        let key = lane.remove(position)?;
+        if queued.remove(&key) {
+            return Some(key);
+        }
     }
 }
 
@@ -77,6 +94,16 @@ impl Wakeups {
     pub fn wake(&self, key: Key) {
         let mut state = self.lock();
         if state.open && state.push(key) {
+            drop(state);
+            self.news.notify_one();
+        }
+    }
+
+    /// Asks for a pass before all those that were asked for with [`Wakeups::wake`].
+    pub fn wake_first(&self, key: Key) {
+        let mut state = self.lock();
+        if state.open {
+            state.push_first(key);
             drop(state);
             self.news.notify_one();
         }
@@ -133,7 +160,7 @@ impl Wakeups {
 
     /// How many keys wait for a pass.
     pub fn len(&self) -> usize {
-        self.lock().ready.len()
+        self.lock().queued.len()
     }
 }
 
@@ -158,6 +185,28 @@ mod tests {
         queue.wake(key("b"));
         assert_eq!(queue.next().await, key("b"));
         assert!(tokio::time::timeout(Duration::from_millis(20), queue.next()).await.is_err());
+        queue.done(&key("a"));
+        assert_eq!(queue.next().await, key("a"));
+        assert_eq!(queue.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_must_not_wait_comes_first_and_once() {
+        let queue = Wakeups::default();
+        queue.open();
+        for name in ["a", "b", "c"] {
+            queue.wake(key(name));
+        }
+        queue.wake_first(key("c"));
+        queue.wake_first(key("d"));
+        queue.wake_first(key("d"));
+        assert_eq!(queue.len(), 4);
+        for name in ["c", "d", "a", "b"] {
+            assert_eq!(queue.next().await, key(name));
+        }
+        assert!(tokio::time::timeout(Duration::from_millis(20), queue.next()).await.is_err());
+        queue.wake_first(key("a"));
+        queue.wake(key("a"));
         queue.done(&key("a"));
         assert_eq!(queue.next().await, key("a"));
         assert_eq!(queue.len(), 0);

@@ -285,6 +285,11 @@ impl Index {
         self.queue.wake(key.clone());
     }
 
+    /// Asks for a pass over an object before the others.
+    pub fn look_at_first(&self, key: &Key) {
+        self.queue.wake_first(key.clone());
+    }
+
     /// The API server itself says that an attempt has neither Job nor pods.
     pub fn confirm_attempt(&self, key: &Key, number: u32) {
         self.lock().confirmed.entry(key.clone()).or_default().attempt = Some(number);

@@ -1,5 +1,5 @@
-//! One object in a store. What has ended long ago is kept packed: a cluster's history is much larger than what is alive in
-//! it, and hardly ever looked at.
+//! One object in a store. What has ended a while ago is kept packed, and so is what waits in a queue: a cluster's history, or a
+//! long queue, is much larger than what is alive in it, and hardly ever looked at.
 //!
 //! In: records. Out: records; of a packed one the head is there at once, the rest is unpacked for whoever asks.
 
@@ -18,8 +18,12 @@ use std::io::Read as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long ago something must have ended, and nobody have looked at it, to be packed.
+/// How long ago something must have ended, and nobody have used it, to be packed: a run that goes on looks at all its stages.
 const AGE: Duration = Duration::from_secs(600);
+/// The same, of what is no part of a run.
+const AGE_ALONE: Duration = Duration::from_secs(120);
+/// How long something must have waited in a queue without news.
+const STILL: Duration = Duration::from_secs(20);
 
 /// What of a status says whether its object is history. Some kinds have neither phases nor an end.
 pub trait Status: Clone + PartialEq + Default + Serialize + DeserializeOwned {
@@ -30,6 +34,10 @@ pub trait Status: Clone + PartialEq + Default + Serialize + DeserializeOwned {
     /// When it ended, if it will never change again.
     fn ended(&self) -> Option<Timestamp> {
         None
+    }
+    /// Whether it may stand as it does for long, with nobody having to look at it.
+    fn stands_still(&self) -> bool {
+        false
     }
 }
 
@@ -43,6 +51,9 @@ impl Status for ExperimentStatus {
     fn ended(&self) -> Option<Timestamp> {
         let finished = self.times.as_ref().and_then(|times| times.finished.as_deref());
         self.phase.is_terminal().then(|| finished?.parse().ok())?
+    }
+    fn stands_still(&self) -> bool {
+        self.phase == Phase::Queued
     }
 }
 
@@ -135,7 +146,7 @@ impl<S: Status> Slot<S> {
             writing: false,
             again: false,
         };
-        slot.pack_history();
+        slot.pack_if(Self::is_history);
         slot
     }
 
@@ -183,17 +194,28 @@ impl<S: Status> Slot<S> {
         (self.decided, self.dirty_since, self.due, self.urgent) = (None, None, None, false);
     }
 
-    /// Packs what ended long ago and what nobody has used since; true if this did.
+    /// Packs what is hardly ever looked at, and has not been used for a while; true if this did.
     pub fn pack(&mut self) -> bool {
-        self.used.get().elapsed() >= AGE && self.pack_history()
+        let unused = self.used.get().elapsed();
+        self.pack_if(|record| {
+            let still = unused >= STILL && record.status.stands_still();
+            still || unused >= Self::age(record) && Self::is_history(record)
+        })
     }
 
-    fn pack_history(&mut self) -> bool {
+    fn age(record: &Record<S>) -> Duration {
+        if record.meta.owner.is_some() { AGE } else { AGE_ALONE }
+    }
+
+    fn is_history(record: &Record<S>) -> bool {
+        let age = Self::age(record).as_secs().cast_signed();
+        record.status.ended().is_some_and(|ended| Timestamp::now().duration_since(ended).as_secs() >= age)
+    }
+
+    fn pack_if(&mut self, wanted: impl FnOnce(&Record<S>) -> bool) -> bool {
         let Kept::Whole(record) = self.stored.get_mut() else { return false };
-        let long_ago =
-            |ended: Timestamp| Timestamp::now().duration_since(ended).as_secs() >= AGE.as_secs().cast_signed();
         let busy = self.decided.is_some() || self.writing || record.meta.deleting;
-        if busy || !record.status.ended().is_some_and(long_ago) {
+        if busy || !wanted(record) {
             return false;
         }
         // One that cannot be packed stays as it is.
@@ -267,6 +289,26 @@ mod tests {
         let mut going = old;
         going.meta.deleting = true;
         assert!(!is_packed(&Slot::new(Arc::new(going))));
+    }
+
+    #[test]
+    fn what_waits_in_a_queue_is_packed_once_there_is_no_news_of_it() {
+        let mut waiting = ended("", json!({"image": "x"}));
+        waiting.status = Arc::new(ExperimentStatus { phase: Phase::Queued, ..ExperimentStatus::default() });
+        let mut slot = Slot::new(Arc::new(waiting.clone()));
+        assert!(!slot.pack() && !is_packed(&slot), "it came a moment ago");
+        let long_ago = Instant::now().checked_sub(STILL).unwrap();
+        slot.used.set(long_ago);
+        slot.decided = Some(Arc::new(waiting.clone()));
+        assert!(!slot.pack(), "there is something to store");
+        slot.clean();
+        assert!(slot.pack() && is_packed(&slot) && slot.phase() == Phase::Queued);
+        assert_eq!(*slot.current(), waiting);
+        let mut running = waiting;
+        running.status = Arc::new(ExperimentStatus { phase: Phase::Running, ..ExperimentStatus::default() });
+        slot.store(Arc::new(running));
+        slot.used.set(long_ago);
+        assert!(!slot.pack(), "what runs is looked at all the time");
     }
 
     proptest! {

@@ -1,5 +1,6 @@
 //! The loop: while this replica leads, take in what has changed, pass, and wake whom it concerns.
 
+use cultivar_core::decide::queue::Id;
 use jiff::Timestamp;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -121,12 +122,16 @@ impl Loop {
             engine.set_holds(&id, held.bearer, held.holds, now);
         }
         let outcome = engine.pass(now);
+        // Whoever starts, or must make room, does not stand behind thousands that are told why they wait.
+        let moves = |id: &Id| engine.admission(id).is_some() || engine.eviction(id).is_some();
+        let (first, others): (Vec<Id>, Vec<Id>) = outcome.changed.into_iter().partition(moves);
         drop(engine);
         for (queue, waited) in &outcome.admitted {
             self.metrics.queues().admitted(queue, *waited);
         }
         outcome.evicted.iter().for_each(|queue| self.metrics.queues().evicted(queue));
-        self.wake(outcome.changed);
+        first.iter().for_each(|id| self.index.look_at_first(&experiment(id)));
+        self.wake(others);
         outcome
             .wake_at
             .map(|moment| Instant::now() + Duration::try_from(moment.duration_since(now)).unwrap_or_default())
@@ -137,9 +142,13 @@ impl Loop {
         self.wake(outcome.changed);
     }
 
-    fn wake(&self, ids: impl IntoIterator<Item = cultivar_core::decide::queue::Id>) {
+    fn wake(&self, ids: impl IntoIterator<Item = Id>) {
         for id in ids {
-            self.index.look_at(&Key::new(Kind::Experiment, &id.namespace, &id.name));
+            self.index.look_at(&experiment(&id));
         }
     }
+}
+
+fn experiment(id: &Id) -> Key {
+    Key::new(Kind::Experiment, &id.namespace, &id.name)
 }
