@@ -31,7 +31,9 @@ pub fn resource(kind: &str) -> ApiResource {
         "Event" => ("events.k8s.io", "v1"),
         "Kustomization" => ("kustomize.toolkit.fluxcd.io", "v1"),
         "Lease" => ("coordination.k8s.io", "v1"),
-        "Pod" | "Node" | "Service" | "Namespace" | "ServiceAccount" | "ResourceQuota" | "ConfigMap" => ("", "v1"),
+        "Pod" | "Node" | "Service" | "Namespace" | "ServiceAccount" | "Secret" | "ResourceQuota" | "ConfigMap" => {
+            ("", "v1")
+        }
         _ => ("cultivar.dev", "v1alpha1"),
     };
     ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
