@@ -35,6 +35,8 @@ const STANDSTILL: Duration = Duration::from_secs(60);
 
 /// How often what has become history is packed.
 const PACK_EVERY: Duration = Duration::from_secs(2);
+/// The same, while there is more of it than is packed at once.
+const PACK_MORE: Duration = Duration::from_millis(200);
 
 /// Starts every task of the operator.
 pub fn start(client: Client, settings: &Settings, metrics: Metrics, tasks: &mut Tasks) {
@@ -101,8 +103,9 @@ pub fn start(client: Client, settings: &Settings, metrics: Metrics, tasks: &mut 
     });
     let (history, stop) = (Arc::clone(&index), tasks.stop());
     tasks.spawn("history", async move {
-        while stop.run_until_cancelled(tokio::time::sleep(PACK_EVERY)).await.is_some() {
-            history.pack();
+        let mut wait = PACK_EVERY;
+        while stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_some() {
+            wait = if history.pack() { PACK_MORE } else { PACK_EVERY };
         }
         Ok::<_, Infallible>(())
     });

@@ -1,21 +1,18 @@
 //! What differs between our kinds when acting: how the index takes a status in.
 
 use cultivar_crds::{ExperimentStatus, PipelineRunStatus, PipelineStatus, ScheduleStatus};
-use serde::Serialize;
 use std::time::Duration;
 
-use crate::observe::{Index, Key};
+use crate::observe::{Index, Key, Stored};
 
 /// Status of a kind with a controller.
-pub trait Managed: Serialize + Clone + PartialEq + Send + Sync + 'static {
+pub trait Managed: Stored + Send + Sync + 'static {
     /// How long progress may wait, so that changes shortly after one another share a write.
     const SHARE_WRITES: Duration;
     /// How long even an end waits to be stored: what it lets start is asked for first, and is not slowed by the record.
     const AFTER_WHAT_FOLLOWS: Duration = Duration::ZERO;
     /// Puts what was decided into the index; urgent is what should be stored without waiting for more.
     fn publish(index: &Index, key: &Key, uid: &str, status: &Self, urgent: bool);
-    /// Tells the index that a status write has ended; nothing was written if it failed. True when there is more to store.
-    fn end_write(index: &Index, key: &Key, written: Option<&Self>) -> bool;
 }
 
 impl Managed for ExperimentStatus {
@@ -24,9 +21,6 @@ impl Managed for ExperimentStatus {
 
     fn publish(index: &Index, key: &Key, uid: &str, status: &Self, urgent: bool) {
         index.publish_experiment(key, uid, status, urgent);
-    }
-    fn end_write(index: &Index, key: &Key, written: Option<&Self>) -> bool {
-        index.end_experiment_write(key, written)
     }
 }
 
@@ -37,9 +31,6 @@ impl Managed for PipelineRunStatus {
     fn publish(index: &Index, key: &Key, uid: &str, status: &Self, urgent: bool) {
         index.publish_run(key, uid, status, urgent);
     }
-    fn end_write(index: &Index, key: &Key, written: Option<&Self>) -> bool {
-        index.end_run_write(key, written)
-    }
 }
 
 impl Managed for PipelineStatus {
@@ -48,9 +39,6 @@ impl Managed for PipelineStatus {
     fn publish(index: &Index, key: &Key, uid: &str, status: &Self, urgent: bool) {
         index.publish_pipeline(key, uid, status, urgent);
     }
-    fn end_write(index: &Index, key: &Key, written: Option<&Self>) -> bool {
-        index.end_pipeline_write(key, written)
-    }
 }
 
 impl Managed for ScheduleStatus {
@@ -58,8 +46,5 @@ impl Managed for ScheduleStatus {
 
     fn publish(index: &Index, key: &Key, uid: &str, status: &Self, urgent: bool) {
         index.publish_schedule(key, uid, status, urgent);
-    }
-    fn end_write(index: &Index, key: &Key, written: Option<&Self>) -> bool {
-        index.end_schedule_write(key, written)
     }
 }

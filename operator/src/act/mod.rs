@@ -21,7 +21,7 @@ pub use stores::Stores;
 
 use self::pace::Pace;
 use cultivar_core::decide::{Action, Event, Plan, Urgency};
-use cultivar_core::domain::Record;
+use cultivar_core::domain::{Meta, Record};
 use futures::StreamExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,16 +33,18 @@ use self::notes::Notes;
 use crate::images::Images;
 use crate::leader::random;
 use crate::observe::raw::Raw;
-use crate::observe::{Index, Key, Kind};
+use crate::observe::{Index, Key, Kind, Turn};
 use crate::queues::Queues;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Outcome;
 
 /// Longest wait before a status is decided again whose write failed.
 const RETRY: Duration = Duration::from_secs(1);
-/// Status writes and events that are under way at a time. More of them would not be answered earlier, only later than what
+/// Status writes of progress, and events, that are under way at a time. More of them would not be answered earlier, only later than what
 /// starts and ends things; and with an API server that is busy none of them in time.
 const BESIDE: usize = 32;
+/// The same, of statuses that others look at: they do not stand behind those of a thousand that wait.
+const BESIDE_URGENT: usize = 16;
 /// Stages of a run that are created side by side.
 const SIDE_BY_SIDE: usize = 8;
 
@@ -69,6 +71,7 @@ pub struct Act {
     // Status writes and events under way: nothing waits for them but the end of the leadership.
     beside: TaskTracker,
     room: Semaphore,
+    room_urgent: Semaphore,
 }
 
 impl Act {
@@ -92,6 +95,7 @@ impl Act {
             notes: Notes::default(),
             beside: TaskTracker::new(),
             room: Semaphore::new(BESIDE),
+            room_urgent: Semaphore::new(BESIDE_URGENT),
         })
     }
 
@@ -123,7 +127,7 @@ impl Act {
                 // What was decided before and is not stored yet must not outlive this: it would be gone on from.
                 self.index.forget(key);
                 self.tell(key, stored, plan.events);
-                self.store(key, stored, &plan.status, None).await;
+                self.store(key, &stored.meta, &plan.status, None).await;
                 self.index.look_at(key);
             }
             // The end of the write, this one or the one under way, brings the next pass.
@@ -135,7 +139,7 @@ impl Act {
         }
         S::publish(&self.index, key, &stored.meta.uid, &plan.status, plan.urgency > Urgency::Soon);
         self.tell(key, stored, plan.events);
-        Ok(self.store_when_due(key, stored, plan.status))
+        Ok(self.store_when_due(key, stored, &plan.status, plan.urgency > Urgency::Soon))
     }
 
     // The answers to our own calls are news like those of the watches.
@@ -175,7 +179,7 @@ impl Act {
                 // Closed never: it lives as long as this task.
                 let _room = act.room.acquire().await;
                 // An event that cannot be written is no reason to do the work again.
-                if let Err(error) = act.calls.event(&key, &about.meta, &event).await {
+                if let Err(error) = Box::pin(act.calls.event(&key, &about.meta, &event)).await {
                     tracing::debug!(%error, "an event could not be written");
                 }
             });
@@ -183,8 +187,8 @@ impl Act {
     }
 
     // The write goes on beside: what the object does next does not wait for its record.
-    fn store_when_due<S: Managed>(self: &Arc<Self>, key: &Key, stored: &Arc<Record<S>>, status: S) -> Done {
-        if status == *stored.status {
+    fn store_when_due<S: Managed>(self: &Arc<Self>, key: &Key, stored: &Record<S>, status: &S, urgent: bool) -> Done {
+        if *status == *stored.status {
             return Done::default();
         }
         let settle = |since, urgent| match urgent {
@@ -195,11 +199,19 @@ impl Act {
         if let Some(due) = due.filter(|due| *due > Instant::now()) {
             return Done { wake_at: Some(due), ..Done::default() };
         }
-        if self.index.begin_write(key) {
-            let (act, key, stored) = (Arc::clone(self), key.clone(), Arc::clone(stored));
+        if self.index.ask_turn(key, &stored.meta.resource_version, urgent) {
+            let (act, key) = (Arc::clone(self), key.clone());
             self.beside.spawn(async move {
-                let room = act.room.acquire().await;
-                act.store(&key, &stored, &status, room.ok()).await;
+                let room = if urgent { &act.room_urgent } else { &act.room };
+                let room = room.acquire().await.ok();
+                match act.index.take_turn::<S>(&key) {
+                    // Boxed: thousands may wait for room.
+                    Turn::Write(decided) => {
+                        Box::pin(act.store(&key, &decided.meta, &*decided.status, room)).await;
+                    }
+                    Turn::DecideAgain => act.index.look_at(&key),
+                    Turn::Nothing => {}
+                }
             });
         }
         Done::default()
@@ -207,17 +219,17 @@ impl Act {
 
     // Conditional on the version that the plan was decided on: whoever wrote meanwhile wins, and the
     // next pass decides again.
-    async fn store<S: Managed>(&self, key: &Key, stored: &Record<S>, status: &S, room: Option<SemaphorePermit<'_>>) {
-        let answer = self.calls.replace_status(key, &stored.meta, status).await;
+    async fn store<S: Managed>(&self, key: &Key, stored: &Meta, status: &S, room: Option<SemaphorePermit<'_>>) {
+        let answer = self.calls.replace_status(key, stored, status).await;
         // What waits to be tried again takes nobody's place.
         drop(room);
         let more = match answer {
             Ok(object) => {
                 // The answer is the truth, also where the API server wrote it differently (5.0 as 5).
                 self.take_in(key.kind, object);
-                S::end_write(&self.index, key, Some(status))
+                self.index.end_write(key, Some(status))
             }
-            Err(error) if error.is_gone() => return self.index.remove_if(key, &stored.meta.uid),
+            Err(error) if error.is_gone() => return self.index.remove_if(key, &stored.uid),
             Err(error) => {
                 let (kind, namespace, name) = (key.kind.as_str(), &key.namespace, &key.name);
                 if error.outcome() == Outcome::Conflict {
@@ -226,7 +238,7 @@ impl Act {
                     tracing::warn!(kind, %namespace, %name, %error, "the status could not be stored; deciding again");
                     tokio::time::sleep(random::jitter(RETRY)).await;
                 }
-                S::end_write(&self.index, key, None);
+                self.index.end_write::<S>(key, None);
                 true
             }
         };

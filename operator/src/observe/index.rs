@@ -16,14 +16,14 @@ use std::time::Instant;
 
 use super::convert;
 use super::raw::Raw;
-use super::state::State;
-use super::store::{Arrival, Name};
+use super::state::{State, Stored};
+use super::store::{Arrival, Name, Turn};
 use crate::control::wakeups::Wakeups;
 use crate::queues::{Held, Queues};
 use crate::telemetry::metrics;
 
 /// A few milliseconds of work.
-const PACKED_AT_ONCE: usize = 100;
+const PACKED_AT_ONCE: usize = 50;
 
 /// A kind with a controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -241,24 +241,19 @@ impl Index {
         self.lock().of(key.kind).begin_write(&key.place())
     }
 
-    /// A status write of an experiment has ended; nothing was written if it failed. True when there is more to store.
-    pub fn end_experiment_write(&self, key: &Key, written: Option<&ExperimentStatus>) -> bool {
-        self.lock().experiments.end_write(&key.place(), written)
+    /// Asks for a turn to write a decided status: see [`Tracked::ask_turn`].
+    pub fn ask_turn(&self, key: &Key, version: &str, urgent: bool) -> bool {
+        self.lock().of(key.kind).ask_turn(&key.place(), version, urgent)
     }
 
-    /// A status write of a run has ended.
-    pub fn end_run_write(&self, key: &Key, written: Option<&PipelineRunStatus>) -> bool {
-        self.lock().runs.end_write(&key.place(), written)
+    /// Takes the turn that was asked for: see [`super::store::Store::take_turn`].
+    pub fn take_turn<S: Stored>(&self, key: &Key) -> Turn<S> {
+        S::store(&mut self.lock()).take_turn(&key.place())
     }
 
-    /// A status write of a pipeline has ended.
-    pub fn end_pipeline_write(&self, key: &Key, written: Option<&PipelineStatus>) -> bool {
-        self.lock().pipelines.end_write(&key.place(), written)
-    }
-
-    /// A status write of a schedule has ended.
-    pub fn end_schedule_write(&self, key: &Key, written: Option<&ScheduleStatus>) -> bool {
-        self.lock().schedules.end_write(&key.place(), written)
+    /// A status write has ended; nothing was written if it failed. True when there is more to store.
+    pub fn end_write<S: Stored>(&self, key: &Key, written: Option<&S>) -> bool {
+        S::store(&mut self.lock()).end_write(&key.place(), written)
     }
 
     /// Experiments that have Jobs or pods.
@@ -367,10 +362,12 @@ impl Index {
         self.lock().stage_ends.get(run_uid).copied()
     }
 
-    /// Packs what has become history: from time to time, and a little each time, since all else waits meanwhile.
-    pub fn pack(&self) {
-        self.lock().experiments.pack(PACKED_AT_ONCE);
-        self.lock().runs.pack(PACKED_AT_ONCE);
+    /// Packs what has become history: from time to time, and a little each time, since all else waits meanwhile. True when
+    /// there may be more.
+    pub fn pack(&self) -> bool {
+        let experiments = self.lock().experiments.pack(PACKED_AT_ONCE);
+        let runs = self.lock().runs.pack(PACKED_AT_ONCE);
+        experiments.max(runs) == PACKED_AT_ONCE
     }
 
     /// Phases of the live objects that have one, by kind, for the metrics.

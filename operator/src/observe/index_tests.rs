@@ -135,10 +135,46 @@ async fn what_is_stored_first_is_what_goes_on_whatever_was_decided_before() {
     index.forget(&key);
     let written = ExperimentStatus { phase: Phase::Starting, ..ExperimentStatus::default() };
     index.apply_experiment(experiment("e", 2, json!({}), Phase::Starting));
-    assert!(!index.end_experiment_write(&key, Some(&written)));
+    assert!(!index.end_write(&key, Some(&written)));
     woken(&queue).await;
     let view = index.experiment(&key, jiff::Timestamp::UNIX_EPOCH).unwrap();
     assert_eq!((view.snapshot.experiment.status.phase, view.stored.status.phase), (Phase::Starting, Phase::Starting));
+}
+
+#[tokio::test]
+async fn what_waited_for_its_turn_is_written_as_it_was_decided_last() {
+    let (index, _queue) = index();
+    let key = key(Kind::Experiment, "e");
+    let status = |message: &str| ExperimentStatus { message: Some(message.into()), ..ExperimentStatus::default() };
+    let turn = || match index.take_turn::<ExperimentStatus>(&key) {
+        Turn::Write(record) => {
+            format!("{} on {}", record.status.message.as_deref().unwrap(), record.meta.resource_version)
+        }
+        other => format!("{other:?}"),
+    };
+    index.apply_experiment(experiment("e", 1, json!({}), Phase::Pending));
+    index.publish_experiment(&key, "uid-e", &status("first"), false);
+    assert!(index.ask_turn(&key, "1", false));
+    index.publish_experiment(&key, "uid-e", &status("second"), false);
+    assert!(!index.ask_turn(&key, "1", false), "one turn is enough");
+    assert!(index.ask_turn(&key, "1", true), "an urgent one does not stand behind the others");
+    assert!(!index.ask_turn(&key, "1", false));
+    assert_eq!(turn(), "second on 1");
+    // The turn that the first one waited for, while the write is under way, and afterwards.
+    assert_eq!(turn(), "Nothing");
+    index.publish_experiment(&key, "uid-e", &status("third"), false);
+    assert!(!index.ask_turn(&key, "1", false), "the write under way brings the next pass");
+    assert!(index.end_write(&key, Some(&status("second"))));
+
+    // The object changes between the decision and the turn.
+    assert!(index.ask_turn(&key, "1", false));
+    index.apply_experiment(experiment("e", 2, json!({"image": "x"}), Phase::Pending));
+    assert_eq!(turn(), "DecideAgain");
+    index.publish_experiment(&key, "uid-e", &status("third"), false);
+    assert!(index.ask_turn(&key, "2", false));
+    index.forget(&key);
+    assert_eq!(turn(), "Nothing");
+    assert!(!index.end_write(&key, Some(&status("third"))));
 }
 
 #[tokio::test]

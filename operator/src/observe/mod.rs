@@ -21,3 +21,5 @@ pub mod watch;
 mod workloads;
 
 pub use index::{DataPlane, Index, Key, Kind};
+pub use state::Stored;
+pub use store::Turn;

@@ -23,7 +23,7 @@ const AGE: Duration = Duration::from_secs(600);
 /// The same, of what is no part of a run.
 const AGE_ALONE: Duration = Duration::from_secs(120);
 /// How long something must have waited in a queue without news.
-const STILL: Duration = Duration::from_secs(20);
+const STILL: Duration = Duration::from_secs(5);
 
 /// What of a status says whether its object is history. Some kinds have neither phases nor an end.
 pub trait Status: Clone + PartialEq + Default + Serialize + DeserializeOwned {
@@ -83,6 +83,8 @@ pub struct Slot<S> {
     pub writing: bool,
     /// Whether a pass waits for the end of that write.
     pub again: bool,
+    /// What waits for its turn to be written, if something does: the version on which it was decided, and whether it is urgent.
+    pub turn: Option<(Box<str>, bool)>,
 }
 
 /// What is looked at of every object, also of those that are packed.
@@ -145,6 +147,7 @@ impl<S: Status> Slot<S> {
             urgent: false,
             writing: false,
             again: false,
+            turn: None,
         };
         slot.pack_if(Self::is_history);
         slot

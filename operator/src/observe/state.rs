@@ -21,7 +21,7 @@ use super::groups::Groups;
 use super::identical::Identical;
 use super::index::{Key, Kind};
 use super::links::{self, Links};
-use super::slot::Slot;
+use super::slot::{Slot, Status};
 use super::store::{Name, Store, Tracked};
 
 /// The state behind the lock.
@@ -60,6 +60,36 @@ pub struct State {
     pub(super) errands: ErrandBook,
     // By a run's uid: when its latest stage ended, for the gap histogram.
     pub(super) stage_ends: HashMap<String, Instant>,
+}
+
+/// Status of a kind that the index keeps.
+pub trait Stored: Status {
+    /// Where objects of this kind are.
+    fn store(state: &mut State) -> &mut Store<Self>;
+}
+
+impl Stored for ExperimentStatus {
+    fn store(state: &mut State) -> &mut Store<Self> {
+        &mut state.experiments
+    }
+}
+
+impl Stored for PipelineStatus {
+    fn store(state: &mut State) -> &mut Store<Self> {
+        &mut state.pipelines
+    }
+}
+
+impl Stored for PipelineRunStatus {
+    fn store(state: &mut State) -> &mut Store<Self> {
+        &mut state.runs
+    }
+}
+
+impl Stored for ScheduleStatus {
+    fn store(state: &mut State) -> &mut Store<Self> {
+        &mut state.schedules
+    }
 }
 
 /// What the API server itself said about an object's children.

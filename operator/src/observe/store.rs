@@ -39,9 +39,9 @@ impl<S: Status> Store<S> {
         self.slots.iter()
     }
 
-    /// Packs what has become history, so much of it at most.
-    pub fn pack(&mut self, most: usize) {
-        self.slots.values_mut().filter_map(|slot| slot.pack().then_some(())).take(most).for_each(drop);
+    /// Packs what has become history, so much of it at most; returns how much that was.
+    pub fn pack(&mut self, most: usize) -> usize {
+        self.slots.values_mut().filter_map(|slot| slot.pack().then_some(())).take(most).count()
     }
 
     /// Takes in what was read; true when it is news.
@@ -91,6 +91,22 @@ impl<S: Status> Store<S> {
         changed
     }
 
+    /// The turn has come of a write that waited for it: what is decided by now is what is written.
+    pub fn take_turn(&mut self, name: &Name) -> Turn<S> {
+        let Some(slot) = self.slots.get_mut(name) else { return Turn::Nothing };
+        let Some((version, _)) = slot.turn.take() else { return Turn::Nothing };
+        if slot.writing {
+            slot.again = true;
+            return Turn::Nothing;
+        }
+        let Some(decided) = &slot.decided else { return Turn::Nothing };
+        if version != slot.head().resource_version {
+            return Turn::DecideAgain;
+        }
+        slot.writing = true;
+        Turn::Write(Arc::clone(decided))
+    }
+
     /// A status write has ended. What was written is no longer only decided, unless more was decided since; after a
     /// failure nothing is, and the next pass starts from what is stored.
     ///
@@ -114,6 +130,17 @@ impl<S: Status> Store<S> {
     }
 }
 
+/// What a write that waited for its turn comes to.
+#[derive(Debug)]
+pub enum Turn<S> {
+    /// Its write has begun: this is to be stored, in place of the version it names.
+    Write(Arc<Record<S>>),
+    /// The object has changed since it was decided on.
+    DecideAgain,
+    /// There is nothing to store any more, or another write is under way.
+    Nothing,
+}
+
 /// How an object that arrives compares with what is known, before it is read.
 pub enum Arrival {
     /// As old as what is known, or older.
@@ -135,6 +162,9 @@ pub trait Tracked {
     fn knows(&self, name: &Name, uid: &str) -> bool;
     /// Begins a status write, unless one is under way; then its end is told as if there were more to store.
     fn begin_write(&mut self, name: &Name) -> bool;
+    /// Asks for a turn to write what was decided on this version. False if it has been asked for, no less urgently, or if a
+    /// write is under way, whose end is then told as if there were more to store.
+    fn ask_turn(&mut self, name: &Name, version: &str, urgent: bool) -> bool;
     /// Forgets what was decided: the next pass starts from what is stored.
     fn forget(&mut self, name: &Name);
     /// Forgets everything that was decided: another leader may have decided since.
@@ -177,6 +207,16 @@ impl<S: Status> Tracked for Store<S> {
         let Some(slot) = self.slots.get_mut(name) else { return false };
         slot.again = slot.writing;
         !std::mem::replace(&mut slot.writing, true)
+    }
+    fn ask_turn(&mut self, name: &Name, version: &str, urgent: bool) -> bool {
+        let Some(slot) = self.slots.get_mut(name) else { return false };
+        if slot.writing {
+            slot.again = true;
+            return false;
+        }
+        let asked = slot.turn.take().map(|(_, urgent)| urgent);
+        slot.turn = Some((version.into(), urgent || asked == Some(true)));
+        asked.is_none_or(|before| urgent && !before)
     }
     fn forget(&mut self, name: &Name) {
         self.slots.get_mut(name).into_iter().for_each(Slot::clean);

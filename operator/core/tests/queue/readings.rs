@@ -84,6 +84,34 @@ fn who_was_promised_a_place_waits_until_those_have_ended_that_were_stopped_for_i
 }
 
 #[test]
+fn places_are_told_a_few_at_a_time_over_all_queues_and_the_most_outdated_first() {
+    let mut engine = engine();
+    let holders = ["one", "two"].map(|queue| ask(&mut engine, &format!("{queue}-holder"), queue, 4, 1));
+    pass(&mut engine, 1);
+    let mut waiting: Vec<Id> = Vec::new();
+    for number in 0..60 {
+        waiting.extend(["one", "two"].map(|queue| ask(&mut engine, &format!("{queue}-{number:02}"), queue, 4, 2)));
+    }
+    pass(&mut engine, 2);
+    let told = |engine: &Engine, id: &Id| engine.wait(id).and_then(|wait| wait.position);
+    assert_eq!(engine.count_places(at(10)).changed.len(), 50);
+    let known = waiting.iter().filter_map(|id| told(&engine, id));
+    assert_eq!(known.collect::<Vec<_>>(), (1..=25).flat_map(|place| [place, place]).collect::<Vec<_>>());
+    let counts = [20, 30, 40].map(|seconds| engine.count_places(at(seconds)).changed.len());
+    assert_eq!(counts, [50, 20, 0], "everybody is told in the end, and nobody twice");
+    assert_eq!(told(&engine, &waiting[119]), Some(60));
+
+    engine.set_holds(&holders[0], Bearer::default(), Vec::new(), at(50));
+    assert_eq!(pass(&mut engine, 50).admitted.len(), 1);
+    engine.count_places(at(60));
+    let places = |engine: &Engine, numbers: [usize; 3]| numbers.map(|number| told(engine, &waiting[2 * number]));
+    // Who was second thinks himself twice as far back as he is; the last of sixty is not far wrong yet.
+    assert_eq!(places(&engine, [1, 50, 59]), [Some(1), Some(50), Some(60)]);
+    engine.count_places(at(70));
+    assert_eq!(places(&engine, [1, 50, 59]), [Some(1), Some(50), Some(59)]);
+}
+
+#[test]
 fn the_largest_free_block_is_that_of_one_node_of_the_flavor_and_runs_of_queues_are_not_looked_at() {
     let mut engine = Engine::default();
     let flavors = json!([

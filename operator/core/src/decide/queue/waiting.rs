@@ -16,7 +16,7 @@ use crate::domain::queue::{Amounts, Word};
 
 /// How many of those who hold something a message names.
 const NAMED: usize = 3;
-/// How many places in a queue are told anew at a time.
+/// How many places are told anew at a time, over all queues.
 const PLACES_TOLD: usize = 50;
 
 impl Engine {
@@ -80,23 +80,27 @@ impl Engine {
         outcome.changed.insert(id.clone());
     }
 
-    /// Counts who stands where; to be asked from time to time. At most some places in each queue are told anew, the first
-    /// ones first: in a long queue every place changes with each that starts.
+    /// Counts who stands where; to be asked from time to time. Some places at most are told anew, the most outdated ones
+    /// first: in a long queue every place changes with each that starts, and each that is told is a write.
     pub fn count_places(&mut self, now: Timestamp) -> Outcome {
         let mut outcome = Outcome::default();
-        let mut news = Vec::new();
+        let mut moved = Vec::new();
         for line in self.ledger.lines.values() {
             let order = line.pending.all(|namespace| line.share_of(namespace, now));
-            let places = order.into_iter().enumerate().map(|(index, id)| (id, u32::try_from(index + 1).ok()));
-            let moved = places.filter(|(id, place)| self.waits.get(id).is_some_and(|wait| wait.position != *place));
-            for (id, place) in moved.take(PLACES_TOLD) {
-                let message = self.message_of(line, &id);
-                news.push((id, place, message));
+            let last = u32::try_from(order.len()).unwrap_or(u32::MAX);
+            for (place, id) in (1..).zip(order) {
+                let Some(wait) = self.waits.get(&id).filter(|wait| wait.position != Some(place)) else { continue };
+                // Who was never told may think that all others come first.
+                moved.push((outdated(wait.position.unwrap_or(last), place), place, id, line));
             }
         }
-        for (id, place, message) in news {
+        moved.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then_with(|| (a.1, &a.2).cmp(&(b.1, &b.2))));
+        moved.truncate(PLACES_TOLD);
+        let news: Vec<_> =
+            moved.into_iter().map(|(_, place, id, line)| (self.message_of(line, &id), place, id)).collect();
+        for (message, place, id) in news {
             let Some(wait) = self.waits.get_mut(&id) else { continue };
-            wait.position = place;
+            wait.position = Some(place);
             wait.message = message.unwrap_or(std::mem::take(&mut wait.message));
             outcome.changed.insert(id);
         }
@@ -195,4 +199,9 @@ fn full(queue: &Word) -> Wait {
 
 fn wait(queue: &Word, block: &Block, message: &str) -> Wait {
     Wait { queue: Some(Arc::clone(queue)), reason: block.reason, message: message.to_owned(), position: None }
+}
+
+// How far what was told of a place is from the truth: by what factor.
+fn outdated(told: u32, place: u32) -> f64 {
+    f64::from(told.max(place)) / f64::from(told.min(place).max(1))
 }
