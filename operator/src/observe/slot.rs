@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -229,8 +229,10 @@ impl<S: Status> Slot<S> {
 }
 
 fn pack<S: Serialize>(record: &Record<S>) -> std::io::Result<Box<[u8]>> {
+    // At once: an encoder that is handed every bit of JSON by itself takes three times as long.
+    let text = serde_json::to_vec(&(&record.meta, &*record.spec, &*record.status))?;
     let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
-    serde_json::to_writer(&mut encoder, &(&record.meta, &*record.spec, &*record.status))?;
+    encoder.write_all(&text)?;
     Ok(encoder.finish()?.into())
 }
 

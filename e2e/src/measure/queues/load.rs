@@ -28,7 +28,7 @@ const QUEUES: usize = 6;
 /// CPUs of a queue's own, and those that it may borrow.
 const NOMINAL: usize = 20;
 const BORROW: usize = 100;
-const LIMIT: Duration = Duration::from_secs(1800);
+const LIMIT: Duration = Duration::from_secs(3000);
 const CREATORS: usize = 32;
 const MARKS: Marks = Marks { chain: "cultivar.dev/experiment", stage: "cultivar.dev/queue" };
 
