@@ -89,18 +89,13 @@ impl Act {
     // What the operator may not read it does without: registries show most images to anyone.
     async fn resolve(&self, namespace: &str, tag: &ImageTag) -> Result<String, String> {
         let (mut credentials, mut missing) = (Credentials::default(), Vec::new());
-        let given = match &tag.service_account {
-            Some(account) => self.calls.pull_secrets_of(namespace, account).await,
-            None => Ok(Vec::new()),
-        };
-        let given = given.unwrap_or_else(|error| {
-            missing.push(format!(
-                "service account {}: {}",
-                tag.service_account.as_deref().unwrap_or_default(),
-                error.words()
-            ));
-            Vec::new()
-        });
+        let mut given = Vec::new();
+        if let Some(account) = &tag.service_account {
+            match self.calls.pull_secrets_of(namespace, account).await {
+                Ok(names) => given = names,
+                Err(error) => missing.push(format!("service account {account}: {}", error.words())),
+            }
+        }
         for name in tag.pull_secrets.iter().chain(&given) {
             match self.calls.pull_secret(namespace, name).await {
                 Ok(Some(secret)) => credentials.add(&secret),

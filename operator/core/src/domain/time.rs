@@ -3,6 +3,7 @@
 use jiff::fmt::temporal::{DateTimeParser, Pieces};
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 use jiff::{SignedDuration, Timestamp, Zoned};
+use serde_json::Value;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -42,6 +43,13 @@ const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
 pub fn after(moment: Timestamp, length: Duration) -> Timestamp {
     let length = SignedDuration::try_from(length).unwrap_or(SignedDuration::MAX);
     moment.checked_add(length).unwrap_or(Timestamp::MAX)
+}
+
+/// When something that has `finished` may go, if its spec says so with `ttlAfterFinished`.
+#[must_use]
+pub fn expiry(spec: &Value, finished: Timestamp) -> Option<Timestamp> {
+    let length = parse_duration(spec.get("ttlAfterFinished")?.as_str()?).ok()?;
+    Some(after(finished, length))
 }
 
 /// A moment as status carries it: RFC 3339 with milliseconds.

@@ -3,7 +3,6 @@
 //! Nothing of the record changes here: terminal phases, templates, artifacts and metrics are final.
 
 use cultivar_crds::ExperimentStatus;
-use serde_json::Value;
 use std::time::Duration;
 
 use super::{Snapshot, restored};
@@ -29,9 +28,7 @@ pub fn tend(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
             plan.wake(old_jobs);
         }
     }
-    let ttl = snapshot.experiment.spec.get("ttlAfterFinished").and_then(Value::as_str);
-    if let Some(ttl) = ttl.and_then(|ttl| time::parse_duration(ttl).ok()) {
-        let over = time::after(finished, ttl);
+    if let Some(over) = time::expiry(&snapshot.experiment.spec, finished) {
         if snapshot.now < over {
             plan.wake(over);
         } else if snapshot.in_use.is_none() {

@@ -17,12 +17,11 @@ const SOON: Duration = Duration::from_secs(1);
 /// Deletes the run when `ttlAfterFinished` is over. What something names in `from` leaves its ownership first.
 pub fn tend(snapshot: &Snapshot, plan: &mut Plan<PipelineRunStatus>) {
     let run = &snapshot.run;
-    let ttl = run.spec.get("ttlAfterFinished").and_then(Value::as_str);
-    let Some(ttl) = ttl.and_then(|ttl| time::parse_duration(ttl).ok()).filter(|_| !run.meta.is_nested()) else {
+    if run.meta.is_nested() {
         return;
-    };
+    }
     let Some(finished) = time::read(plan.status.finished_at.as_deref()) else { return };
-    let over = time::after(finished, ttl);
+    let Some(over) = time::expiry(&run.spec, finished) else { return };
     if snapshot.now < over {
         return plan.wake(over);
     }
