@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::Phase;
 use crate::cache::{Cache, CacheStatus, ReusedFrom};
@@ -134,7 +135,7 @@ pub struct ExperimentStatus {
     /// references (`${params.lr}`) stay in it. The image is pinned to a digest where one is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::free_object")]
-    pub template: Option<Value>,
+    pub template: Option<Arc<Value>>,
     /// Digest of what is run: of the canonical template, without what changes nothing about the result, and of the
     /// inputs' digests. Equal digests mean the same work, where everything in it is pinned. `sha256:` and 64 hex digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -55,7 +55,7 @@ fn edges(known: &[Arc<ExperimentRecord>]) -> Vec<Edge> {
             }
         }
         // What has not ended, or ran without the runner, has told of no inputs.
-        for uri in status.template.iter().flat_map(uris) {
+        for uri in status.template.as_deref().into_iter().flat_map(uris) {
             if let Some(maker) = producers.get(uri).filter(|maker| maker.experiment != to) {
                 edges.insert(Edge { from: maker.experiment.clone(), what: maker.artifact.clone(), to: to.clone() });
             }

@@ -89,8 +89,16 @@ enum QueuePart {
     Engine,
     /// Four queues that share a cluster.
     Shares,
+    /// Kueue's load as plain Jobs, without an operator.
+    Jobs,
     /// Kueue's load as experiments.
     Load,
+}
+
+impl QueueOptions {
+    fn wants(&self, part: QueuePart) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
+    }
 }
 
 #[derive(clap::Args)]
@@ -205,15 +213,15 @@ fn moved(options: DataOptions) -> Result<()> {
 
 fn admitted(options: &QueueOptions) -> Result<()> {
     let ui = Ui::new("measure-queues");
-    let wanted = |part: QueuePart| options.only.is_empty() || options.only.contains(&part);
+    let wanted = |part: QueuePart| options.wants(part);
     let load_before = load_average();
     let mut report = Report::default();
     if wanted(QueuePart::Engine) {
         let program = ui.step("compile the engine", |_| compile_example("admission"))?;
         report = ui.step("play the loads", |_| measure::queues::run(&program))?;
     }
-    if wanted(QueuePart::Shares) || wanted(QueuePart::Load) {
-        shared(options, (wanted(QueuePart::Shares), wanted(QueuePart::Load)), &mut report, &ui)?;
+    if [QueuePart::Shares, QueuePart::Jobs, QueuePart::Load].into_iter().any(wanted) {
+        shared(options, &mut report, &ui)?;
     }
     report.about(BTreeMap::from([
         ("cpus", json!(std::thread::available_parallelism().map_or(0, usize::from))),
@@ -256,20 +264,22 @@ fn remembered(options: &HistoryOptions) -> Result<()> {
     keep(&report, "history", "The operator begins anew beside each number of finished experiments.")
 }
 
-fn shared(options: &QueueOptions, (shares, load): (bool, bool), report: &mut Report, ui: &Ui) -> Result<()> {
+fn shared(options: &QueueOptions, report: &mut Report, ui: &Ui) -> Result<()> {
     let controllers = options.job_syncs.map(|syncs| format!("--concurrent-job-syncs={syncs}"));
     let on = On { name: &options.name, operator: options.operator.as_ref(), log_filter: QUIET, controllers };
     on_cluster(on, ui, |session| {
-        if shares {
+        if options.wants(QueuePart::Shares) {
             let played = ui.step("four queues share 480 GPUs", |_| measure::queues::shares::play(session))?;
             measure::queues::shares::report(report, &played);
         }
-        if !load {
+        if options.wants(QueuePart::Jobs) {
+            let bare =
+                ui.step("Kueue's load as plain Jobs", |_| measure::queues::load::bare(session, options.experiments))?;
+            measure::queues::load::report_bare(report, &bare);
+        }
+        if !options.wants(QueuePart::Load) {
             return Ok(());
         }
-        let bare =
-            ui.step("Kueue's load as plain Jobs", |_| measure::queues::load::bare(session, options.experiments))?;
-        measure::queues::load::report_bare(report, &bare);
         for plan in measure::queues::load::plans(options.experiments, &options.writes, options.undisturbed) {
             let played = ui.step(&plan.to_string(), |_| measure::queues::load::play(session, &plan))?;
             measure::queues::load::report(report, &plan, &played);

@@ -304,7 +304,7 @@ const NEVER_RAN: &str = "nothing here ran with it yet";
 
 // Why an experiment would run.
 fn miss(experiment: &ExperimentRecord) -> String {
-    let template = experiment.status.template.as_ref().unwrap_or(&Value::Null);
+    let template = experiment.status.template.as_deref().unwrap_or(&Value::Null);
     match (&experiment.status.cache, reuse::mode(experiment, template)) {
         (Some(cache), _) => cache.message.clone().unwrap_or_default(),
         (None, CacheMode::Refresh) => "it is to run anew (cache.mode: Refresh)".to_owned(),

@@ -374,7 +374,7 @@ impl Given {
     fn experiment_status(&self, spec: &Value) -> ExperimentStatus {
         let mut status: ExperimentStatus = from(&self.status);
         if self.frozen || !self.attempts.is_empty() {
-            status.template.get_or_insert_with(|| overrides(spec));
+            status.template.get_or_insert_with(|| std::sync::Arc::new(overrides(spec)));
             if status.phase == Phase::Pending && self.status.get("phase").is_none() {
                 status.phase = Phase::Starting;
             }

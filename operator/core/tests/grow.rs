@@ -55,7 +55,7 @@ fn ran(
     let status = ExperimentStatus {
         phase: Phase::Completed,
         digest: Some(digest_of_template(&template)),
-        template: Some(template),
+        template: Some(std::sync::Arc::new(template)),
         artifacts: makes.iter().map(artifact).collect(),
         inputs,
         times: Some(PhaseTimes { finished: Some(format!("2023-01-01T00:{minute:02}:00Z")), ..PhaseTimes::default() }),
@@ -141,7 +141,7 @@ fn ran_by_tag(name: &str, minute: u32, digest: &str) -> Arc<ExperimentRecord> {
     let image = format!("ghcr.io/acme/train:1@{digest}");
     let template = json!({"image": image});
     status.digest = Some(cultivar_core::reuse::digest_of_template(&template));
-    status.template = Some(template);
+    status.template = Some(std::sync::Arc::new(template));
     Arc::new(record)
 }
 

@@ -40,7 +40,7 @@ fn ended(phase: Phase, status: ExperimentStatus) -> Record<ExperimentStatus> {
     let attempts = vec![Attempt { number: 1, job: "train-1".to_owned(), ..Attempt::default() }];
     let status = ExperimentStatus {
         phase,
-        template,
+        template: template.map(Arc::new),
         times,
         metrics,
         artifacts,

@@ -137,9 +137,16 @@ impl Act {
             self.index.forget(key);
             return Err(error);
         }
+        if plan.urgency == Urgency::Later && plan.status != *stored.status {
+            let turn = || self.pace.turn_in_a_crowd(Instant::now() + S::SHARE_WRITES, Instant::now());
+            // It is not even remembered until then.
+            if let Some(turn) = self.index.later(key, &turn).filter(|turn| *turn > Instant::now()) {
+                return Ok(Done { wake_at: Some(turn), ..Done::default() });
+            }
+        }
         S::publish(&self.index, key, &stored.meta.uid, &plan.status, plan.urgency > Urgency::Soon);
         self.tell(key, stored, plan.events);
-        Ok(self.store_when_due(key, stored, &plan.status, plan.urgency > Urgency::Soon))
+        Ok(self.store_when_due(key, stored, &plan.status, plan.urgency))
     }
 
     // The answers to our own calls are news like those of the watches.
@@ -187,14 +194,23 @@ impl Act {
     }
 
     // The write goes on beside: what the object does next does not wait for its record.
-    fn store_when_due<S: Managed>(self: &Arc<Self>, key: &Key, stored: &Record<S>, status: &S, urgent: bool) -> Done {
+    fn store_when_due<S: Managed>(
+        self: &Arc<Self>,
+        key: &Key,
+        stored: &Record<S>,
+        status: &S,
+        urgency: Urgency,
+    ) -> Done {
         if *status == *stored.status {
             return Done::default();
         }
         let settle = |since, urgent| match urgent {
             true => since + S::AFTER_WHAT_FOLLOWS,
+            // It has had its turn.
+            false if urgency == Urgency::Later => since,
             false => self.pace.turn(since + S::SHARE_WRITES, Instant::now()),
         };
+        let urgent = urgency > Urgency::Soon;
         let due = self.index.due(key, &settle);
         if let Some(due) = due.filter(|due| *due > Instant::now()) {
             return Done { wake_at: Some(due), ..Done::default() };

@@ -14,11 +14,15 @@ const RATE: f64 = 10.0;
 const BURST: f64 = 20.0;
 /// Progress never waits longer for its turn.
 const LONGEST: Duration = Duration::from_secs(30);
+/// Nor does other news of what waits in a queue already. It is told to all that are alike at once, thousands of them, and
+/// when it is their turn another thing may be true.
+const LONGEST_OF_A_CROWD: Duration = Duration::from_secs(300);
 
-/// The budget: a bucket that leaks.
+/// The budgets: buckets that leak.
 #[derive(Default)]
 pub struct Pace {
-    bucket: Mutex<Bucket>,
+    progress: Mutex<Bucket>,
+    crowd: Mutex<Bucket>,
 }
 
 #[derive(Default)]
@@ -28,17 +32,26 @@ struct Bucket {
 }
 
 impl Pace {
-    /// The turn of a write that could be made at `earliest`, asked for at `now`.
+    /// The turn of a write of progress that could be made at `earliest`, asked for at `now`.
     pub fn turn(&self, earliest: Instant, now: Instant) -> Instant {
-        // Nothing in here panics half way.
-        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
-        let leaked = bucket.at.map_or(0.0, |at| now.saturating_duration_since(at).as_secs_f64() * RATE);
-        // Never fuller than the longest wait: turns beyond it are not waited for, so they are not counted either.
-        bucket.level = ((bucket.level - leaked).max(0.0) + 1.0).min(BURST + RATE * LONGEST.as_secs_f64());
-        bucket.at = Some(now);
-        let wait = Duration::from_secs_f64((bucket.level - BURST).max(0.0) / RATE);
-        earliest + wait
+        earliest + take(&self.progress, LONGEST, now)
     }
+
+    /// The same, of what waits in a queue and goes on waiting: a budget of its own.
+    pub fn turn_in_a_crowd(&self, earliest: Instant, now: Instant) -> Instant {
+        earliest + take(&self.crowd, LONGEST_OF_A_CROWD, now)
+    }
+}
+
+// How long who comes now waits for a turn.
+fn take(bucket: &Mutex<Bucket>, longest: Duration, now: Instant) -> Duration {
+    // Nothing in here panics half way.
+    let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
+    let leaked = bucket.at.map_or(0.0, |at| now.saturating_duration_since(at).as_secs_f64() * RATE);
+    // Never fuller than the longest wait: turns beyond it are not waited for, so they are not counted either.
+    bucket.level = ((bucket.level - leaked).max(0.0) + 1.0).min(BURST + RATE * longest.as_secs_f64());
+    bucket.at = Some(now);
+    Duration::from_secs_f64((bucket.level - BURST).max(0.0) / RATE)
 }
 
 /// At most so many writes a second, of whatever kind; those of one second may come together.
@@ -94,5 +107,9 @@ mod tests {
         assert_eq!(turns[499], LONGEST);
         let later = now + Duration::from_secs(60);
         assert_eq!(pace.turn(later, later), later);
+        // A crowd has turns of its own, and more patience.
+        let turns: Vec<Duration> = (0..4_000).map(|_| pace.turn_in_a_crowd(earliest, now) - earliest).collect();
+        assert!(turns[..20].iter().all(Duration::is_zero));
+        assert_eq!((turns[499], turns[3_999]), (Duration::from_secs(48), LONGEST_OF_A_CROWD));
     }
 }

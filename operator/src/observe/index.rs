@@ -236,6 +236,11 @@ impl Index {
         self.lock().of(key.kind).due(&key.place(), settle)
     }
 
+    /// When news of what only waits may be stored: see [`Tracked::later`].
+    pub fn later(&self, key: &Key, turn: &dyn Fn() -> Instant) -> Option<Instant> {
+        self.lock().of(key.kind).later(&key.place(), turn)
+    }
+
     /// Begins a status write, unless one is under way; that one wakes the key when it ends.
     pub fn begin_write(&self, key: &Key) -> bool {
         self.lock().of(key.kind).begin_write(&key.place())

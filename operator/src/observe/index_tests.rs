@@ -246,7 +246,7 @@ async fn of_many_that_do_the_same_at_once_one_starts() {
         record.meta.created = jiff::Timestamp::from_second(i64::from(number >= 30)).ok();
         record.meta.uid = format!("uid-{:02}", (number * 7 + 13) % 60);
         let status = Arc::make_mut(&mut record.status);
-        (status.template, status.digest) = (Some(spec.clone()), Some(digest.clone()));
+        (status.template, status.digest) = (Some(Arc::new(spec.clone())), Some(digest.clone()));
         index.apply_experiment(record);
     }
     let starts = |name: &&String| {
@@ -265,7 +265,8 @@ async fn of_two_that_decided_at_the_same_time_one_begins() {
     let record = |name: &str, version: u64, attempt: Option<u32>| {
         let mut record = experiment(name, version, spec.clone(), Phase::Starting);
         let status = Arc::make_mut(&mut record.status);
-        (status.template, status.digest, status.attempt) = (Some(spec.clone()), Some(digest.clone()), attempt);
+        (status.template, status.digest, status.attempt) =
+            (Some(Arc::new(spec.clone())), Some(digest.clone()), attempt);
         record
     };
     index.apply_experiment(record("a", 1, None));

@@ -70,7 +70,7 @@ pub fn of_experiment(spec: &Value) -> BTreeSet<String> {
 
 /// What an Experiment refers to: see [`inputs::uses`].
 pub fn uses_of_experiment(record: &ExperimentRecord) -> BTreeSet<String> {
-    let template = record.status.template.iter().flat_map(inputs::uses);
+    let template = record.status.template.as_deref().into_iter().flat_map(inputs::uses);
     let used = record.status.inputs.iter().map(|input| input.uri.clone());
     // What it took over lies where another one left it.
     let taken_over = record.status.artifacts.iter().filter(|_| record.status.reused_from.is_some());

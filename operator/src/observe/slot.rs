@@ -79,6 +79,8 @@ pub struct Slot<S> {
     pub due: Option<Instant>,
     /// Whether it should be stored without waiting for more.
     pub urgent: bool,
+    /// When other news of what only waits is to be decided on again, and stored.
+    pub later: Option<Instant>,
     /// Whether a status write is under way: one at a time.
     pub writing: bool,
     /// Whether a pass waits for the end of that write.
@@ -145,6 +147,7 @@ impl<S: Status> Slot<S> {
             dirty_since: None,
             due: None,
             urgent: false,
+            later: None,
             writing: false,
             again: false,
             turn: None,
@@ -194,7 +197,7 @@ impl<S: Status> Slot<S> {
     }
 
     pub fn clean(&mut self) {
-        (self.decided, self.dirty_since, self.due, self.urgent) = (None, None, None, false);
+        (self.decided, self.dirty_since, self.due, self.urgent, self.later) = (None, None, None, false, None);
     }
 
     /// Packs what is hardly ever looked at, and has not been used for a while; true if this did.
@@ -267,7 +270,7 @@ mod tests {
         };
         let status = ExperimentStatus {
             phase: Phase::Completed,
-            template: Some(template.clone()),
+            template: Some(Arc::new(template.clone())),
             metrics: BTreeMap::from([("acc".into(), Metric { last: 0.1 + 0.2, ..Metric::default() })]),
             times: Some(PhaseTimes { finished: Some(finished.into()), ..PhaseTimes::default() }),
             ..ExperimentStatus::default()

@@ -158,6 +158,8 @@ pub trait Tracked {
     /// When a decided status may be stored: `settle` says it once, and once more when it becomes urgent, from the time
     /// since when it waits and from whether it is urgent. Nothing if nothing waits.
     fn due(&mut self, name: &Name, settle: &dyn Fn(Instant, bool) -> Instant) -> Option<Instant>;
+    /// When news of what only waits may be stored: `turn` says it once, until something has been stored.
+    fn later(&mut self, name: &Name, turn: &dyn Fn() -> Instant) -> Option<Instant>;
     /// Whether this object, and no namesake of it, is known.
     fn knows(&self, name: &Name, uid: &str) -> bool;
     /// Begins a status write, unless one is under way; then its end is told as if there were more to store.
@@ -197,6 +199,11 @@ impl<S: Status> Tracked for Store<S> {
         let slot = self.slots.get_mut(name)?;
         let since = slot.dirty_since?;
         Some(*slot.due.get_or_insert_with(|| settle(since, slot.urgent)))
+    }
+
+    fn later(&mut self, name: &Name, turn: &dyn Fn() -> Instant) -> Option<Instant> {
+        let slot = self.slots.get_mut(name).filter(|slot| slot.decided.is_none())?;
+        Some(*slot.later.get_or_insert_with(turn))
     }
 
     fn knows(&self, name: &Name, uid: &str) -> bool {

@@ -62,7 +62,7 @@ pub async fn clone(cluster: &Cluster, format: Option<Format>, asked: &Clone) -> 
         merged.map_err(|error| Error::refused(format!("{} cannot be copied like this", asked.id)).why(error))
     });
     let merged = merged.transpose()?;
-    if asked.edit && !edited(asked, &mut spec, source.status.template.as_ref().zip(merged.as_ref()))? {
+    if asked.edit && !edited(asked, &mut spec, source.status.template.as_deref().zip(merged.as_ref()))? {
         eprintln!("nothing is made");
         return Ok(ExitCode::SUCCESS);
     }

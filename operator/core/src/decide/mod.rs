@@ -16,6 +16,7 @@ pub mod schedule;
 use cultivar_crds::{CancelMode, ClonedFrom, Reason};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
+use std::sync::Arc;
 
 use crate::domain::{Equipment, Errand, Member, Meta, Placement};
 
@@ -24,6 +25,8 @@ use self::queue::Ask;
 /// When a changed status must be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Urgency {
+    /// When there is time: other news of what waits as before, and might be told something else again. It is decided on anew.
+    Later,
     /// Soon: progress for a person to see; several changes may share one write.
     Soon,
     /// Now, beside or after the actions.
@@ -85,7 +88,7 @@ pub enum Action {
         /// Number of the attempt, from 1.
         number: u32,
         /// The frozen template.
-        template: Value,
+        template: Arc<Value>,
         /// What the pod is given for the data plane; nothing: the program runs as it is.
         equipment: Option<Equipment>,
         /// Where its queue has admitted it to; nothing where there is none.

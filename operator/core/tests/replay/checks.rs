@@ -41,11 +41,11 @@ pub fn experiment(old: &ExperimentStatus, new: &ExperimentStatus) -> Vec<String>
     }
     if let Some(template) = &old.template {
         // At its end the image is pinned.
-        let mut unpinned = new.template.clone().unwrap_or_default();
+        let mut unpinned = new.template.as_deref().cloned().unwrap_or_default();
         if new.phase.is_terminal() && unpinned["image"].as_str().is_some_and(|image| image.contains('@')) {
             unpinned["image"] = template["image"].clone();
         }
-        hold(unpinned == *template, "the frozen template changed".to_owned());
+        hold(unpinned == **template, "the frozen template changed".to_owned());
     }
     if new.phase != Phase::Running && !new.phase.is_terminal() {
         let explained = new.reason.is_some() && new.message.is_some() || new.phase == Phase::Starting;

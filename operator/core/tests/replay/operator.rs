@@ -16,6 +16,9 @@ use std::time::Duration;
 use super::cluster::{Cluster, Event, Failure, Kind};
 use super::index::{InFlight, Index, Indexed, Key, Write};
 
+/// How long what only waits is told nothing new: anything from one to three hundred seconds.
+const A_CROWD: Duration = Duration::from_secs(20);
+
 /// The operator, from its start to its crash.
 #[derive(Default)]
 pub struct Operator {
@@ -23,6 +26,8 @@ pub struct Operator {
     pub timers: BTreeMap<Key, Timestamp>,
     /// Status writes that go on beside the passes.
     pub in_flight: BTreeMap<Key, InFlight>,
+    /// When what only waits may be told other news.
+    later: BTreeMap<Key, Timestamp>,
     /// Questions to registries that are under way.
     pub asked: BTreeSet<(Key, Errand)>,
 }
@@ -196,6 +201,14 @@ impl Operator {
             self.index.forget::<S>(name);
             return Err(failure);
         }
+        if plan.urgency == Urgency::Later && plan.status != *stored.status {
+            // Not remembered until its turn comes.
+            let turn = *self.later.entry(key.clone()).or_insert_with(|| time::after(now, A_CROWD));
+            if turn > now {
+                return Ok(Some(plan.wake_at.map_or(turn, |planned| planned.min(turn))));
+            }
+        }
+        self.later.remove(key);
         self.index.publish(name, &stored.meta.uid, &plan.status, plan.urgency > Urgency::Soon, now);
         if plan.status == *stored.status {
             return Ok(plan.wake_at);

@@ -341,7 +341,7 @@ impl World {
         let experiments = cluster.experiments.iter().map(|(name, record)| {
             let status = &record.status;
             let attempts: Vec<_> = status.attempts.iter().map(|attempt| json!([attempt.number, known(attempt.reason), attempt.exit_code.filter(|_| !lost(attempt.reason))])).collect();
-            let mut template = status.template.clone().unwrap_or_default();
+            let mut template = status.template.as_deref().cloned().unwrap_or_default();
             if lost(status.reason) {
                 template["image"] = Value::Null; // pinned if somebody saw the pod
             }

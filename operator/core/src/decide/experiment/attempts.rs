@@ -4,6 +4,7 @@ use cultivar_crds::reason::Budget;
 use cultivar_crds::schema::MAX_ATTEMPTS;
 use cultivar_crds::{Attempt, ExperimentStatus, Output, Phase, Reason};
 use serde_json::Value;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::equipment::{Unequipped, equipment};
@@ -128,11 +129,11 @@ fn wait_for_store(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, messag
 }
 
 fn workers(plan: &Plan<ExperimentStatus>) -> u32 {
-    settings::workers(plan.status.template.as_ref().unwrap_or(&Value::Null))
+    settings::workers(plan.status.template.as_deref().unwrap_or(&Value::Null))
 }
 
 fn timeouts(plan: &Plan<ExperimentStatus>) -> settings::EffectiveTimeouts {
-    settings::timeouts(plan.status.template.as_ref().unwrap_or(&Value::Null))
+    settings::timeouts(plan.status.template.as_deref().unwrap_or(&Value::Null))
 }
 
 fn record(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, number: u32) {
@@ -335,7 +336,7 @@ pub fn pin_image(status: &mut ExperimentStatus) {
     let pinned = reference
         .split_once('@')
         .is_some_and(|(repository, digest)| !repository.is_empty() && digest.starts_with("sha256:"));
-    let Some(template) = status.template.as_mut().filter(|_| pinned) else { return };
+    let Some(template) = status.template.as_mut().filter(|_| pinned).map(Arc::make_mut) else { return };
     let image = template.get("image").and_then(Value::as_str).unwrap_or_default();
     // An image that a parameter chooses stays a choice for the clone; a side-loaded one has a name that
     // nobody can pull.
@@ -349,13 +350,13 @@ pub fn pin_image(status: &mut ExperimentStatus) {
 /// A branch moves on: the next attempt, and every clone, must get what this one got.
 pub fn pin_source(status: &mut ExperimentStatus, reported: &result::RunResult) {
     let commit = reported.commit.as_ref().filter(|_| reported.by_runner);
-    if let (Some(commit), Some(template)) = (commit, status.template.as_mut()) {
+    if let (Some(commit), Some(template)) = (commit, status.template.as_mut().map(Arc::make_mut)) {
         source::pin(template, commit);
     }
 }
 
 fn retry_or_fail(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, reason: Reason, message: &str) {
-    let retries = settings::retries(plan.status.template.as_ref().unwrap_or(&Value::Null));
+    let retries = settings::retries(plan.status.template.as_deref().unwrap_or(&Value::Null));
     let spent = plan.status.retries.get_or_insert_default();
     let (again, budget) = match reason.budget() {
         Budget::User if spent.user < retries.limit => {
@@ -403,7 +404,7 @@ fn retry_at(snapshot: &Snapshot, plan: &Plan<ExperimentStatus>) -> Option<jiff::
         return None;
     }
     let finished = time::read(last.finished_at.as_deref())?;
-    let retries = settings::retries(plan.status.template.as_ref().unwrap_or(&Value::Null));
+    let retries = settings::retries(plan.status.template.as_deref().unwrap_or(&Value::Null));
     let spent = plan.status.retries.unwrap_or_default();
     let before = (spent.user + spent.infrastructure).saturating_sub(1);
     let seed = format!("{}/{}", snapshot.experiment.meta.uid, last.number);

@@ -115,7 +115,7 @@ fn stand(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, reason: Reason,
     plan.status.phase = Phase::Queued;
     let since = plan.status.queue.get_or_insert_default().since.get_or_insert(now).clone();
     wait(plan, reason, message.clone());
-    let limit = settings::timeouts(plan.status.template.as_ref().unwrap_or(&Value::Null)).queue?;
+    let limit = settings::timeouts(plan.status.template.as_deref().unwrap_or(&Value::Null)).queue?;
     let deadline = time::after(time::read(Some(&since))?, limit);
     if snapshot.now >= deadline {
         return Some(format!("waited for timeouts.queue: {message}"));

@@ -137,6 +137,9 @@ pub fn decide(snapshot: &Snapshot) -> Plan<ExperimentStatus> {
         restored::note(snapshot, &mut plan);
     }
     set_conditions(snapshot, &mut plan);
+    if plan.urgency == Urgency::Soon && queueing::only_waits(&snapshot.experiment.status, &plan.status) {
+        plan.urgency = Urgency::Later;
+    }
     plan
 }
 
@@ -267,7 +270,7 @@ fn frozen(
     cloned_from: Option<ClonedFrom>,
 ) {
     plan.status.digest = Some(reuse::key_of(&snapshot.experiment.meta, &template, &snapshot.producers).digest());
-    plan.status.template = Some(template);
+    plan.status.template = Some(Arc::new(template));
     plan.status.cloned_from = cloned_from;
     plan.status.phase = Phase::Starting;
     plan.status.reason = None;

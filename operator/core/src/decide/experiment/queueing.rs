@@ -118,6 +118,14 @@ pub fn is_outside(status: &ExperimentStatus) -> bool {
     status.phase == Phase::Pending && status.template.is_some()
 }
 
+/// Whether nothing has become of it: it waits in its queue, and at most what it is told of that has changed.
+#[must_use]
+pub fn only_waits(before: &ExperimentStatus, now: &ExperimentStatus) -> bool {
+    let waits = before.phase == Phase::Queued && now.phase == Phase::Queued;
+    let same_spec = before.observed_generation == now.observed_generation && before.template == now.template;
+    waits && same_spec && before.times == now.times && before.attempts == now.attempts
+}
+
 // Says where it stands, and returns since when it waits.
 fn stand(
     plan: &mut Plan<ExperimentStatus>,

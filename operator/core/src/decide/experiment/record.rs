@@ -7,6 +7,7 @@ use cultivar_crds::{ExperimentStatus, Output, Phase, Reason};
 use cultivar_protocol::{PACKAGES, Record};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::pursue::{Progress, pursue, so_far};
@@ -102,7 +103,7 @@ fn read(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, source: &RecordS
             .problems
             .push(format!("artifacts that were not checked, without a digest or in another store: {names}"));
     }
-    plan.status.template = Some(record.template);
+    plan.status.template = Some(Arc::new(record.template));
     attempts::pin_source(&mut plan.status, &reported);
     report::keep(snapshot, plan, reported);
     reuse::digest_now(snapshot, plan);

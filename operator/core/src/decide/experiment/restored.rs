@@ -5,6 +5,7 @@
 //! or the status as it was, with what the verdict left to the record in the store.
 
 use cultivar_crds::{ExperimentStatus, Reason};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::pursue::{Progress, pursue, so_far};
@@ -101,7 +102,7 @@ fn complete(was: &mut ExperimentStatus, text: &str) -> Vec<String> {
         Err(why) => return vec![why],
     };
     if was.template.is_none() && record.template.is_object() {
-        was.template = Some(record.template);
+        was.template = Some(Arc::new(record.template));
         attempts::pin_source(was, &reported);
         attempts::pin_image(was);
     }

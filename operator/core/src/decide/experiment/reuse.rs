@@ -61,7 +61,7 @@ pub fn wanted(record: &ExperimentRecord, producers: &BTreeMap<String, Producer>)
         return None;
     }
     // A stage's spec is its template.
-    let of_spec = || names::member_of(&record.meta).is_some().then(|| overrides(&record.spec));
+    let of_spec = || names::member_of(&record.meta).is_some().then(|| Arc::new(overrides(&record.spec)));
     let template = status.template.clone().or_else(of_spec)?;
     let key = (mode(record, &template) == CacheMode::Use).then(|| key_of(&record.meta, &template, producers))?;
     key.unpinned.is_empty().then(|| key.digest())
