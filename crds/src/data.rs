@@ -9,7 +9,8 @@ use crate::schema;
 /// Something that the program reads: fetched before it starts, and found at `${inputs.<name>.path}`.
 #[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.uri) != has(self.experiment)").message("say where it is: either uri, or experiment and artifact"))]
+#[x_kube(validation = Rule::new("[has(self.uri), has(self.uris), has(self.experiment)].exists_one(said, said)").message("say where it is: either uri, or uris, or experiment and artifact"))]
+#[x_kube(validation = Rule::new("!has(self.uris) || !has(self.digest)").message("a digest is that of one uri"))]
 #[x_kube(validation = Rule::new("has(self.experiment) == has(self.artifact)").message("experiment and artifact belong together"))]
 pub struct Input {
     /// Name of the input, unique within the experiment.
@@ -17,10 +18,16 @@ pub struct Input {
     pub name: String,
     /// Where it is: `s3://`, `gs://`, `az://`, `http(s)://` or `file://` (in the pod); one that ends in `/` means
     /// everything below it. `pvc://claim/dir` is a folder or file in a PersistentVolumeClaim, mounted read-only and never
-    /// copied. Or a reference to an artifact of another stage: `${stages.prepare.artifacts.dataset.uri}`.
+    /// copied. Or a reference to an artifact of another stage: `${stages.prepare.artifacts.dataset.uri}`. In a stage, what
+    /// all members of a fan-out have made, or another list, becomes `uris`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub uri: Option<String>,
+    /// The same of several, which make a folder: the program finds them at `${inputs.<name>.path}/0`, `/1` and so on. In a
+    /// stage, one that is a list stands for all that it holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256), inner(length(min = 1, max = 4096)))]
+    pub uris: Option<Vec<String>>,
     /// An Experiment of the same namespace that made it. It is waited for, at most `timeouts.template`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]

@@ -111,6 +111,28 @@ fn archives_are_unpacked_into_a_mounted_folder() {
 }
 
 #[test]
+fn a_folder_of_inputs_is_there_with_all_that_is_in_it_and_without() {
+    let mut run = Run::new();
+    fs::create_dir_all(run.path("src/a")).unwrap();
+    fs::write(run.path("src/a/b"), "hello").unwrap();
+    let done = Command::new("tar").args(["czf", &run.text("x.tgz"), "-C", &run.text("src"), "."]).status().unwrap();
+    assert!(done.success());
+    let input = |number: u32, uri: &str, unpack: bool| json!({"name": format!("parts/{number}"), "uri": format!("file://{}", run.text(uri)), "path": run.text(&format!("parts/{number}")), "unpack": unpack});
+    let inputs = json!([input(0, "src/a/b", false), input(1, "x.tgz", true)]);
+    let folders = json!([run.text("parts"), run.text("none/at/all")]);
+    (run.spec["inputs"], run.spec["folders"]) = (inputs, folders);
+    let out = run.sh("cat parts/0 parts/1/a/b; ls -A parts none/at/all");
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "hellohellonone/at/all:\n\nparts:\n0\n1\n", "{}", run.result());
+    assert_eq!(run.result()["inputs"][1]["name"], "parts/1");
+    run.spec["inputs"] = json!([]);
+    run.spec["folders"] = json!([run.text("alone")]);
+    assert_eq!(run.sh("test -d alone").status.code(), Some(0), "{}", run.result());
+    run.spec["folders"] = json!(["/proc/none"]);
+    assert_eq!(run.sh("true").status.code(), Some(125));
+    assert!(run.result()["message"].as_str().unwrap().contains("/proc/none"), "{}", run.result());
+}
+
+#[test]
 fn a_large_result_is_in_the_store() {
     let run = Run::stored();
     let script =

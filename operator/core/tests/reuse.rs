@@ -8,7 +8,7 @@ use cultivar_crds::{Artifact, CacheResult, ExperimentStatus, Phase, PhaseTimes, 
 use jiff::Timestamp;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 fn template() -> Value {
@@ -63,6 +63,14 @@ fn what_decides_about_the_result_counts() {
     digests.sort();
     digests.dedup();
     assert_eq!(digests.len(), changes.len() + 1, "two of them look the same");
+}
+
+#[test]
+fn of_a_folder_everything_in_it_counts_and_its_order() {
+    let digest = |uris: &[&str]| digest_of_template(&with("/inputs/0", json!({"name": "a", "uris": uris})));
+    let all =
+        [digest(&["s3://b/x", "s3://b/y"]), digest(&["s3://b/y", "s3://b/x"]), digest(&["s3://b/x"]), digest(&[])];
+    assert_eq!(BTreeSet::from(all).len(), 4);
 }
 
 #[test]
@@ -156,7 +164,7 @@ fn experiment(name: &str, created: i64, started: bool) -> ExperimentRecord {
     };
     let status = ExperimentStatus {
         phase: Phase::Starting,
-        template: Some(spec.clone()),
+        template: Some(Arc::new(spec.clone())),
         attempt: started.then_some(1),
         ..ExperimentStatus::default()
     };
@@ -207,7 +215,7 @@ fn a_result_is_as_old_as_the_run_that_made_it() {
     let mut mine = experiment("mine", 5, false);
     let mut spec = (*mine.spec).clone();
     spec["cache"]["maxAge"] = "1d".into();
-    Arc::make_mut(&mut mine.status).template = Some(spec.clone());
+    Arc::make_mut(&mut mine.status).template = Some(Arc::new(spec.clone()));
     mine.spec = Arc::new(spec);
     let takes = |others: &[ExperimentRecord]| decided(&mine, others).status.reused_from;
     let young = completed("young", "2023-11-14T00:00:00Z");
@@ -251,7 +259,7 @@ fn one_that_has_not_begun_is_waited_for_in_the_same_queue_only() {
     let with_queue = |record: &mut ExperimentRecord, queue: &str| {
         let mut spec = (*record.spec).clone();
         spec["queue"] = queue.into();
-        Arc::make_mut(&mut record.status).template = Some(spec.clone());
+        Arc::make_mut(&mut record.status).template = Some(Arc::new(spec.clone()));
         record.spec = Arc::new(spec);
     };
     with_queue(&mut other, "held");

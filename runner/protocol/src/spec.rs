@@ -43,6 +43,9 @@ pub struct RunSpec {
     /// What to fetch before the program starts.
     #[serde(default)]
     pub inputs: Vec<Input>,
+    /// Folders that are there even if nothing is fetched into them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub folders: Vec<String>,
     /// What the program is expected to leave.
     #[serde(default)]
     pub outputs: Vec<Output>,
@@ -217,8 +220,8 @@ impl RunSpec {
                 return Err(BadSpec::Prefix(cache.clone()));
             }
         }
-        check_names("input", spec.inputs.iter().map(|input| input.name.as_str()))?;
-        check_names("output", spec.outputs.iter().map(|output| output.name.as_str()))?;
+        check_names("input", spec.inputs.iter().map(|input| input.name.as_str()), true)?;
+        check_names("output", spec.outputs.iter().map(|output| output.name.as_str()), false)?;
         Ok(spec)
     }
 }
@@ -232,10 +235,17 @@ fn check_source(source: &crate::Source) -> Result<(), BadSpec> {
     }
 }
 
-fn check_names<'a>(what: &'static str, names: impl Iterator<Item = &'a str>) -> Result<(), BadSpec> {
+// Of a folder of several the entries are named `models/0`, `models/1` and so on.
+fn check_names<'a>(
+    what: &'static str,
+    names: impl Iterator<Item = &'a str>,
+    may_be_in_folders: bool,
+) -> Result<(), BadSpec> {
     let mut seen = std::collections::BTreeSet::new();
     for name in names {
-        let sound = crate::is_safe_relative(name) && !name.contains('/') && !name.contains(char::is_control);
+        let entry = name.split_once('/').filter(|(_, number)| may_be_in_folders && number.parse::<u32>().is_ok());
+        let part = entry.map_or(name, |(folder, _)| folder);
+        let sound = crate::is_safe_relative(part) && !part.contains('/') && !part.contains(char::is_control);
         if !sound || name.len() > 200 {
             return Err(BadSpec::Name { what, name: name.to_owned() });
         }
@@ -282,6 +292,8 @@ mod tests {
             (with(r#""outputs": [{"name": "../x"}]"#), "../x"),
             (with(r#""outputs": [{"name": "x"}, {"name": "x"}]"#), "twice"),
             (with(r#""inputs": [{"name": "a/b", "uri": "s3://x", "path": "/p"}]"#), "a/b"),
+            (with(r#""inputs": [{"name": "../0", "uri": "s3://x", "path": "/p"}]"#), "../0"),
+            (with(r#""outputs": [{"name": "a/0"}]"#), "a/0"),
             (with(r#""prefix": "../other""#), "../other"),
             (with(r#""keepOnFailure": "soon""#), "soon"),
             (

@@ -11,6 +11,13 @@ const AT_ONCE: usize = 4;
 
 /// Fetches all inputs; comes back with what they were.
 pub async fn fetch(spec: &RunSpec, mover: &Mover) -> Result<Vec<InputUsed>, Failure> {
+    for folder in &spec.folders {
+        let made = std::fs::create_dir_all(folder);
+        made.map_err(|error| Failure {
+            reason: Reason::RunnerError,
+            message: format!("input folder {folder}: {error}; choose a path that can be written to"),
+        })?;
+    }
     // `buffered` keeps the order of the spec.
     futures::stream::iter(&spec.inputs)
         .map(|input| async move { one(spec, input, mover).await.map_err(|error| failure(input, &error)) })
@@ -22,7 +29,7 @@ pub async fn fetch(spec: &RunSpec, mover: &Mover) -> Result<Vec<InputUsed>, Fail
 async fn one(spec: &RunSpec, input: &Input, mover: &Mover) -> Result<InputUsed, DataError> {
     let place = Place::of(Path::new(&input.path))?;
     let fetched = if input.unpack {
-        let archive = Place::of(&Path::new(&spec.run_dir).join(format!("{}.archive", input.name)))?;
+        let archive = Place::of(&Path::new(&spec.run_dir).join(format!("{}.archive", input.name.replace('/', "%"))))?;
         let fetched = bytes(spec, input, mover, archive.part()).await?;
         if archive.part().is_dir() {
             let why = "it is a prefix; unpack is for one archive".to_owned();

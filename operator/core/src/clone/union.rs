@@ -17,7 +17,7 @@ fn arms(field: &str) -> Option<Arms> {
     Some(match field {
         "env" => Arms::Groups(&[&["value"], &["valueFrom"]]),
         "restore" => Arms::Groups(&[&["uri"], &["experiment"]]),
-        "inputs" => Arms::Groups(&[&["uri"], &["experiment", "artifact"]]),
+        "inputs" => Arms::Groups(&[&["uri"], &["uris"], &["experiment", "artifact"]]),
         "source" => Arms::Groups(&[&["git"], &["packed"]]),
         "valueFrom" => Arms::AllBut(&[]),
         "volumes" => Arms::AllBut(&["name"]),

@@ -4,12 +4,9 @@ use cultivar_crds::{Phase, Reason};
 use serde_json::{Value, json};
 
 use super::freeze::{Frozen, Query, Sources};
+use crate::domain::inputs::{uris as uris_of, written as inputs};
 use crate::domain::{names, text};
 use cultivar_protocol::CHECKPOINT_POINTER;
-
-fn inputs(spec: &Value) -> impl Iterator<Item = &Value> {
-    spec.get("inputs").and_then(Value::as_array).into_iter().flatten()
-}
 
 /// The experiments that a spec's inputs name, and the one whose checkpoint it starts from.
 pub fn makers(spec: &Value) -> impl Iterator<Item = &str> {
@@ -35,7 +32,8 @@ pub fn artifact_of(experiment: &str, artifact: &str) -> String {
 /// The uris of a template's inputs and of its code that are known without resolving references.
 pub fn uris(template: &Value) -> impl Iterator<Item = &str> {
     let packed = template.pointer("/source/packed/uri").and_then(Value::as_str);
-    let all = inputs(template).filter_map(|input| input.get("uri")?.as_str()).chain(packed);
+    let of = |input| uris_of(input).unwrap_or_default().iter().chain(input.get("uri")).filter_map(Value::as_str);
+    let all = inputs(template).flat_map(of).chain(packed);
     all.filter(|uri| !uri.contains("${"))
 }
 

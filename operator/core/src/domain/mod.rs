@@ -6,6 +6,7 @@ pub mod cron;
 pub mod data;
 pub mod errand;
 pub mod image;
+pub mod inputs;
 pub mod member;
 pub mod names;
 pub mod node;

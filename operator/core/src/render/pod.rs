@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::{RenderError, runner, source};
 use crate::clone::strategic_merge;
 use crate::domain::queue::{PodDefaults, is_extended};
-use crate::domain::{Equipment, Meta, Placement, text};
+use crate::domain::{Equipment, Meta, Placement, inputs, text};
 use crate::refs::{FieldPath, Head, Insert, Located, Names, RefError, Scope, resolve, resolve_params};
 
 /// Name of the program's container.
@@ -204,12 +204,13 @@ fn own_names(experiment: &Meta, number: u32, template: &Value, equipped: bool) -
             "member": experiment.label(labels::MEMBER).and_then(|index| index.parse::<u32>().ok()),
         }),
     };
-    let inputs = template.get("inputs").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let inputs = inputs::each(template);
     // Params may read inputs and inputs may read params; an input without references is known first.
     let (plain, wired): (Vec<&Value>, Vec<&Value>) = inputs.iter().partition(|input| !uri(input).contains("${"));
     for input in plain {
         own.inputs[name(input)] = json!({"uri": uri(input)});
     }
+    folders(&mut own, template);
     // Where things are found may be chosen by a parameter, and a parameter may say where things are found. Without
     // the runner only what is mounted is found anywhere.
     runner::literal_paths(&mut own, template, equipped);
@@ -221,8 +222,21 @@ fn own_names(experiment: &Meta, number: u32, template: &Value, equipped: bool) -
         let resolved = resolve(&Value::String(uri(input).to_owned()), &path, Scope::Own, &own.names(), Insert::Plain);
         own.inputs[name(input)]["uri"] = as_text(&resolved.map_err(unresolved)?).into();
     }
+    folders(&mut own, template);
     runner::wired_paths(&mut own, template, equipped)?;
     Ok(own)
+}
+
+// What is known of inputs that are folders, once all of their members are.
+fn folders(own: &mut Own, template: &Value) {
+    for folder in inputs::folders(template) {
+        let members = inputs::members(folder);
+        let uris: Option<Vec<Value>> =
+            members.iter().map(|member| own.inputs.get(name(member))?.get("uri").cloned()).collect();
+        if let Some(uris) = uris {
+            own.inputs[name(folder)]["uris"] = uris.into();
+        }
+    }
 }
 
 pub fn uri(input: &Value) -> &str {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::pod::{MAX_ENV, Own, as_text, at, name, unresolved, uri};
 use super::{RenderError, source};
 use crate::domain::names::{cache_prefix, short_hash, store_prefix};
-use crate::domain::{Equipment, Meta, StoreAccess, settings, time};
+use crate::domain::{Equipment, Meta, StoreAccess, inputs, settings, time};
 use crate::refs::{Insert, Scope, resolve};
 
 /// The init container that installs the runner.
@@ -38,16 +38,26 @@ fn path_of(item: &Value, folder: &str) -> String {
 
 // Without the runner nothing is fetched or collected; a claim is mounted all the same.
 fn is_found(item: &Value, equipped: bool) -> bool {
-    equipped || claim(uri(item)).is_some()
+    equipped || inputs::members(item).iter().all(|member| claim(uri(member)).is_some())
+}
+
+// Inputs, folders as well as what is in them, or outputs.
+fn found(template: &Value, key: &str, equipped: bool) -> Vec<Value> {
+    let items = list(template, key).iter().filter(|item| is_found(item, equipped));
+    let with_members = |item: &Value| match inputs::uris(item) {
+        Some(_) => [vec![item.clone()], inputs::members(item)].concat(),
+        None => vec![item.clone()],
+    };
+    items.flat_map(with_members).collect()
 }
 
 /// Where inputs and outputs are found, as far as no reference says so.
 pub fn literal_paths(own: &mut Own, template: &Value, equipped: bool) {
     for (key, values) in [("inputs", &mut own.inputs), ("outputs", &mut own.outputs)] {
-        for item in list(template, key).iter().filter(|item| is_found(item, equipped)) {
-            let path = path_of(item, key);
+        for item in found(template, key, equipped) {
+            let path = path_of(&item, key);
             if !path.contains("${") {
-                values[name(item)]["path"] = path.into();
+                values[name(&item)]["path"] = path.into();
             }
         }
     }
@@ -56,13 +66,13 @@ pub fn literal_paths(own: &mut Own, template: &Value, equipped: bool) {
 /// Where the others are found.
 pub fn wired_paths(own: &mut Own, template: &Value, equipped: bool) -> Result<(), RenderError> {
     for key in ["inputs", "outputs"] {
-        let wired = list(template, key).iter().filter(|item| is_found(item, equipped));
-        for item in wired.filter(|item| path_of(item, key).contains("${")) {
-            let at = at(key).key(name(item)).key("path");
-            let path = Value::String(path_of(item, key));
+        let wired = found(template, key, equipped).into_iter().filter(|item| path_of(item, key).contains("${"));
+        for item in wired {
+            let at = at(key).key(name(&item)).key("path");
+            let path = Value::String(path_of(&item, key));
             let path = as_text(&resolve(&path, &at, Scope::Own, &own.names(), Insert::Plain).map_err(unresolved)?);
             let values = if key == "inputs" { &mut own.inputs } else { &mut own.outputs };
-            values[name(item)]["path"] = path.into();
+            values[name(&item)]["path"] = path.into();
         }
     }
     Ok(())
@@ -83,7 +93,7 @@ pub fn mount_claims(
 ) -> Result<(), RenderError> {
     let pod = spec.as_object_mut().ok_or_else(|| invalid("the pod has no spec"))?;
     let mut mounted: Vec<String> = Vec::new();
-    for item in list(template, "inputs") {
+    for item in &inputs::each(template) {
         let uri = own.inputs[name(item)]["uri"].as_str().unwrap_or_default();
         let Some((claim, dir)) = claim(uri) else { continue };
         let dir = dir.trim_matches('/');
@@ -125,7 +135,7 @@ pub fn spec(
 ) -> Result<RunSpec, RenderError> {
     let word = |key: &str, values: &Value| values[key]["path"].as_str().unwrap_or_default().to_owned();
     let mut inputs = Vec::new();
-    for item in list(template, "inputs") {
+    for item in &inputs::each(template) {
         let read = Input::deserialize(item).map_err(|error| invalid(format!("spec.inputs: {error}")))?;
         let uri = own.inputs[&read.name]["uri"].as_str().unwrap_or_else(|| uri(item)).to_owned();
         if claim(&uri).is_some() {
@@ -181,6 +191,7 @@ pub fn spec(
             ..source
         }),
         inputs,
+        folders: inputs::folders(template).map(|folder| word(name(folder), &own.inputs)).collect(),
         outputs,
         outputs_dir: format!("{HOME}/outputs"),
         run_dir: format!("{HOME}/run"),

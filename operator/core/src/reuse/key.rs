@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::clone;
+use crate::domain::inputs;
 
 /// Fields of a template that the key takes as they are.
 const AS_THEY_ARE: [&str; 4] = ["command", "args", "params", "envFrom"];
@@ -133,7 +134,7 @@ fn source(template: &Value, unpinned: &mut Vec<String>) -> Value {
 }
 
 fn inputs(template: &Value, digest_of: impl Fn(&str) -> Option<String>, unpinned: &mut Vec<String>) -> Value {
-    let mut inputs: Vec<Value> = list(template, "inputs")
+    let mut inputs: Vec<Value> = inputs::each(template)
         .iter()
         .map(|input| {
             let uri = input.get("uri").and_then(Value::as_str).unwrap_or_default();

@@ -4,7 +4,7 @@ use cultivar_crds::Reason;
 use serde_json::Value;
 
 use super::Snapshot;
-use crate::domain::{Equipment, StoreAccess};
+use crate::domain::{Equipment, StoreAccess, inputs};
 
 /// Fields that only the runner can do something about.
 const NEED_THE_RUNNER: [&str; 5] = ["source", "checkpoint", "tensorboard", "store", "keepOnFailure"];
@@ -56,7 +56,7 @@ fn needs(template: &Value) -> Option<String> {
     // A claim is mounted by the kubelet.
     let is_fetched =
         |item: &&Value| !item.get("uri").and_then(Value::as_str).is_some_and(|uri| uri.starts_with("pvc://"));
-    let fetched: Vec<Value> = list("inputs").iter().filter(is_fetched).cloned().collect();
+    let fetched: Vec<Value> = inputs::each(template).iter().filter(is_fetched).cloned().collect();
     let input = with(&fetched, &["path", "unpack"]).map(|field| format!("inputs[].{field}"));
     input.or_else(|| with(list("outputs"), &["path", "default"]).map(|field| format!("outputs[].{field}")))
 }

@@ -12,7 +12,7 @@ use super::{Snapshot, result, wait};
 use crate::decide::{Event, Plan};
 use crate::domain::conditions::{Conditions, kind};
 use crate::domain::errand::{Document, Patience};
-use crate::domain::{Errand, text};
+use crate::domain::{Errand, inputs, text};
 
 /// How long a store may be away before a result in it is given up.
 const PATIENCE: Patience = Patience { pause: Duration::from_secs(10), limit: Duration::from_secs(300) };
@@ -91,15 +91,14 @@ pub fn keep(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>, reported: re
 
 // What was read once may not be there any more when it is read again, and nobody could tell.
 fn pinned(snapshot: &Snapshot, plan: &mut Plan<ExperimentStatus>) {
-    let inputs = plan.status.template.as_ref().and_then(|template| template.get("inputs")?.as_array());
-    let named = |name: &str| inputs.into_iter().flatten().find(|input| input["name"] == name);
+    let inputs = plan.status.template.as_deref().map(inputs::each).unwrap_or_default();
+    let named = |name: &str| inputs.iter().find(|input| input["name"] == name);
     let is_loose = |input: &&InputUsed| {
         let has_digest = named(&input.name).is_some_and(|input| input.get("digest").is_some());
         input.version.is_none() && input.experiment.is_none() && !has_digest
     };
     let loose: Vec<&str> = plan.status.inputs.iter().filter(is_loose).map(|input| input.name.as_str()).collect();
-    let mounted =
-        inputs.into_iter().flatten().filter(|input| input["uri"].as_str().is_some_and(|uri| uri.starts_with("pvc://")));
+    let mounted = inputs.iter().filter(|input| input["uri"].as_str().is_some_and(|uri| uri.starts_with("pvc://")));
     let loose: Vec<&str> = loose.into_iter().chain(mounted.filter_map(|input| input["name"].as_str())).collect();
     if plan.status.inputs.is_empty() && loose.is_empty() {
         return;

@@ -1,10 +1,11 @@
 //! Fields that hold text. A value that is one whole reference keeps its type, and a number in `args` is
-//! no valid experiment: in these fields it becomes text, as it does where a pod is rendered.
+//! no valid experiment: in these fields it becomes text, as it does where a pod is rendered. A list in an input's
+//! `uri` becomes its `uris`, and one in its `uris` is put among them.
 //!
 //! Comes in: a stage's template with its outer references resolved and escaped. Goes out: the same,
 //! with text wherever the schema asks for text.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::domain::source;
 use crate::refs::{Insert, Names, Scope, escape, resolve_text};
@@ -17,6 +18,8 @@ pub fn as_texts(mut template: Value) -> Value {
     for list in ["command", "args"] {
         template.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten().for_each(as_text);
     }
+    let inputs = template.get_mut("inputs").and_then(Value::as_array_mut).into_iter().flatten();
+    inputs.filter_map(Value::as_object_mut).for_each(as_folder);
     for (list, field) in [("env", "value"), ("inputs", "uri")] {
         let members = template.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten();
         members.filter_map(|member| member.get_mut(field)).for_each(as_text);
@@ -25,6 +28,20 @@ pub fn as_texts(mut template: Value) -> Value {
         template.pointer_mut(field).into_iter().for_each(as_text);
     }
     template
+}
+
+// What many have made is one input with many uris.
+fn as_folder(input: &mut Map<String, Value>) {
+    let list = ["uri", "uris"].into_iter().find(|field| input.get(*field).is_some_and(Value::is_array));
+    let Some(Value::Array(items)) = list.and_then(|field| input.remove(field)) else { return };
+    // One that is itself a list stands for all that it holds.
+    let all = items.into_iter().flat_map(|item| match item {
+        Value::Array(items) => items,
+        item => vec![item],
+    });
+    let mut uris: Vec<Value> = all.collect();
+    uris.iter_mut().for_each(as_text);
+    input.insert("uris".to_owned(), Value::Array(uris));
 }
 
 fn as_text(value: &mut Value) {
