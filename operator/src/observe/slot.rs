@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 /// How long ago something must have ended, and nobody have used it, to be packed: a run that goes on looks at all its stages.
 const AGE: Duration = Duration::from_secs(600);
 /// The same, of what is no part of a run.
-const AGE_ALONE: Duration = Duration::from_secs(120);
+const AGE_ALONE: Duration = Duration::from_secs(30);
 /// How long something must have waited in a queue without news.
 const STILL: Duration = Duration::from_secs(5);
 
