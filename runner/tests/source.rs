@@ -263,6 +263,7 @@ fn what_one_run_has_installed_the_next_one_finds() {
 fn a_store_that_keeps_nothing_fails_no_run() {
     let mut run = with_python("demo==1.0\n");
     run.spec["source"]["cache"] = "ns/cache".into();
+    run.spec["store"]["options"] = json!({"cultivar_patience": "300ms"});
     // Where its folder should be there is a file.
     fs::create_dir_all(run.path("store/ns")).unwrap();
     fs::write(run.path("store/ns/cache"), "").unwrap();

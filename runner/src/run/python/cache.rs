@@ -122,7 +122,8 @@ mod tests {
 
     fn store(root: &Path) -> Store {
         let url = format!("file://{}", root.join("store").display());
-        Store::open(&StoreSpec { url, ..StoreSpec::default() }).unwrap()
+        let options = [("cultivar_patience".to_owned(), "300ms".to_owned())].into();
+        Store::open(&StoreSpec { url, options, ..StoreSpec::default() }).unwrap()
     }
 
     #[tokio::test]
