@@ -11,6 +11,14 @@ fn artifact<'a>(result: &'a Value, name: &str) -> &'a Value {
     result["artifacts"].as_array().unwrap().iter().find(|artifact| artifact["name"] == name).unwrap()
 }
 
+/// Makes `src/a/b`, and the archive `x.tgz` of `src`.
+fn archive(run: &Run) {
+    fs::create_dir_all(run.path("src/a")).unwrap();
+    fs::write(run.path("src/a/b"), "hello").unwrap();
+    let done = Command::new("tar").args(["czf", &run.text("x.tgz"), "-C", &run.text("src"), "."]).status().unwrap();
+    assert!(done.success());
+}
+
 #[test]
 fn outputs_go_to_the_store_and_come_back_as_inputs() {
     let mut run = Run::stored();
@@ -94,10 +102,7 @@ fn corrupt_and_absent_inputs_fail_the_run_before_it_starts() {
 #[test]
 fn archives_are_unpacked_into_a_mounted_folder() {
     let mut run = Run::new();
-    fs::create_dir_all(run.path("src/a")).unwrap();
-    fs::write(run.path("src/a/b"), "hello").unwrap();
-    let done = Command::new("tar").args(["czf", &run.text("x.tgz"), "-C", &run.text("src"), "."]).status().unwrap();
-    assert!(done.success());
+    archive(&run);
     fs::create_dir(run.path("mounted")).unwrap();
     fs::write(run.path("mounted/before"), "").unwrap();
     run.spec["inputs"] = json!([{"name": "i", "uri": format!("file://{}", run.text("x.tgz")), "path": run.text("mounted"), "unpack": true}]);
@@ -113,10 +118,7 @@ fn archives_are_unpacked_into_a_mounted_folder() {
 #[test]
 fn a_folder_of_inputs_is_there_with_all_that_is_in_it_and_without() {
     let mut run = Run::new();
-    fs::create_dir_all(run.path("src/a")).unwrap();
-    fs::write(run.path("src/a/b"), "hello").unwrap();
-    let done = Command::new("tar").args(["czf", &run.text("x.tgz"), "-C", &run.text("src"), "."]).status().unwrap();
-    assert!(done.success());
+    archive(&run);
     let input = |number: u32, uri: &str, unpack: bool| json!({"name": format!("parts/{number}"), "uri": format!("file://{}", run.text(uri)), "path": run.text(&format!("parts/{number}")), "unpack": unpack});
     let inputs = json!([input(0, "src/a/b", false), input(1, "x.tgz", true)]);
     let folders = json!([run.text("parts"), run.text("none/at/all")]);

@@ -213,14 +213,13 @@ fn moved(options: DataOptions) -> Result<()> {
 
 fn admitted(options: &QueueOptions) -> Result<()> {
     let ui = Ui::new("measure-queues");
-    let wanted = |part: QueuePart| options.wants(part);
     let load_before = load_average();
     let mut report = Report::default();
-    if wanted(QueuePart::Engine) {
+    if options.wants(QueuePart::Engine) {
         let program = ui.step("compile the engine", |_| compile_example("admission"))?;
         report = ui.step("play the loads", |_| measure::queues::run(&program))?;
     }
-    if [QueuePart::Shares, QueuePart::Jobs, QueuePart::Load].into_iter().any(wanted) {
+    if [QueuePart::Shares, QueuePart::Jobs, QueuePart::Load].into_iter().any(|part| options.wants(part)) {
         shared(options, &mut report, &ui)?;
     }
     report.about(BTreeMap::from([

@@ -40,8 +40,8 @@ use crate::telemetry::metrics::Outcome;
 
 /// Longest wait before a status is decided again whose write failed.
 const RETRY: Duration = Duration::from_secs(1);
-/// Status writes of progress, and events, that are under way at a time. More of them would not be answered earlier, only later than what
-/// starts and ends things; and with an API server that is busy none of them in time.
+/// Status writes of progress, and events, that are under way at a time. More of them would not be answered earlier, only
+/// later than what starts and ends things; and with an API server that is busy none of them in time.
 const BESIDE: usize = 32;
 /// The same, of statuses that others look at: they do not stand behind those of a thousand that wait.
 const BESIDE_URGENT: usize = 16;

@@ -44,9 +44,7 @@ async fn fetch(spec: &RunSpec, command: &[OsString], facts: &mut Facts) -> Resul
             facts.python = Some(installed);
         }
     }
-    if !spec.inputs.is_empty() || !spec.folders.is_empty() {
-        facts.inputs = inputs::fetch(spec, &facts.mover).await?;
-    }
+    facts.inputs = inputs::fetch(spec, &facts.mover).await?;
     if let (Some(checkpoint), Some(store)) = (&spec.checkpoint, &facts.store) {
         let restored = checkpoint::restore(spec, checkpoint, store, &facts.mover).await;
         facts.restored = restored

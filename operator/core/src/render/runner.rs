@@ -44,11 +44,8 @@ fn is_found(item: &Value, equipped: bool) -> bool {
 // Inputs, folders as well as what is in them, or outputs.
 fn found(template: &Value, key: &str, equipped: bool) -> Vec<Value> {
     let items = list(template, key).iter().filter(|item| is_found(item, equipped));
-    let with_members = |item: &Value| match inputs::uris(item) {
-        Some(_) => [vec![item.clone()], inputs::members(item)].concat(),
-        None => vec![item.clone()],
-    };
-    items.flat_map(with_members).collect()
+    let folder = |item: &Value| inputs::uris(item).map(|_| item.clone());
+    items.flat_map(|item| folder(item).into_iter().chain(inputs::members(item))).collect()
 }
 
 /// Where inputs and outputs are found, as far as no reference says so.
