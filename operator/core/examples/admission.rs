@@ -5,13 +5,13 @@
 //! that wait when one of those that run has ended. `cargo measure queues` compiles and runs it.
 //! Source of the loads: <https://github.com/kubernetes-sigs/kueue/tree/main/test/performance/scheduler/configs>
 
-use cultivar_core::decide::queue::{Ask, Bearer, Engine, Id};
-use cultivar_core::domain::node::PodShape;
+use cultivar_core::decide::queue::{self, Ask, Bearer, Engine, Id};
 use cultivar_core::domain::queue::{Hold, config};
 use cultivar_crds::QueueSpec;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Workloads that are alike.
@@ -104,10 +104,11 @@ impl Play<'_> {
             priority: class.priority,
             since: at(run.created),
             asked: at(run.created),
-            amounts: [("cpu".into(), class.cpu * 1000)].into_iter().collect(),
             placed: false,
-            pod: PodShape::default(),
-            limit: None,
+            class: Arc::new(queue::Class {
+                amounts: [("cpu".into(), class.cpu * 1000)].into_iter().collect(),
+                ..queue::Class::default()
+            }),
         };
         self.engine.ask(id, ask, at(now));
     }
@@ -256,10 +257,11 @@ fn waiting() -> Value {
             priority: 0,
             since: at(i64::from(number)),
             asked: at(i64::from(number)),
-            amounts: [("cpu".into(), cpu)].into_iter().collect(),
             placed: false,
-            pod: PodShape::default(),
-            limit: None,
+            class: Arc::new(queue::Class {
+                amounts: [("cpu".into(), cpu)].into_iter().collect(),
+                ..queue::Class::default()
+            }),
         };
         let id = Id::new(&format!("team-{}", number % 4), &format!("run-{number}"));
         engine.ask(&id, ask, at(0));

@@ -334,7 +334,7 @@ impl Given {
         let wait = self.waits.as_ref().map(|wait| Wait {
             queue: wait.queue.as_deref().map(Into::into),
             reason: wait.reason,
-            message: wait.message.clone(),
+            message: wait.message.as_str().into(),
             position: wait.position,
         });
         let evicted = self.evicted.clone().map(|(attempt, message)| Eviction { attempt, message });

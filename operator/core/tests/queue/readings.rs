@@ -1,11 +1,12 @@
 //! What the metrics are made from: who waits why and since when, and what a pass has done.
 
-use cultivar_core::decide::queue::{Ask, Bearer, Engine, Id, Outcome};
+use cultivar_core::decide::queue::{Ask, Bearer, Class, Engine, Id, Outcome};
 use cultivar_core::domain::Claim;
 use cultivar_core::domain::node::{Node, Outsider, Taint};
 use cultivar_core::domain::queue::{Hold, config};
 use cultivar_crds::{QueueSpec, Reason};
 use serde_json::json;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::support::at;
@@ -31,10 +32,8 @@ fn ask(engine: &mut Engine, name: &str, queue: &str, gpus: i64, asked: i64) -> I
         priority: 0,
         since: at(0),
         asked: at(asked),
-        amounts: [("gpu".into(), gpus)].into_iter().collect(),
         placed: false,
-        pod: Default::default(),
-        limit: None,
+        class: Arc::new(Class { amounts: [("gpu".into(), gpus)].into_iter().collect(), ..Class::default() }),
     };
     engine.ask(&id, ask, at(asked));
     id

@@ -242,7 +242,7 @@ fn differences(world: &mut World, step: &Step) -> Vec<String> {
         compare("wakes at", format!("{wakes:?}"), format!("{:?}", Some(at(wanted))));
     }
     for (run, words) in &step.says {
-        let said = world.engine.wait(&id(run)).map_or(String::new(), |wait| wait.message.clone());
+        let said = world.engine.wait(&id(run)).map_or(String::new(), |wait| wait.message.to_string());
         if !said.contains(words) {
             found.push(format!("{run} is told {said:?}, without {words:?}"));
         }

@@ -1,12 +1,13 @@
 //! A cluster of Jobs that do as they are told: what is admitted starts at once, what is stopped ends when the test says so.
 
-use cultivar_core::decide::queue::{Ask, Bearer, Engine, Id};
+use cultivar_core::decide::queue::{Ask, Bearer, Class, Engine, Id};
 use cultivar_core::domain::Claim;
 use cultivar_core::domain::node::{Node, Outsider, PodShape};
 use cultivar_core::domain::queue::{Amounts, Hold, config};
 use cultivar_crds::QueueSpec;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// An experiment: what it asks for, and what its Job holds while there is one.
@@ -205,9 +206,7 @@ fn ask_of(run: &Run) -> Ask {
         since: run.since,
         asked: run.asked,
         placed: run.attempt > 1 || run.placed,
-        amounts: run.amounts.clone(),
-        pod: run.pod.clone(),
-        limit: run.limit,
+        class: Arc::new(Class { amounts: run.amounts.clone(), pod: run.pod.clone(), limit: run.limit }),
     }
 }
 

@@ -225,7 +225,8 @@ pub fn in_words(actions: &[Action], about: &Meta) -> Vec<String> {
     let words = |action: &Action| match action {
         Action::Ask(ask) => {
             let queue = ask.queue.as_deref().unwrap_or("the default queue");
-            let amounts: Vec<String> = ask.amounts.iter().map(|(name, amount)| format!("{amount} {name}")).collect();
+            let amounts: Vec<String> =
+                ask.class.amounts.iter().map(|(name, amount)| format!("{amount} {name}")).collect();
             format!("ask {queue} for {} for attempt {} with priority {}", amounts.join(", "), ask.attempt, ask.priority)
         }
         Action::StartAttempt { number, placement: Some(placement), .. } => {

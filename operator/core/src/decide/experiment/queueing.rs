@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Snapshot, fail, times, wait};
-use crate::decide::queue::{Ask, Bearer, Eviction, Wait};
+use crate::decide::queue::{Ask, Bearer, Class, Eviction, Wait};
 use crate::decide::{Action, Plan, Urgency};
 use crate::domain::queue::PodDefaults;
 use crate::domain::{Equipment, ExperimentRecord, Placement, settings, time};
@@ -96,6 +96,7 @@ pub fn leave(
                 }
                 plan.wake(deadline);
             }
+            let limit = shorter(settings::timeouts(template).run, snapshot.queueing.max_runtime);
             plan.actions.push(Action::Ask(Ask {
                 attempt: number,
                 queue: named.map(Into::into),
@@ -103,9 +104,7 @@ pub fn leave(
                 since: time::read(Some(&first)).unwrap_or(snapshot.now),
                 asked: time::read(Some(&since)).unwrap_or(snapshot.now),
                 placed,
-                amounts,
-                pod,
-                limit: shorter(settings::timeouts(template).run, snapshot.queueing.max_runtime),
+                class: Arc::new(Class { amounts, pod, limit }),
             }));
         }
     }
@@ -143,7 +142,7 @@ fn stand(
         // The particulars change all the time; they are said with the reason and with the place. So a new operator,
         // which finds everybody where they were, writes nothing.
         Some(told) if waited && plan.status.reason == Some(told.reason) && position == known => {}
-        Some(told) => wait(plan, told.reason, told.message.clone()),
+        Some(told) => wait(plan, told.reason, told.message.to_string()),
         None if waited => {}
         None => wait(plan, Reason::WaitingForTurn, "its queue has not been asked yet"),
     }

@@ -273,7 +273,7 @@ impl Engine {
         let asked = self.asks.get(id)?;
         let queue = asked.queue.clone()?;
         let flavor = self.ledger.lines.get(&queue)?.promised.get(id)?.clone();
-        Some(Claim { queue, flavor, amounts: asked.ask.amounts.clone() })
+        Some(Claim { queue, flavor, amounts: asked.ask.class.amounts.clone() })
     }
 
     // Out of wherever it waits; what it was promised is free again.
@@ -328,19 +328,19 @@ impl Engine {
         }
         match self.queue_for(id, &asked.ask) {
             Ok(queue) => {
-                let Some(line) = self.ledger.lines.get_mut(&queue) else { return };
+                let (Some(line), Some(asked)) = (self.ledger.lines.get_mut(&queue), self.asks.get_mut(id)) else {
+                    return;
+                };
                 let priority = asked.ask.priority.min(line.config.max_priority);
                 if asked.ask.placed || line.config.max_queued.is_none() {
-                    line.pending.insert(id, priority, &asked.ask);
+                    line.pending.insert(id, priority, &mut asked.ask);
                 } else {
                     // The next pass lets in whoever comes first.
                     line.outside.insert((Reverse(priority), asked.ask.since, id.clone()));
                 }
                 line.fresh.insert(id.clone());
+                (asked.queue, asked.priority) = (Some(Arc::clone(&queue)), priority);
                 self.touch(&queue);
-                if let Some(asked) = self.asks.get_mut(id) {
-                    (asked.queue, asked.priority) = (Some(queue), priority);
-                }
             }
             Err(wait) => {
                 if self.waits.get(id) != Some(&wait) {
@@ -352,7 +352,12 @@ impl Engine {
     }
 
     fn queue_for(&self, id: &Id, ask: &Ask) -> Result<Word, Wait> {
-        let nobody = |queue: Option<Word>, reason, message: String| Wait { queue, reason, message, position: None };
+        let nobody = |queue: Option<Word>, reason, message: String| Wait {
+            queue,
+            reason,
+            message: message.into(),
+            position: None,
+        };
         let Some(name) = self.name_of_queue(&id.namespace, ask.queue.as_deref()).map(Word::from) else {
             return Err(nobody(
                 None,

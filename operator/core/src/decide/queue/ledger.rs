@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::model::Id;
+use super::model::{Class, Id};
 use super::pass::Block;
-use super::pending::{Class, Outside, Pending};
+use super::pending::{Outside, Pending};
 use crate::domain::Claim;
 use crate::domain::queue::{Amounts, Flavor, Limit, QueueConfig, Word};
 

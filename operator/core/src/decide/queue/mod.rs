@@ -29,4 +29,4 @@ mod waiting;
 
 pub use engine::Engine;
 pub use holds::holds;
-pub use model::{Admission, Ask, Bearer, Eviction, Id, Outcome, Reading, Use, Wait};
+pub use model::{Admission, Ask, Bearer, Class, Eviction, Id, Outcome, Reading, Use, Wait};

@@ -3,6 +3,7 @@
 use cultivar_crds::Reason;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::Claim;
@@ -47,6 +48,13 @@ pub struct Ask {
     pub asked: Timestamp,
     /// Whether it has its place already, from before: a full queue takes it all the same.
     pub placed: bool,
+    /// What it asks for; those that are alike share it while they wait.
+    pub class: Arc<Class>,
+}
+
+/// What makes runs alike: where one of them does not fit, none does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Class {
     /// What its pods ask for together.
     pub amounts: Amounts,
     /// What each of them asks of a node.
@@ -95,8 +103,8 @@ pub struct Wait {
     pub queue: Option<Word>,
     /// Machine-readable.
     pub reason: Reason,
-    /// The particulars, as of when the reason came to be.
-    pub message: String,
+    /// The particulars, as of when the reason came to be; those that are alike share them.
+    pub message: Word,
     /// How many come before it, and one.
     pub position: Option<u32>,
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::engine::Engine;
 use super::ledger::Line;
-use super::pending::Class;
+use super::model::Class;
 use crate::domain::node::{Node, Outsider, PodShape};
 use crate::domain::quantity;
 use crate::domain::queue::{Amounts, Flavor, Word, is_extended};

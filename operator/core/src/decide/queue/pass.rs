@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use super::engine::Engine;
 use super::ledger::{Fit, Group, Shortage, Without};
-use super::model::{Admission, Eviction, Id, Outcome};
-use super::pending::{Class, First};
+use super::model::{Admission, Class, Eviction, Id, Outcome};
+use super::pending::First;
 use crate::domain::Claim;
 use crate::domain::queue::{Flavor, Word};
 
@@ -124,8 +124,8 @@ impl Engine {
         while line.has_place()
             && let Some((Reverse(priority), _, id)) = line.outside.pop_first()
         {
-            let Some(asked) = self.asks.get(&id) else { continue };
-            line.pending.insert(&id, priority, &asked.ask);
+            let Some(asked) = self.asks.get_mut(&id) else { continue };
+            line.pending.insert(&id, priority, &mut asked.ask);
             line.fresh.insert(id);
         }
     }
@@ -180,7 +180,7 @@ impl Engine {
                 let (Some(claim), Some(asked)) = (self.promise_of(&id), self.asks.get(&id).cloned()) else { continue };
                 let Some(line) = self.ledger.lines.get(queue) else { continue };
                 // Of a node that went meanwhile nothing is kept for anybody.
-                let lands = |flavor: &&Flavor| !stopped && self.nodes.take(flavor, &asked.ask.pod);
+                let lands = |flavor: &&Flavor| !stopped && self.nodes.take(flavor, &asked.ask.class.pod);
                 let flavor = line.config.flavor(&flavor).filter(lands).cloned();
                 self.ledger.count(&id.namespace, &claim, -1, now);
                 let fit = |without: &Without| {
@@ -194,10 +194,13 @@ impl Engine {
                 }
                 if at_once {
                     self.admit(&id, claim, now, outcome);
-                } else if !later && let Some(line) = self.ledger.lines.get_mut(queue) {
+                } else if !later
+                    && let Some(line) = self.ledger.lines.get_mut(queue)
+                    && let Some(asked) = self.asks.get_mut(&id)
+                {
                     // What was promised is there no more, for a quota was changed: it waits like everybody else.
                     line.promised.remove(&id);
-                    line.pending.insert(&id, asked.priority, &asked.ask);
+                    line.pending.insert(&id, asked.priority, &mut asked.ask);
                     line.fresh.insert(id);
                 }
             }

@@ -7,25 +7,9 @@ use jiff::Timestamp;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::model::{Ask, Id};
-use crate::domain::node::PodShape;
-use crate::domain::queue::{Amounts, Word};
-
-/// What makes runs alike.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Class {
-    pub amounts: Amounts,
-    pub pod: PodShape,
-    pub limit: Option<Duration>,
-}
-
-impl Class {
-    pub fn of(ask: &Ask) -> Self {
-        Self { amounts: ask.amounts.clone(), pod: ask.pod.clone(), limit: ask.limit }
-    }
-}
+use super::model::{Ask, Class, Id};
+use crate::domain::queue::Word;
 
 /// Its place in the order of its class.
 pub type Turn = (Timestamp, Id);
@@ -54,21 +38,22 @@ pub struct First {
 }
 
 impl Pending {
-    pub fn insert(&mut self, id: &Id, priority: i32, ask: &Ask) {
-        let class = Arc::new(Class::of(ask));
+    pub fn insert(&mut self, id: &Id, priority: i32, ask: &mut Ask) {
         let level = self.levels.entry(Reverse(priority)).or_default();
         let classes = level.entry(Arc::clone(&id.namespace)).or_default();
-        if classes.entry(class).or_default().insert((ask.since, id.clone())) {
+        if let Some((known, _)) = classes.get_key_value(&ask.class) {
+            ask.class = Arc::clone(known);
+        }
+        if classes.entry(Arc::clone(&ask.class)).or_default().insert((ask.since, id.clone())) {
             self.count += 1;
             *self.asked.entry(ask.asked).or_default() += 1;
         }
     }
 
     pub fn remove(&mut self, id: &Id, priority: i32, ask: &Ask) {
-        let class = Class::of(ask);
         let Some(level) = self.levels.get_mut(&Reverse(priority)) else { return };
         let Some(classes) = level.get_mut(&id.namespace) else { return };
-        let Some(turns) = classes.get_mut(&class) else { return };
+        let Some(turns) = classes.get_mut(&ask.class) else { return };
         if turns.remove(&(ask.since, id.clone())) {
             self.count -= 1;
             let alike = self.asked.entry(ask.asked).or_default();
@@ -78,7 +63,7 @@ impl Pending {
             }
         }
         if turns.is_empty() {
-            classes.remove(&class);
+            classes.remove(&ask.class);
         }
         if classes.is_empty() {
             level.remove(&id.namespace);

@@ -8,9 +8,8 @@ use std::sync::Arc;
 
 use super::engine::Engine;
 use super::ledger::Line;
-use super::model::{Id, Outcome, Wait};
+use super::model::{Class, Id, Outcome, Wait};
 use super::pass::{Block, Seen};
-use super::pending::Class;
 use crate::domain::quantity;
 use crate::domain::queue::{Amounts, Word};
 
@@ -31,12 +30,12 @@ impl Engine {
         };
         let Some(line) = self.ledger.lines.get(queue) else { return };
         let mut news: Vec<(Id, Wait)> = Vec::new();
-        let mut messages: BTreeMap<&(Word, Arc<Class>), String> = BTreeMap::new();
+        let mut messages: BTreeMap<&(Word, Arc<Class>), Word> = BTreeMap::new();
         for (class, block) in &blocked {
             if line.told.get(class).is_some_and(|told| told.reason == block.reason) {
                 continue;
             }
-            let message = self.message(line, block, &class.0, &class.1);
+            let message: Word = self.message(line, block, &class.0, &class.1).into();
             news.extend(line.pending.of_class(&class.0, &class.1).map(|id| (id.clone(), wait(queue, block, &message))));
             messages.insert(class, message);
         }
@@ -46,9 +45,9 @@ impl Engine {
                 news.push((id.clone(), full(queue)));
                 continue;
             }
-            let class = (Arc::clone(&id.namespace), Arc::new(Class::of(&asked.ask)));
+            let class = (Arc::clone(&id.namespace), Arc::clone(&asked.ask.class));
             let Some((known, block)) = blocked.get_key_value(&class) else { continue };
-            let message = messages.entry(known).or_insert_with(|| self.message(line, block, &known.0, &known.1));
+            let message = messages.entry(known).or_insert_with(|| self.message(line, block, &known.0, &known.1).into());
             news.push((id.clone(), wait(queue, block, message)));
         }
         for (id, wait) in news {
@@ -71,8 +70,12 @@ impl Engine {
         } else {
             format!("{} is stopped for it, and is ending", crate::domain::text::some_of(stopped, NAMED))
         };
-        let wait =
-            Wait { queue: Some(Arc::clone(queue)), reason: Reason::WaitingForPreemption, message, position: Some(1) };
+        let wait = Wait {
+            queue: Some(Arc::clone(queue)),
+            reason: Reason::WaitingForPreemption,
+            message: message.into(),
+            position: Some(1),
+        };
         self.waits.insert(id.clone(), wait);
         if let Some(line) = self.ledger.lines.get_mut(queue) {
             line.fresh.remove(id);
@@ -101,7 +104,9 @@ impl Engine {
         for (message, place, id) in news {
             let Some(wait) = self.waits.get_mut(&id) else { continue };
             wait.position = Some(place);
-            wait.message = message.unwrap_or(std::mem::take(&mut wait.message));
+            if let Some(message) = message {
+                wait.message = message.into();
+            }
             outcome.changed.insert(id);
         }
         outcome
@@ -110,7 +115,7 @@ impl Engine {
     // The particulars of its class as they are now.
     fn message_of(&self, line: &Line, id: &Id) -> Option<String> {
         let ask = &self.asks.get(id)?.ask;
-        let class = (Arc::clone(&id.namespace), Arc::new(Class::of(ask)));
+        let class = (Arc::clone(&id.namespace), Arc::clone(&ask.class));
         let block = line.told.get(&class)?;
         Some(self.message(line, block, &id.namespace, &class.1))
     }
@@ -194,11 +199,11 @@ fn full(queue: &Word) -> Wait {
     let message = format!(
         "queue {queue} has as many waiting as it takes (maxQueued); this one joins when one of them starts or leaves, or when maxQueued is raised"
     );
-    Wait { queue: Some(Arc::clone(queue)), reason: Reason::QueueFull, message, position: None }
+    Wait { queue: Some(Arc::clone(queue)), reason: Reason::QueueFull, message: message.into(), position: None }
 }
 
-fn wait(queue: &Word, block: &Block, message: &str) -> Wait {
-    Wait { queue: Some(Arc::clone(queue)), reason: block.reason, message: message.to_owned(), position: None }
+fn wait(queue: &Word, block: &Block, message: &Word) -> Wait {
+    Wait { queue: Some(Arc::clone(queue)), reason: block.reason, message: Arc::clone(message), position: None }
 }
 
 // How far what was told of a place is from the truth: by what factor.
