@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::clone::canonical_json;
+use crate::domain::inputs::uris;
 use crate::domain::{ExperimentRecord, Producer};
 
 /// Longest name of a stage.
@@ -177,10 +178,24 @@ fn artifacts<'r>(ordered: &[String], known: &BTreeMap<String, &'r ExperimentReco
 fn inputs(record: &ExperimentRecord, made: &Made<'_>, stage_of: &BTreeMap<&str, &str>) -> Vec<Value> {
     let template = record.status.template.as_ref();
     let inputs = template.and_then(|template| template.get("inputs")?.as_array());
-    let wired = inputs.into_iter().flatten().filter_map(|input| {
-        let (maker, artifact) = made.get(input.get("uri")?.as_str()?)?;
+    let found = |uri: &Value| {
+        let (maker, artifact) = made.get(uri.as_str()?)?;
         let stage = stage_of.get(maker.meta.name.as_str()).filter(|_| maker.meta.name != record.meta.name)?;
-        let of = |field: &str| reference("stages", &[*stage, "artifacts", artifact.name.as_str(), field]);
+        Some((*stage, *maker, *artifact))
+    };
+    let of = |stage: &str, artifact: &Artifact, field: &str| {
+        reference("stages", &[stage, "artifacts", artifact.name.as_str(), field])
+    };
+    let wired = inputs.into_iter().flatten().filter_map(|input| {
+        if let Some(uris) = uris(input) {
+            // What nobody here has made stays where it is, in its place.
+            let one = |uri: &Value| found(uri).map(|(stage, _, artifact)| Value::from(of(stage, artifact, "uri")));
+            let wired: Vec<Value> = uris.iter().map(|uri| one(uri).unwrap_or_else(|| uri.clone())).collect();
+            let name = input.get("name").filter(|_| wired != uris)?;
+            return Some(json!({"name": name, "uris": wired}));
+        }
+        let (stage, maker, artifact) = found(input.get("uri")?)?;
+        let of = |field: &str| of(stage, artifact, field);
         let mut wired = json!({"name": input.get("name")?, "uri": of("uri")});
         // Where it is not known by itself.
         if Producer::of(maker, artifact).digest.is_none() && artifact.digest.is_some() {

@@ -109,6 +109,37 @@ fn what_made_the_inputs_becomes_the_stages_before() {
     assert_eq!(validate::pipeline(&spec).refusal(), None);
 }
 
+// What compares two models that were trained by hand, and one from elsewhere.
+fn compared() -> Vec<Arc<ExperimentRecord>> {
+    let small = ran("digits-small", 1, json!({"lr": 0.1}), &[], &["model"]);
+    let large = ran("digits-large", 2, json!({"lr": 0.2}), &[], &["model"]);
+    let mut evaluate = ran("digits-evaluate", 3, json!({"lr": 1}), &[("0", &small), ("1", &large)], &["report"]);
+    let status = Arc::make_mut(&mut evaluate.status);
+    let uris = [&small.status.artifacts[0].uri, &large.status.artifacts[0].uri, "https://models.example/base"];
+    let mut template = status.template.as_deref().unwrap().clone();
+    template["inputs"] = json!([{"name": "models", "uris": uris}]);
+    status.digest = Some(digest_of_template(&template));
+    status.template = Some(Arc::new(template));
+    for input in &mut status.inputs {
+        input.name = format!("models/{}", input.name);
+    }
+    [small, large, evaluate].into_iter().map(Arc::new).collect()
+}
+
+#[test]
+fn a_folder_of_what_several_made_needs_them_all() {
+    let known = compared();
+    let spec = grown(&known);
+    let uris =
+        ["${stages.small.artifacts.model.uri}", "${stages.large.artifacts.model.uri}", "https://models.example/base"];
+    assert_eq!(spec["stages"][2]["inputs"], json!([{"name": "models", "uris": uris}]));
+    assert_eq!(validate::pipeline(&spec).refusal(), None);
+    // What is known of the two is known by itself; the third is named.
+    let told = outcomes(&spec, &known);
+    assert!(told[..2].iter().all(|(_, outcome, _)| *outcome == Outcome::Reused), "{told:?}");
+    assert!(told[2].2.starts_with("inputs[models/2]: nothing is known"), "{told:?}");
+}
+
 #[test]
 fn run_unchanged_every_stage_is_reused() {
     let known = digits();
