@@ -14,6 +14,10 @@ use std::time::Instant;
 
 const PASSES: usize = 30;
 
+// That of the operator: half of a pass over ten thousand members is what it allocates.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn experiment(new: &NewStage, phase: Phase) -> ExperimentRecord {
     let mut status = ExperimentStatus { phase, ..ExperimentStatus::default() };
     if phase == Phase::Completed {

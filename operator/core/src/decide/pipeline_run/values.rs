@@ -104,7 +104,8 @@ fn fan_out(snapshot: &Snapshot, stage: &FrozenStage, state: &StageStatus, uses: 
     let of_this = |path: &&PathRef| path.head == Head::Stages && path.key(0).is_none_or(|name| name == state.name);
     let reads = |part: &str| uses.iter().filter(of_this).any(|path| path.key(1).is_none_or(|key| key == part));
     let (lists, each) = (LISTS.map(|(key, depth)| (key, depth, reads(key))), reads("members"));
-    let ends = state.members.as_ref().map(ends).unwrap_or_default();
+    let looked_at = each || lists.iter().any(|(.., read)| *read);
+    let ends = state.members.as_ref().filter(|_| looked_at).map(ends).unwrap_or_default();
     let mut members = Vec::with_capacity(if each { ends.len() } else { 0 });
     // Both are in the order of their indexes: looking each of ten thousand up costs more than what it brings.
     let mut children = members_of(snapshot, &state.name).peekable();
