@@ -144,7 +144,7 @@ impl Act {
                 return Ok(Done { wake_at: Some(turn), ..Done::default() });
             }
         }
-        S::publish(&self.index, key, &stored.meta.uid, &plan.status, plan.urgency > Urgency::Soon);
+        self.index.publish(key, &stored.meta.uid, &plan.status, plan.urgency > Urgency::Soon);
         self.tell(key, stored, plan.events);
         Ok(self.store_when_due(key, stored, &plan.status, plan.urgency))
     }

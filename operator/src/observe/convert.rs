@@ -185,6 +185,13 @@ pub fn pod(pod: SlimPod, gone: bool) -> PodRecord {
         ContainerState::Waiting { reason, .. } => reason != "PodInitializing",
         _ => false,
     });
+    let phase = match status.phase.as_deref() {
+        Some("Running") => PodPhase::Running,
+        Some("Succeeded") => PodPhase::Succeeded,
+        Some("Failed") => PodPhase::Failed,
+        _ => PodPhase::Pending,
+    };
+    let is_over = gone || matches!(phase, PodPhase::Succeeded | PodPhase::Failed);
     PodRecord {
         job_uid: Owner::of(&meta).map(|owner| owner.uid).unwrap_or_default(),
         experiment: label(&meta, labels::EXPERIMENT),
@@ -193,12 +200,7 @@ pub fn pod(pod: SlimPod, gone: bool) -> PodRecord {
         created: meta.creation_timestamp.as_ref().map(|time| time.0),
         deleting: meta.deletion_timestamp.is_some(),
         gone,
-        phase: match status.phase.as_deref() {
-            Some("Running") => PodPhase::Running,
-            Some("Succeeded") => PodPhase::Succeeded,
-            Some("Failed") => PodPhase::Failed,
-            _ => PodPhase::Pending,
-        },
+        phase,
         reason: status.reason.unwrap_or_default(),
         message: status.message.unwrap_or_default(),
         unschedulable: condition("PodScheduled", "False").and_then(|condition| condition.message.clone()),
@@ -213,7 +215,8 @@ pub fn pod(pod: SlimPod, gone: bool) -> PodRecord {
         },
         init_failure,
         worker: worker(&meta),
-        holding: holding(&meta),
+        // One that has ended holds nothing.
+        holding: holding(&meta).filter(|_| !is_over),
         namespace: meta.namespace.unwrap_or_default(),
         name: meta.name.unwrap_or_default(),
         uid: meta.uid.unwrap_or_default(),

@@ -7,17 +7,18 @@ use cultivar_core::domain::ExperimentRecord;
 use cultivar_core::domain::conditions::{self, kind};
 use cultivar_crds::Phase;
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use super::store::Name;
 
 /// Experiments by their digests.
 #[derive(Default)]
 pub struct Identical {
-    places: BTreeSet<Place>,
+    places: BTreeSet<Arc<Place>>,
     // Those of them that wait for another one.
-    waiting: BTreeSet<Place>,
+    waiting: BTreeSet<Arc<Place>>,
     // Where those under way stand: that changes also when what was decided comes to nothing.
-    places_under_way: HashMap<Name, Place>,
+    places_under_way: HashMap<Name, Arc<Place>>,
     // Of those that have no digest yet, the one that they will have.
     expected: HashMap<Name, String>,
 }
@@ -42,7 +43,7 @@ fn head(digest: &str) -> Option<u128> {
     u128::from_str_radix(digest.strip_prefix("sha256:")?.get(..32)?, 16).ok()
 }
 
-fn place(record: &ExperimentRecord, digest: &str) -> Option<Place> {
+fn place(record: &ExperimentRecord, digest: &str) -> Option<Arc<Place>> {
     let status = &record.status;
     let is_loose = conditions::is_false(&status.conditions, kind::INPUTS_PINNED);
     if status.phase.is_terminal() && (status.phase != Phase::Completed || is_loose) {
@@ -55,7 +56,8 @@ fn place(record: &ExperimentRecord, digest: &str) -> Option<Place> {
         (false, true) => Standing::Begun(created, uid()),
         (false, false) => Standing::Pending(created, uid()),
     };
-    Some((head(digest)?, record.meta.namespace.as_str().into(), standing, record.meta.name.as_str().into()))
+    let (namespace, name) = (record.meta.namespace.as_str().into(), record.meta.name.as_str().into());
+    Some(Arc::new((head(digest)?, namespace, standing, name)))
 }
 
 impl Identical {
@@ -93,22 +95,24 @@ impl Identical {
 
     /// Those of a namespace that may have this digest and are under way: who has begun, then by age and uid.
     pub fn under_way<'i>(&'i self, namespace: &'i str, digest: &str) -> impl Iterator<Item = Name> + 'i {
-        range(&self.places, namespace, digest, oldest()).take_while(|place| place.2 < LATEST).map(name_of)
+        range(&self.places, namespace, digest, oldest())
+            .take_while(|place| place.2 < LATEST)
+            .map(|place| name_of(place))
     }
 
     /// Those of a namespace that may have this digest and left a result, the latest first.
     pub fn results<'i>(&'i self, namespace: &'i str, digest: &str) -> impl Iterator<Item = Name> + 'i {
-        range(&self.places, namespace, digest, LATEST).map(name_of)
+        range(&self.places, namespace, digest, LATEST).map(|place| name_of(place))
     }
 
     /// Those of them that may wait for another one.
     pub fn waiting<'i>(&'i self, namespace: &'i str, digest: &str) -> impl Iterator<Item = Name> + 'i {
-        range(&self.waiting, namespace, digest, oldest()).map(name_of)
+        range(&self.waiting, namespace, digest, oldest()).map(|place| name_of(place))
     }
 }
 
 // What is there stays, also when it was not known to be.
-fn change(places: &mut BTreeSet<Place>, before: Option<Place>, now: Option<Place>) {
+fn change(places: &mut BTreeSet<Arc<Place>>, before: Option<Arc<Place>>, now: Option<Arc<Place>>) {
     if let Some(before) = before.filter(|before| Some(before) != now.as_ref()) {
         places.remove(&before);
     }
@@ -116,14 +120,14 @@ fn change(places: &mut BTreeSet<Place>, before: Option<Place>, now: Option<Place
 }
 
 fn range<'i>(
-    places: &'i BTreeSet<Place>,
+    places: &'i BTreeSet<Arc<Place>>,
     namespace: &'i str,
     digest: &str,
     first: Standing,
-) -> impl Iterator<Item = &'i Place> + 'i {
+) -> impl Iterator<Item = &'i Arc<Place>> + 'i {
     let head = head(digest);
     let first = (head.unwrap_or_default(), namespace.into(), first, Box::default());
-    places.range(first..).take_while(move |place| head == Some(place.0) && *place.1 == *namespace)
+    places.range::<Place, _>(first..).take_while(move |place| head == Some(place.0) && *place.1 == *namespace)
 }
 
 fn oldest() -> Standing {
@@ -140,7 +144,6 @@ mod tests {
     use cultivar_core::domain::{Meta, Record};
     use cultivar_crds::ExperimentStatus;
     use jiff::Timestamp;
-    use std::sync::Arc;
 
     fn digest(letter: &str) -> String {
         format!("sha256:{}", letter.repeat(64))

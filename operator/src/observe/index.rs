@@ -8,9 +8,9 @@ use cultivar_core::decide::queue::holds;
 use cultivar_core::domain::{
     Errand, ExperimentRecord, JobRecord, Member, PipelineRecord, PodRecord, RunRecord, ScheduleRecord, StoreAccess,
 };
-use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus, ScheduleStatus};
+use cultivar_crds::Phase;
 use jiff::Timestamp;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -23,7 +23,7 @@ use crate::queues::{Held, Queues};
 use crate::telemetry::metrics;
 
 /// A few milliseconds of work.
-const PACKED_AT_ONCE: usize = 50;
+const PACKED_AT_ONCE: usize = 100;
 
 /// A kind with a controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -196,34 +196,15 @@ impl Index {
     }
 
     pub fn remove_job(&self, experiment: &Name, job: &str) {
-        let mut state = self.lock();
-        if let Some(jobs) = state.jobs.get_mut(experiment) {
-            jobs.remove(job);
-            if jobs.is_empty() {
-                state.jobs.remove(experiment);
-            }
-        }
-        drop(state);
+        self.lock().work.remove_job(experiment, job);
         self.wake([Key::new(Kind::Experiment, &experiment.0, &experiment.1)]);
     }
 
-    /// Publishes a decided status before it is stored, so that what depends on it goes on meanwhile.
-    pub fn publish_experiment(&self, key: &Key, uid: &str, status: &ExperimentStatus, urgent: bool) {
-        let keys = self.lock().publish_experiment(key, uid, status, urgent);
+    /// Publishes a decided status before it is stored, so that what depends on it goes on meanwhile; urgent is what should be
+    /// stored without waiting for more.
+    pub fn publish<S: Stored>(&self, key: &Key, uid: &str, status: &S, urgent: bool) {
+        let keys = S::publish(&mut self.lock(), key, uid, status, urgent);
         self.wake(keys);
-    }
-
-    pub fn publish_run(&self, key: &Key, uid: &str, status: &PipelineRunStatus, urgent: bool) {
-        let keys = self.lock().publish_run(key, uid, status, urgent);
-        self.wake(keys);
-    }
-
-    pub fn publish_pipeline(&self, key: &Key, uid: &str, status: &PipelineStatus, urgent: bool) {
-        self.lock().pipelines.decide(&key.place(), uid, status, urgent);
-    }
-
-    pub fn publish_schedule(&self, key: &Key, uid: &str, status: &ScheduleStatus, urgent: bool) {
-        self.lock().schedules.decide(&key.place(), uid, status, urgent);
     }
 
     /// Forgets a decided status whose write failed.
@@ -263,21 +244,16 @@ impl Index {
 
     /// Experiments that have Jobs or pods.
     pub fn experiments_with_jobs(&self) -> HashSet<Name> {
-        let state = self.lock();
-        state.jobs.keys().chain(state.pods.keys()).cloned().collect()
+        self.lock().work.experiments().cloned().collect()
     }
 
     /// Whether an experiment exists, and what its Jobs and pods hold of queues.
     pub fn held(&self, key: &Key) -> (bool, Held) {
         let state = self.lock();
-        let of = |jobs: Option<&BTreeMap<String, Arc<JobRecord>>>| {
-            jobs.into_iter().flat_map(BTreeMap::values).cloned().collect::<Vec<_>>()
-        };
-        let jobs = of(state.jobs.get(&key.place()));
-        let pods: Vec<_> = state.pods.get(&key.place()).into_iter().flat_map(BTreeMap::values).cloned().collect();
+        let (jobs, pods) = (state.work.jobs(&key.place()), state.work.pods(&key.place()));
         let slot = state.experiments.get(&key.place());
         let bearer = slot.map(|slot| bearer(&slot.current())).unwrap_or_default();
-        (slot.is_some(), Held { bearer, holds: holds(&jobs, &pods) })
+        (slot.is_some(), Held { bearer, holds: holds(jobs, pods) })
     }
 
     /// Asks for a pass over an object.
@@ -425,14 +401,14 @@ impl Index {
     /// Jobs known in a namespace or everywhere: a list that does not name one means it is gone.
     pub fn job_names(&self, within: Option<&str>) -> HashSet<(Name, String)> {
         let state = self.lock();
-        let here = state.jobs.iter().filter(|(name, _)| within.is_none_or(|namespace| name.0 == namespace));
-        here.flat_map(|(name, jobs)| jobs.keys().map(|job| (name.clone(), job.clone()))).collect()
+        let here = state.work.all_jobs().filter(|(name, _)| within.is_none_or(|namespace| name.0 == namespace));
+        here.map(|(name, job)| (name.clone(), job.name.clone())).collect()
     }
 
     /// Pods known that are not marked as gone.
     pub fn live_pods(&self, within: Option<&str>) -> Vec<Arc<PodRecord>> {
         let state = self.lock();
-        let all = state.pods.values().flat_map(BTreeMap::values);
+        let all = state.work.all_pods();
         all.filter(|pod| !pod.gone && within.is_none_or(|namespace| pod.namespace == namespace)).cloned().collect()
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use cultivar_core::domain::{ContainerState, Meta, Owner, PodPhase, Record, Terminated};
-use cultivar_crds::{Artifact, Attempt, Phase, ReusedFrom, labels};
+use cultivar_crds::{Artifact, Attempt, ExperimentStatus, Phase, ReusedFrom, labels};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -63,7 +63,7 @@ async fn a_template_that_ends_wakes_who_waits_for_it_and_its_run() {
     index.apply_experiment(root.clone());
     woken(&queue).await;
     let ended = ExperimentStatus { phase: Phase::Completed, ..ExperimentStatus::default() };
-    index.publish_experiment(&key(Kind::Experiment, "root"), "uid-root", &ended, true);
+    index.publish(&key(Kind::Experiment, "root"), "uid-root", &ended, true);
     let woken = woken(&queue).await;
     assert!(woken.contains(&key(Kind::Experiment, "clone")), "{woken:?}");
     assert!(woken.contains(&key(Kind::PipelineRun, "run")), "{woken:?}");
@@ -129,7 +129,7 @@ async fn what_is_stored_first_is_what_goes_on_whatever_was_decided_before() {
     let key = key(Kind::Experiment, "e");
     index.apply_experiment(experiment("e", 1, json!({}), Phase::Pending));
     let waits = ExperimentStatus { message: Some("waits".into()), ..ExperimentStatus::default() };
-    index.publish_experiment(&key, "uid-e", &waits, false);
+    index.publish(&key, "uid-e", &waits, false);
     // The wait is not stored yet when the status that must be stored first is written.
     assert!(index.begin_write(&key));
     index.forget(&key);
@@ -153,16 +153,16 @@ async fn what_waited_for_its_turn_is_written_as_it_was_decided_last() {
         other => format!("{other:?}"),
     };
     index.apply_experiment(experiment("e", 1, json!({}), Phase::Pending));
-    index.publish_experiment(&key, "uid-e", &status("first"), false);
+    index.publish(&key, "uid-e", &status("first"), false);
     assert!(index.ask_turn(&key, "1", false));
-    index.publish_experiment(&key, "uid-e", &status("second"), false);
+    index.publish(&key, "uid-e", &status("second"), false);
     assert!(!index.ask_turn(&key, "1", false), "one turn is enough");
     assert!(index.ask_turn(&key, "1", true), "an urgent one does not stand behind the others");
     assert!(!index.ask_turn(&key, "1", false));
     assert_eq!(turn(), "second on 1");
     // The turn that the first one waited for, while the write is under way, and afterwards.
     assert_eq!(turn(), "Nothing");
-    index.publish_experiment(&key, "uid-e", &status("third"), false);
+    index.publish(&key, "uid-e", &status("third"), false);
     assert!(!index.ask_turn(&key, "1", false), "the write under way brings the next pass");
     assert!(index.end_write(&key, Some(&status("second"))));
 
@@ -170,7 +170,7 @@ async fn what_waited_for_its_turn_is_written_as_it_was_decided_last() {
     assert!(index.ask_turn(&key, "1", false));
     index.apply_experiment(experiment("e", 2, json!({"image": "x"}), Phase::Pending));
     assert_eq!(turn(), "DecideAgain");
-    index.publish_experiment(&key, "uid-e", &status("third"), false);
+    index.publish(&key, "uid-e", &status("third"), false);
     assert!(index.ask_turn(&key, "2", false));
     index.forget(&key);
     assert_eq!(turn(), "Nothing");

@@ -11,6 +11,7 @@ mod identical;
 pub mod index;
 mod links;
 mod outsiders;
+mod packed;
 pub mod raw;
 mod schedules;
 mod slot;
@@ -18,6 +19,7 @@ pub mod snapshot;
 mod state;
 mod store;
 pub mod watch;
+mod work;
 mod workloads;
 
 pub use index::{DataPlane, Index, Key, Kind};

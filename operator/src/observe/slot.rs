@@ -5,25 +5,23 @@
 
 use cultivar_core::domain::{Meta, Record};
 use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus, ScheduleStatus};
-use flate2::Compression;
-use flate2::read::DeflateDecoder;
-use flate2::write::DeflateEncoder;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use super::packed::{Packed, Packer};
 
 /// How long ago something must have ended, and nobody have used it, to be packed: a run that goes on looks at all its stages.
 const AGE: Duration = Duration::from_secs(600);
 /// The same, of what is no part of a run.
-const AGE_ALONE: Duration = Duration::from_secs(30);
-/// How long something must have waited in a queue without news.
-const STILL: Duration = Duration::from_secs(5);
+const AGE_ALONE: Duration = Duration::from_secs(10);
+/// The same, of a stage that waits.
+const STILL: Duration = Duration::from_secs(30);
 
 /// What of a status says whether its object is history. Some kinds have neither phases nor an end.
 pub trait Status: Clone + PartialEq + Default + Serialize + DeserializeOwned {
@@ -53,7 +51,7 @@ impl Status for ExperimentStatus {
         self.phase.is_terminal().then(|| finished?.parse().ok())?
     }
     fn stands_still(&self) -> bool {
-        self.phase == Phase::Queued
+        matches!(self.phase, Phase::Pending | Phase::Queued)
     }
 }
 
@@ -69,10 +67,10 @@ impl Status for PipelineRunStatus {
 /// One object.
 pub struct Slot<S> {
     head: Head,
-    stored: RefCell<Kept<S>>,
+    kept: RefCell<Kept<S>>,
     used: Cell<Instant>,
-    /// With the decided status, while that is not stored yet.
-    pub decided: Option<Arc<Record<S>>>,
+    // Of the status that is decided and not stored yet, if there is one.
+    decided: Option<Phase>,
     /// Since when the decided status waits to be stored.
     pub dirty_since: Option<Instant>,
     /// When it may be stored, once that is settled.
@@ -131,17 +129,22 @@ impl Head {
     }
 }
 
+/// An object as it is stored, and with the status that is decided and not stored yet, if there is one.
+type Versions<S> = (Arc<Record<S>>, Option<Arc<Record<S>>>);
+
 enum Kept<S> {
-    Whole(Arc<Record<S>>),
-    /// Deflated JSON.
-    Packed(Box<[u8]>),
+    Whole(Versions<S>),
+    /// Metadata, spec and both statuses: they have most of their text in common.
+    Packed(Packed),
 }
 
 impl<S: Status> Slot<S> {
-    pub fn new(stored: Arc<Record<S>>) -> Self {
+    /// A new one, packed if it is history or waits: after a start, all of those are read at once.
+    pub fn new(stored: Arc<Record<S>>, packer: &mut Packer) -> Self {
+        let asleep = Self::sleeps(&stored) || Self::is_history(&stored);
         let mut slot = Self {
             head: Head::of(&stored),
-            stored: RefCell::new(Kept::Whole(stored)),
+            kept: RefCell::new(Kept::Whole((stored, None))),
             used: Cell::new(Instant::now()),
             decided: None,
             dirty_since: None,
@@ -152,7 +155,7 @@ impl<S: Status> Slot<S> {
             again: false,
             turn: None,
         };
-        slot.pack_if(Self::is_history);
+        slot.pack_if(asleep, packer);
         slot
     }
 
@@ -161,52 +164,96 @@ impl<S: Status> Slot<S> {
         &self.head
     }
 
+    /// As the API server stores it, and as it is decided while that is not stored yet.
+    pub fn versions(&self) -> Versions<S> {
+        match &*self.kept.borrow() {
+            Kept::Whole(versions) => versions.clone(),
+            Kept::Packed(packed) => unpack(packed),
+        }
+    }
+
     /// As the API server stores it.
     pub fn stored(&self) -> Arc<Record<S>> {
-        match &*self.stored.borrow() {
-            Kept::Whole(record) => Arc::clone(record),
-            Kept::Packed(bytes) => Arc::new(unpack(bytes)),
+        match &*self.kept.borrow() {
+            Kept::Whole((stored, _)) => Arc::clone(stored),
+            Kept::Packed(packed) => unpack(packed).0,
         }
     }
 
     /// What deciding continues from.
     pub fn current(&self) -> Arc<Record<S>> {
-        self.decided.clone().unwrap_or_else(|| self.stored())
+        let (stored, decided) = self.versions();
+        decided.unwrap_or(stored)
     }
 
     /// The same, for whoever will ask again soon: it is kept whole.
     pub fn in_use(&self) -> Arc<Record<S>> {
         self.used.set(Instant::now());
-        if matches!(&*self.stored.borrow(), Kept::Packed(_)) {
-            let whole = self.stored();
-            *self.stored.borrow_mut() = Kept::Whole(whole);
-        }
+        let versions = self.versions();
+        *self.kept.borrow_mut() = Kept::Whole(versions);
         self.current()
     }
 
     /// How it stands, decided or stored.
     pub fn phase(&self) -> Phase {
-        self.decided.as_ref().map_or(self.head.phase, |decided| decided.status.phase())
+        self.decided.unwrap_or(self.head.phase)
     }
 
-    /// Another version is stored.
+    /// Whether a status is decided that is not stored yet.
+    pub fn is_decided(&self) -> bool {
+        self.decided.is_some()
+    }
+
+    /// Another version is stored. What was decided stays, over the newer spec and metadata.
     pub fn store(&mut self, record: Arc<Record<S>>) {
+        let (_, decided) = self.versions();
+        let over = |decided: Arc<Record<S>>| Record { status: Arc::clone(&decided.status), ..(*record).clone() };
+        let decided = decided.map(|decided| Arc::new(over(decided)));
         self.head = Head::of(&record);
-        self.used.set(Instant::now());
-        self.stored = RefCell::new(Kept::Whole(record));
+        self.keep((record, decided));
     }
 
+    /// A status is decided on that is not stored yet.
+    pub fn decide(&mut self, status: &S) {
+        let stored = self.stored();
+        let record = Record { status: Arc::new(status.clone()), ..(*stored).clone() };
+        self.decided = Some(status.phase());
+        self.keep((stored, Some(Arc::new(record))));
+    }
+
+    /// Nothing is to be stored, or what was is worth nothing.
     pub fn clean(&mut self) {
-        (self.decided, self.dirty_since, self.due, self.urgent, self.later) = (None, None, None, false, None);
+        (self.dirty_since, self.due, self.urgent, self.later) = (None, None, false, None);
+        if self.decided.take().is_some() {
+            let stored = self.stored();
+            self.keep((stored, None));
+        }
+    }
+
+    fn keep(&mut self, versions: Versions<S>) {
+        self.used.set(Instant::now());
+        self.kept = RefCell::new(Kept::Whole(versions));
+    }
+
+    /// Packs what waits as soon as that is known: of thousands that came at once most are looked at no more for minutes.
+    pub fn doze(&mut self, packer: &mut Packer) {
+        let Kept::Whole((stored, decided)) = self.kept.get_mut() else { return };
+        let asleep = Self::sleeps(decided.as_ref().unwrap_or(stored));
+        self.pack_if(asleep, packer);
+    }
+
+    // A run looks at its stages whenever one of them moves.
+    fn sleeps(record: &Record<S>) -> bool {
+        record.meta.owner.is_none() && record.status.stands_still()
     }
 
     /// Packs what is hardly ever looked at, and has not been used for a while; true if this did.
-    pub fn pack(&mut self) -> bool {
+    pub fn pack(&mut self, packer: &mut Packer) -> bool {
+        let Kept::Whole((stored, decided)) = self.kept.get_mut() else { return false };
         let unused = self.used.get().elapsed();
-        self.pack_if(|record| {
-            let still = unused >= STILL && record.status.stands_still();
-            still || unused >= Self::age(record) && Self::is_history(record)
-        })
+        let still = unused >= STILL && decided.as_ref().unwrap_or(stored).status.stands_still();
+        let old = decided.is_none() && unused >= Self::age(stored) && Self::is_history(stored);
+        self.pack_if(still || old, packer)
     }
 
     fn age(record: &Record<S>) -> Duration {
@@ -218,34 +265,25 @@ impl<S: Status> Slot<S> {
         record.status.ended().is_some_and(|ended| Timestamp::now().duration_since(ended).as_secs() >= age)
     }
 
-    fn pack_if(&mut self, wanted: impl FnOnce(&Record<S>) -> bool) -> bool {
-        let Kept::Whole(record) = self.stored.get_mut() else { return false };
-        let busy = self.decided.is_some() || self.writing || record.meta.deleting;
-        if busy || !wanted(record) {
+    fn pack_if(&mut self, wanted: bool, packer: &mut Packer) -> bool {
+        let Kept::Whole((stored, decided)) = self.kept.get_mut() else { return false };
+        if !wanted || self.writing || stored.meta.deleting {
             return false;
         }
+        let decided = decided.as_ref().map(|decided| &*decided.status);
+        let object = (&stored.meta, &*stored.spec, &*stored.status, decided);
         // One that cannot be packed stays as it is.
-        let Ok(bytes) = pack(record) else { return false };
-        self.stored = RefCell::new(Kept::Packed(bytes));
+        let Some(packed) = packer.pack(&stored.meta.namespace, &object) else { return false };
+        self.kept = RefCell::new(Kept::Packed(packed));
         true
     }
 }
 
-fn pack<S: Serialize>(record: &Record<S>) -> std::io::Result<Box<[u8]>> {
-    // At once: an encoder that is handed every bit of JSON by itself takes three times as long.
-    let text = serde_json::to_vec(&(&record.meta, &*record.spec, &*record.status))?;
-    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(&text)?;
-    Ok(encoder.finish()?.into())
-}
-
-fn unpack<S: DeserializeOwned>(bytes: &[u8]) -> Record<S> {
-    let mut text = Vec::new();
-    let read = DeflateDecoder::new(bytes).read_to_end(&mut text);
-    let content = read.ok().and_then(|_| serde_json::from_slice::<(Meta, Value, S)>(&text).ok());
-    #[expect(clippy::expect_used, reason = "the bytes are ours, and never leave this process")]
-    let (meta, spec, status) = content.expect("what was packed here can be unpacked");
-    Record { meta, spec: Arc::new(spec), status: Arc::new(status) }
+fn unpack<S: Status>(packed: &Packed) -> Versions<S> {
+    let (meta, spec, stored, decided): (Meta, Value, S, Option<S>) = packed.unpack();
+    let stored = Record { meta, spec: Arc::new(spec), status: Arc::new(stored) };
+    let decided = decided.map(|status| Arc::new(Record { status: Arc::new(status), ..stored.clone() }));
+    (Arc::new(stored), decided)
 }
 
 #[cfg(test)]
@@ -279,13 +317,14 @@ mod tests {
     }
 
     fn is_packed(slot: &Slot<ExperimentStatus>) -> bool {
-        matches!(&*slot.stored.borrow(), Kept::Packed(_))
+        matches!(&*slot.kept.borrow(), Kept::Packed(_))
     }
 
     #[test]
     fn history_is_packed_and_what_has_just_ended_is_not() {
+        let mut packer = Packer::default();
         let old = ended("2020-01-01T00:00:00Z", json!({"image": "x"}));
-        let slot = Slot::new(Arc::new(old.clone()));
+        let slot = Slot::new(Arc::new(old.clone()), &mut packer);
         assert!(is_packed(&slot));
         assert_eq!(*slot.current(), old);
         assert!(is_packed(&slot), "a look does not keep it");
@@ -293,30 +332,55 @@ mod tests {
         assert!(!is_packed(&slot), "whoever uses it finds it whole");
         assert!(slot.head().has_labels(&BTreeMap::from([("team".into(), "a".into())])) && slot.head().is_nested());
         let new = ended(&Timestamp::now().to_string(), json!({}));
-        assert!(!is_packed(&Slot::new(Arc::new(new))));
+        assert!(!is_packed(&Slot::new(Arc::new(new), &mut packer)));
         let mut going = old;
         going.meta.deleting = true;
-        assert!(!is_packed(&Slot::new(Arc::new(going))));
+        assert!(!is_packed(&Slot::new(Arc::new(going), &mut packer)));
     }
 
     #[test]
-    fn what_waits_in_a_queue_is_packed_once_there_is_no_news_of_it() {
-        let mut waiting = ended("", json!({"image": "x"}));
-        waiting.status = Arc::new(ExperimentStatus { phase: Phase::Queued, ..ExperimentStatus::default() });
-        let mut slot = Slot::new(Arc::new(waiting.clone()));
-        assert!(!slot.pack() && !is_packed(&slot), "it came a moment ago");
+    fn what_waits_in_a_queue_is_packed_with_what_was_decided() {
+        let mut packer = Packer::default();
+        let with = |record: &Record<ExperimentStatus>, phase| {
+            let status = Arc::new(ExperimentStatus { phase, ..ExperimentStatus::default() });
+            Record { status, ..record.clone() }
+        };
+        let stage = with(&ended("", json!({"image": "x"})), Phase::Pending);
+        let new = Record { meta: Meta { owner: None, ..stage.meta.clone() }, ..stage.clone() };
+        let waiting = with(&new, Phase::Queued);
+        let mut slot = Slot::new(Arc::new(new.clone()), &mut packer);
         let long_ago = Instant::now().checked_sub(STILL).unwrap();
+        assert!(is_packed(&slot), "it may be one of thousands");
+        slot.decide(&waiting.status);
+        assert!(!is_packed(&slot));
+        slot.doze(&mut packer);
+        assert!(is_packed(&slot) && slot.phase() == Phase::Queued);
+        assert_eq!(*slot.in_use(), waiting);
+        assert!(!slot.pack(&mut packer), "somebody has looked at it a moment ago");
         slot.used.set(long_ago);
-        slot.decided = Some(Arc::new(waiting.clone()));
-        assert!(!slot.pack(), "there is something to store");
+        assert!(slot.pack(&mut packer) && is_packed(&slot));
+        assert_eq!(slot.versions(), (Arc::new(new.clone()), Some(Arc::new(waiting.clone()))), "both are there");
+        // What another has written meanwhile changes what is stored, and not what was decided.
+        let labelled = |record: &Record<_>| {
+            let meta = Meta { labels: BTreeMap::from([("team".into(), "b".into())]), ..record.meta.clone() };
+            Record { meta, ..record.clone() }
+        };
+        slot.store(Arc::new(labelled(&new)));
+        assert_eq!(slot.versions(), (Arc::new(labelled(&new)), Some(Arc::new(labelled(&waiting)))));
+        slot.used.set(long_ago);
+        assert!(slot.pack(&mut packer) && slot.is_decided());
         slot.clean();
-        assert!(slot.pack() && is_packed(&slot) && slot.phase() == Phase::Queued);
-        assert_eq!(*slot.current(), waiting);
-        let mut running = waiting;
-        running.status = Arc::new(ExperimentStatus { phase: Phase::Running, ..ExperimentStatus::default() });
-        slot.store(Arc::new(running));
+        assert_eq!(slot.versions(), (Arc::new(labelled(&new)), None));
+        assert!(!slot.is_decided() && slot.phase() == Phase::Pending);
+        assert!(is_packed(&Slot::new(Arc::new(waiting), &mut packer)), "after a start, all that wait are read at once");
+        slot.store(Arc::new(with(&new, Phase::Running)));
         slot.used.set(long_ago);
-        assert!(!slot.pack(), "what runs is looked at all the time");
+        assert!(!slot.pack(&mut packer), "what runs is looked at all the time");
+        let mut slot = Slot::new(Arc::new(stage), &mut packer);
+        slot.doze(&mut packer);
+        assert!(!is_packed(&slot), "its run looks at it");
+        slot.used.set(long_ago);
+        assert!(slot.pack(&mut packer));
     }
 
     proptest! {
@@ -327,7 +391,7 @@ mod tests {
             whole in any::<i64>(),
         ) {
             let record = ended("2020-01-01T00:00:00Z", json!({"params": {"a": number, "b": text, "c": whole, "d": null}}));
-            let slot = Slot::new(Arc::new(record.clone()));
+            let slot = Slot::new(Arc::new(record.clone()), &mut Packer::default());
             prop_assert!(is_packed(&slot));
             prop_assert_eq!(&*slot.stored(), &record);
         }

@@ -47,30 +47,30 @@ impl Index {
     ) -> Option<View<experiment::Snapshot, cultivar_crds::ExperimentStatus>> {
         let state = self.lock();
         let slot = state.experiments.get(&place(key))?;
-        let record = slot.current();
+        let (stored, decided) = slot.versions();
+        let record = decided.as_ref().unwrap_or(&stored);
         let uid = &record.meta.uid;
         let frozen = record.status.template.is_some();
         // A stage's spec is its template.
         let template = record.template();
-        let jobs = state.jobs.get(&place(key)).into_iter().flat_map(BTreeMap::values);
+        let jobs = state.work.jobs(&place(key)).iter();
         let jobs: Vec<_> = jobs.filter(|job| job.owner_uid == *uid).cloned().collect();
-        let pods = state.pods.get(&place(key)).into_iter().flat_map(BTreeMap::values);
         let suspended = jobs.iter().find(|job| job.suspended).map(|job| job.uid.clone());
         let producers = state.producers_of(&key.namespace, template);
-        let wanted = reuse::wanted(&record, &producers);
+        let wanted = reuse::wanted(record, &producers);
         let snapshot = experiment::Snapshot {
-            experiment: (*record).clone(),
-            identical: wanted.iter().flat_map(|digest| state.identical_to(&record, digest)).collect(),
-            nearest: wanted.as_ref().and_then(|_| state.nearest_to(&record)),
+            experiment: (**record).clone(),
+            identical: wanted.iter().flat_map(|digest| state.identical_to(record, digest)).collect(),
+            nearest: wanted.as_ref().and_then(|_| state.nearest_to(record)),
             sources: if frozen { Sources::new() } else { state.sources(&key.namespace, queries_of(&record.spec)) },
             referred: if record.meta.deleting { state.referred(&record) } else { BTreeSet::new() },
             jobs,
-            pods: pods.cloned().collect(),
+            pods: state.work.pods(&place(key)).to_vec(),
             in_use: state.links.in_use(&key.namespace, &key.name),
             confirmed: state.confirmed.get(key).and_then(|confirmed| confirmed.attempt),
             refusal: state.refusals.get(key).cloned(),
             queueing: match template.get("admission") {
-                None => self.queues.of(key, queue_of(&record, template)),
+                None => self.queues.of(key, queue_of(record, template)),
                 // The queues here have no say.
                 Some(_) => Queueing { kueue: self.queues.of_kueue(key, suspended), ..Queueing::default() },
             },
@@ -81,7 +81,7 @@ impl Index {
             producers,
             now,
         };
-        Some(View { snapshot, stored: slot.stored() })
+        Some(View { snapshot, stored })
     }
 
     /// A run, or nothing if it is gone.
@@ -285,8 +285,7 @@ impl State {
         if other.status.phase.is_terminal() || other.status.attempt.is_some() {
             return other;
         }
-        let jobs = self.jobs.get(name).into_iter().flat_map(BTreeMap::values);
-        match jobs.filter(|job| job.owner_uid == other.meta.uid).map(|job| job.attempt).max() {
+        match self.work.jobs(name).iter().filter(|job| job.owner_uid == other.meta.uid).map(|job| job.attempt).max() {
             Some(attempt) => {
                 let status = ExperimentStatus { attempt: Some(attempt), ..(*other.status).clone() };
                 Arc::new(ExperimentRecord { status: Arc::new(status), ..(*other).clone() })

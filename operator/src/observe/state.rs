@@ -7,7 +7,7 @@ use cultivar_core::decide::inputs::{artifact_of, makers};
 use cultivar_core::decide::pipeline::waits_for_somebody;
 use cultivar_core::decide::pipeline_run::standing;
 use cultivar_core::domain::{
-    Errand, ExperimentRecord, JobRecord, JobState, Member, Meta, Owner, PipelineRecord, PodRecord, Producer, RunRecord,
+    Errand, ExperimentRecord, JobRecord, Member, Meta, Owner, PipelineRecord, PodRecord, Producer, RunRecord,
     StoreAccess, names,
 };
 use cultivar_crds::{ExperimentStatus, Phase, PipelineRunStatus, PipelineStatus, Reason, ScheduleStatus, labels};
@@ -23,6 +23,7 @@ use super::index::{Key, Kind};
 use super::links::{self, Links};
 use super::slot::{Slot, Status};
 use super::store::{Name, Store, Tracked};
+use super::work::Work;
 
 /// The state behind the lock.
 #[derive(Default)]
@@ -33,8 +34,7 @@ pub struct State {
     pub(super) schedules: Store<ScheduleStatus>,
     // By pipeline: the schedules that make runs of it.
     pub(super) schedules_of: HashMap<Name, BTreeSet<String>>,
-    pub(super) jobs: HashMap<Name, BTreeMap<String, Arc<JobRecord>>>,
-    pub(super) pods: HashMap<Name, BTreeMap<String, Arc<PodRecord>>>,
+    pub(super) work: Work,
     // By a run's uid: stage or member of its fan-out → experiment.
     pub(super) stages: HashMap<String, BTreeMap<Member, String>>,
     // By a run's uid: stage or member of its fan-out → nested run.
@@ -66,11 +66,19 @@ pub struct State {
 pub trait Stored: Status {
     /// Where objects of this kind are.
     fn store(state: &mut State) -> &mut Store<Self>;
+    /// Notes a decided status; whom that concerns besides its own object.
+    fn publish(state: &mut State, key: &Key, uid: &str, status: &Self, urgent: bool) -> Vec<Key> {
+        Self::store(state).decide(&key.place(), uid, status, urgent);
+        Vec::new()
+    }
 }
 
 impl Stored for ExperimentStatus {
     fn store(state: &mut State) -> &mut Store<Self> {
         &mut state.experiments
+    }
+    fn publish(state: &mut State, key: &Key, uid: &str, status: &Self, urgent: bool) -> Vec<Key> {
+        state.publish_experiment(key, uid, status, urgent)
     }
 }
 
@@ -83,6 +91,9 @@ impl Stored for PipelineStatus {
 impl Stored for PipelineRunStatus {
     fn store(state: &mut State) -> &mut Store<Self> {
         &mut state.runs
+    }
+    fn publish(state: &mut State, key: &Key, uid: &str, status: &Self, urgent: bool) -> Vec<Key> {
+        state.publish_run(key, uid, status, urgent)
     }
 }
 
@@ -130,8 +141,8 @@ impl State {
         let meta = record.meta.clone();
         let spec = Arc::clone(&record.spec);
         let key = Key::new(Kind::Experiment, &meta.namespace, &meta.name);
-        let slot = self.experiments.get(&key.place());
-        let (before, current) = (slot.map(Slot::stored), slot.map(Slot::current));
+        let (before, decided) = self.experiments.get(&key.place()).map(Slot::versions).unzip();
+        let current = decided.flatten().or_else(|| before.clone());
         if before.as_ref().is_some_and(|before| before.meta.uid != meta.uid) {
             self.confirmed.remove(&key);
             self.refusals.remove(&key);
@@ -153,13 +164,7 @@ impl State {
         keys
     }
 
-    pub(super) fn publish_experiment(
-        &mut self,
-        key: &Key,
-        uid: &str,
-        status: &ExperimentStatus,
-        urgent: bool,
-    ) -> Vec<Key> {
+    fn publish_experiment(&mut self, key: &Key, uid: &str, status: &ExperimentStatus, urgent: bool) -> Vec<Key> {
         let before = self.experiments.get(&key.place()).map(Slot::current);
         if !self.experiments.decide(&key.place(), uid, status, urgent) {
             return Vec::new();
@@ -328,11 +333,7 @@ impl State {
 
     // A pod that is gone is remembered until its attempt's end is recorded.
     fn tidy_pods(&mut self, experiment: &Name, recorded: Option<u32>) {
-        let Some(pods) = self.pods.get_mut(experiment) else { return };
-        pods.retain(|_, pod| !pod.gone || recorded.is_none_or(|recorded| pod.attempt > recorded));
-        if pods.is_empty() {
-            self.pods.remove(experiment);
-        }
+        self.work.forget_pods(experiment, |pod| recorded.is_none_or(|recorded| pod.attempt > recorded));
     }
 
     fn set_waiting(&mut self, key: &Key, waits: bool) {
@@ -383,7 +384,7 @@ impl State {
         keys
     }
 
-    pub(super) fn publish_run(&mut self, key: &Key, uid: &str, status: &PipelineRunStatus, urgent: bool) -> Vec<Key> {
+    fn publish_run(&mut self, key: &Key, uid: &str, status: &PipelineRunStatus, urgent: bool) -> Vec<Key> {
         let place = key.place();
         let before = self.runs.get(&place).map(|slot| position(&slot.current()));
         let changed = self.runs.decide(&place, uid, status, urgent);
@@ -455,40 +456,20 @@ impl State {
     }
 
     pub(super) fn apply_job(&mut self, job: JobRecord) -> Vec<Key> {
-        let experiment = (job.namespace.clone(), job.experiment.clone());
-        let key = Key::new(Kind::Experiment, &experiment.0, &experiment.1);
-        let jobs = self.jobs.entry(experiment).or_default();
-        if jobs.get(&job.name).is_some_and(|known| **known == job) {
-            return Vec::new();
-        }
-        // A late answer to our own POST must not undo what the watch has said since.
-        if let Some(known) = jobs.get(&job.name).filter(|known| known.uid == job.uid)
-            && known.state != JobState::Active
-            && job.state == JobState::Active
-        {
-            return Vec::new();
-        }
-        jobs.insert(job.name.clone(), Arc::new(job));
-        vec![key]
+        let key = Key::new(Kind::Experiment, &job.namespace, &job.experiment);
+        if self.work.apply_job(job) { vec![key] } else { Vec::new() }
     }
 
     pub(super) fn apply_pod(&mut self, pod: PodRecord) -> Vec<Key> {
-        let experiment = (pod.namespace.clone(), pod.experiment.clone());
-        let key = Key::new(Kind::Experiment, &experiment.0, &experiment.1);
-        let pods = self.pods.entry(experiment.clone()).or_default();
-        if pods.get(&pod.name).is_some_and(|known| **known == pod) {
-            return Vec::new();
-        }
-        // A late answer must not bring back what the watch has seen go.
-        if pods.get(&pod.name).is_some_and(|known| known.gone && known.uid == pod.uid && !pod.gone) {
-            return Vec::new();
-        }
+        let key = Key::new(Kind::Experiment, &pod.namespace, &pod.experiment);
         let gone = pod.gone;
-        pods.insert(pod.name.clone(), Arc::new(pod));
+        if !self.work.apply_pod(pod) {
+            return Vec::new();
+        }
         if gone {
-            let slot = self.experiments.get(&experiment);
+            let slot = self.experiments.get(&key.place());
             let recorded = slot.map_or(Some(u32::MAX), |slot| recorded(&slot.current().status));
-            self.tidy_pods(&experiment, recorded);
+            self.tidy_pods(&key.place(), recorded);
         }
         vec![key]
     }

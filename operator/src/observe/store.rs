@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::packed::Packer;
 use super::slot::{Slot, Status};
 
 /// Namespace and name.
@@ -14,14 +15,16 @@ pub type Name = (String, String);
 
 /// All objects of one kind.
 pub struct Store<S> {
-    slots: HashMap<Name, Slot<S>>,
+    // Boxed: the table is half empty at times.
+    slots: HashMap<Name, Box<Slot<S>>>,
+    packer: Packer,
     // By the namespace that is being listed (empty: all): what the list has named so far.
     listing: HashMap<String, HashSet<Name>>,
 }
 
 impl<S> Default for Store<S> {
     fn default() -> Self {
-        Self { slots: HashMap::new(), listing: HashMap::new() }
+        Self { slots: HashMap::new(), packer: Packer::default(), listing: HashMap::new() }
     }
 }
 
@@ -32,16 +35,18 @@ fn version(text: &str) -> Option<u64> {
 
 impl<S: Status> Store<S> {
     pub fn get(&self, name: &Name) -> Option<&Slot<S>> {
-        self.slots.get(name)
+        self.slots.get(name).map(|slot| &**slot)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&Name, &Slot<S>)> {
-        self.slots.iter()
+        self.slots.iter().map(|(name, slot)| (name, &**slot))
     }
 
     /// Packs what has become history, so much of it at most; returns how much that was.
     pub fn pack(&mut self, most: usize) -> usize {
-        self.slots.values_mut().filter_map(|slot| slot.pack().then_some(())).take(most).count()
+        let Self { slots, packer, .. } = self;
+        packer.tidy();
+        slots.values_mut().filter_map(|slot| slot.pack(packer).then_some(())).take(most).count()
     }
 
     /// Takes in what was read; true when it is news.
@@ -53,40 +58,42 @@ impl<S: Status> Store<S> {
             if old.is_some() && new <= old {
                 return false;
             }
-            if slot.current().is_echoed_by(&record) {
+            let (stored, decided) = slot.versions();
+            let current = decided.as_ref().unwrap_or(&stored);
+            if current.is_echoed_by(&record) {
                 slot.clean();
                 slot.store(Arc::new(record));
+                slot.doze(&mut self.packer);
                 return false;
             }
-            if slot.decided.as_ref().is_some_and(|decided| decided.status == record.status) {
+            // Somebody else wrote a status: another leader. What was decided here is worth nothing.
+            let overtaken = stored.status != record.status && !slot.writing;
+            if decided.is_some_and(|decided| decided.status == record.status) || overtaken {
                 slot.clean();
-            } else if slot.stored().status != record.status && !slot.writing {
-                // Somebody else wrote a status: another leader. What was decided here is worth nothing.
-                slot.clean();
-            } else if let Some(decided) = &mut slot.decided {
-                // What was decided stays, over the newer spec and metadata.
-                *decided = Arc::new(Record { status: Arc::clone(&decided.status), ..record.clone() });
             }
             slot.store(Arc::new(record));
+            slot.doze(&mut self.packer);
             return true;
         }
-        self.slots.insert(name, Slot::new(Arc::new(record)));
+        let slot = Slot::new(Arc::new(record), &mut self.packer);
+        self.slots.insert(name, Box::new(slot));
         true
     }
 
     /// Notes a decided status; true when it differs from what was known.
     pub fn decide(&mut self, name: &Name, uid: &str, status: &S, urgent: bool) -> bool {
         let Some(slot) = self.slots.get_mut(name).filter(|slot| *slot.head().uid == *uid) else { return false };
-        let changed = *slot.current().status != *status;
-        if *slot.stored().status == *status && !slot.writing {
+        let (stored, decided) = slot.versions();
+        let changed = *decided.as_ref().unwrap_or(&stored).status != *status;
+        if *stored.status == *status && !slot.writing {
             slot.clean();
-        } else if changed || slot.decided.is_none() {
-            let record = Record { status: Arc::new(status.clone()), ..(*slot.stored()).clone() };
-            slot.decided = Some(Arc::new(record));
+        } else if changed || decided.is_none() {
+            slot.decide(status);
             slot.dirty_since.get_or_insert_with(Instant::now);
             if urgent && !slot.urgent {
                 (slot.urgent, slot.due, slot.dirty_since) = (true, None, Some(Instant::now()));
             }
+            slot.doze(&mut self.packer);
         }
         changed
     }
@@ -99,12 +106,12 @@ impl<S: Status> Store<S> {
             slot.again = true;
             return Turn::Nothing;
         }
-        let Some(decided) = &slot.decided else { return Turn::Nothing };
+        let (_, Some(decided)) = slot.versions() else { return Turn::Nothing };
         if version != slot.head().resource_version {
             return Turn::DecideAgain;
         }
         slot.writing = true;
-        Turn::Write(Arc::clone(decided))
+        Turn::Write(decided)
     }
 
     /// A status write has ended. What was written is no longer only decided, unless more was decided since; after a
@@ -115,13 +122,15 @@ impl<S: Status> Store<S> {
         let Some(slot) = self.slots.get_mut(name) else { return false };
         slot.writing = false;
         let again = std::mem::take(&mut slot.again);
-        let newer = slot.decided.as_ref().zip(written).is_some_and(|(decided, written)| *decided.status != *written);
+        let decided = slot.versions().1;
+        let newer = decided.zip(written).is_some_and(|(decided, written)| *decided.status != *written);
         if newer {
             slot.dirty_since = Some(Instant::now());
             slot.due = None;
         } else {
             slot.clean();
         }
+        slot.doze(&mut self.packer);
         newer || again
     }
 
@@ -202,7 +211,7 @@ impl<S: Status> Tracked for Store<S> {
     }
 
     fn later(&mut self, name: &Name, turn: &dyn Fn() -> Instant) -> Option<Instant> {
-        let slot = self.slots.get_mut(name).filter(|slot| slot.decided.is_none())?;
+        let slot = self.slots.get_mut(name).filter(|slot| !slot.is_decided())?;
         Some(*slot.later.get_or_insert_with(turn))
     }
 
@@ -226,10 +235,10 @@ impl<S: Status> Tracked for Store<S> {
         asked.is_none_or(|before| urgent && !before)
     }
     fn forget(&mut self, name: &Name) {
-        self.slots.get_mut(name).into_iter().for_each(Slot::clean);
+        self.slots.get_mut(name).into_iter().for_each(|slot| slot.clean());
     }
     fn forget_all(&mut self) {
-        self.slots.values_mut().for_each(Slot::clean);
+        self.slots.values_mut().for_each(|slot| slot.clean());
     }
     fn note_seen(&mut self, name: &Name) {
         for listing in self.listing.values_mut() {
