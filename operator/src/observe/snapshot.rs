@@ -63,7 +63,7 @@ impl Index {
             identical: wanted.iter().flat_map(|digest| state.identical_to(record, digest)).collect(),
             nearest: wanted.as_ref().and_then(|_| state.nearest_to(record)),
             sources: if frozen { Sources::new() } else { state.sources(&key.namespace, queries_of(&record.spec)) },
-            referred: if record.meta.deleting { state.referred(&record) } else { BTreeSet::new() },
+            referred: if record.meta.deleting { state.referred(record) } else { BTreeSet::new() },
             jobs,
             pods: state.work.pods(&place(key)).to_vec(),
             in_use: state.links.in_use(&key.namespace, &key.name),
