@@ -80,8 +80,7 @@ pub struct Metrics(BTreeMap<String, f64>);
 pub fn install_definitions(cluster: &Cluster) -> Result<()> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds/generated");
     let folder = folder.display().to_string();
-    cluster.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", &folder])?;
-    cluster.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "-f", &folder])?;
+    cluster.define(&folder)?;
     cluster.apply("{apiVersion: v1, kind: Namespace, metadata: {name: cultivar-system}}").map(drop)
 }
 

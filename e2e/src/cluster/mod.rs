@@ -175,6 +175,26 @@ impl Cluster {
         exec::output(&mut command, Some(manifests))
     }
 
+    /// Applies the CustomResourceDefinitions of a folder and waits until they are served.
+    ///
+    /// # Errors
+    /// kubectl fails; the error quotes what it said.
+    pub fn define(&self, folder: &str) -> Result<()> {
+        self.kubectl(&["apply", "--server-side", "--force-conflicts", "--filename", folder])?;
+        let established =
+            || self.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "--filename", folder]);
+        // Of one that is so new that it has no conditions kubectl says that it cannot read them.
+        let mut tries = 1..5;
+        loop {
+            match established() {
+                Err(error) if error.to_string().contains("accessor error") && tries.next().is_some() => {
+                    std::thread::sleep(Duration::from_secs(1));
+                }
+                done => return done.map(drop),
+            }
+        }
+    }
+
     /// A helm command of this cluster, to add arguments to.
     ///
     /// # Errors

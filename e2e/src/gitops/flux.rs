@@ -43,8 +43,7 @@ impl Flux {
         let own = (tools::KUSTOMIZE_CONTROLLER.package, tools::KUSTOMIZE_CONTROLLER.version);
         for (module, version) in [own, SOURCES] {
             let definitions = tools::module_folder(module, version)?.join("config/crd/bases").display().to_string();
-            cluster.kubectl(&["apply", "--server-side", "--force-conflicts", "--filename", &definitions])?;
-            cluster.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "--filename", &definitions])?;
+            cluster.define(&definitions)?;
         }
         let log = cluster.dir().join("logs").join(format!("{NAME}-{namespace}.log"));
         let log = File::create(&log).doing(|| format!("cannot write {}", log.display()))?;
