@@ -185,14 +185,7 @@ pub fn pod(pod: SlimPod, gone: bool) -> PodRecord {
         ContainerState::Waiting { reason, .. } => reason != "PodInitializing",
         _ => false,
     });
-    let phase = match status.phase.as_deref() {
-        Some("Running") => PodPhase::Running,
-        Some("Succeeded") => PodPhase::Succeeded,
-        Some("Failed") => PodPhase::Failed,
-        _ => PodPhase::Pending,
-    };
-    let is_over = gone || matches!(phase, PodPhase::Succeeded | PodPhase::Failed);
-    PodRecord {
+    let mut record = PodRecord {
         job_uid: Owner::of(&meta).map(|owner| owner.uid).unwrap_or_default(),
         experiment: label(&meta, labels::EXPERIMENT),
         attempt: attempt(&meta),
@@ -200,7 +193,12 @@ pub fn pod(pod: SlimPod, gone: bool) -> PodRecord {
         created: meta.creation_timestamp.as_ref().map(|time| time.0),
         deleting: meta.deletion_timestamp.is_some(),
         gone,
-        phase,
+        phase: match status.phase.as_deref() {
+            Some("Running") => PodPhase::Running,
+            Some("Succeeded") => PodPhase::Succeeded,
+            Some("Failed") => PodPhase::Failed,
+            _ => PodPhase::Pending,
+        },
         reason: status.reason.unwrap_or_default(),
         message: status.message.unwrap_or_default(),
         unschedulable: condition("PodScheduled", "False").and_then(|condition| condition.message.clone()),
@@ -215,12 +213,16 @@ pub fn pod(pod: SlimPod, gone: bool) -> PodRecord {
         },
         init_failure,
         worker: worker(&meta),
-        // One that has ended holds nothing.
-        holding: holding(&meta).filter(|_| !is_over),
+        holding: holding(&meta),
         namespace: meta.namespace.unwrap_or_default(),
         name: meta.name.unwrap_or_default(),
         uid: meta.uid.unwrap_or_default(),
+    };
+    // One that has ended holds nothing.
+    if record.is_over() {
+        record.holding = None;
     }
+    record
 }
 
 fn init_failure(status: &ContainerStatus) -> Option<(String, String)> {
