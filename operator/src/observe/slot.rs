@@ -206,7 +206,7 @@ impl<S: Status> Slot<S> {
 
     /// Another version is stored. What was decided stays, over the newer spec and metadata.
     pub fn store(&mut self, record: Arc<Record<S>>) {
-        let (_, decided) = self.versions();
+        let decided = if self.is_decided() { self.versions().1 } else { None };
         let over = |decided: Arc<Record<S>>| Record { status: Arc::clone(&decided.status), ..(*record).clone() };
         let decided = decided.map(|decided| Arc::new(over(decided)));
         self.head = Head::of(&record);

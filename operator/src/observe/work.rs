@@ -101,8 +101,10 @@ fn put<T>(list: &mut Vec<Arc<T>>, place: Result<usize, usize>, one: T) {
     match place {
         Ok(place) => list[place] = Arc::new(one),
         Err(place) => {
-            // Hardly any has a second one: a list that grows by itself has room for four.
-            list.reserve_exact(1);
+            // Hardly any has a second one: a list that grows by itself has room for four at once.
+            if list.is_empty() {
+                list.reserve_exact(1);
+            }
             list.insert(place, Arc::new(one));
         }
     }
