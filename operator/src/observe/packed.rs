@@ -31,15 +31,16 @@ impl Packer {
     pub fn pack(&mut self, family: &str, object: &impl Serialize) -> Option<Packed> {
         // At once: an encoder that is handed every bit of JSON by itself takes three times as long.
         let text = serde_json::to_vec(object).ok()?;
-        let like = self.families.get(family).cloned();
-        let bytes = self.deflate(&text, like.as_deref())?;
-        // One that is unlike the others is what the next ones are compared with: fashions change.
-        if like.is_none() || bytes.len() > text.len() / 4 {
-            let packed = Packed { bytes: self.deflate(&text, None)?, size: text.len(), like: None };
-            self.families.insert(family.into(), text.into());
-            return Some(packed);
+        if let Some(like) = self.families.get(family).cloned() {
+            let bytes = self.deflate(&text, Some(&like))?;
+            if bytes.len() <= text.len() / 4 {
+                return Some(Packed { bytes, size: text.len(), like: Some(like) });
+            }
         }
-        Some(Packed { bytes, size: text.len(), like })
+        // The first one, or one unlike the others, is what the next ones are compared with: fashions change.
+        let packed = Packed { bytes: self.deflate(&text, None)?, size: text.len(), like: None };
+        self.families.insert(family.into(), text.into());
+        Some(packed)
     }
 
     /// Forgets families of which nothing is packed any more.
